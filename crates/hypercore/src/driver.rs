@@ -1,0 +1,347 @@
+//! What a driver is: workloads in, running machines out.
+//!
+//! ```text
+//!   Machine --prepare--> Prepared --start(Wiring)--> Instance --stop--> Ended
+//!                        (printable,                 pause <-> resume
+//!                         nothing has run)           observe
+//! ```
+//!
+//! [`Machine`] says what is wanted, in no driver's words. [`Driver::prepare`] turns it into the exact program and
+//! arguments, without running anything: `vimana plan` prints them. [`Driver::start`] runs them with the file
+//! descriptors of [`Wiring`]; no socket has a path on disk.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest serial number that a virtio block device can carry, in bytes (VIRTIO 1.2, section 5.2.6.1).
+pub const SERIAL_MAX: usize = 20;
+
+/// The name of the virtio-serial port that carries the guest channel; the guest finds it by this name.
+pub const CHANNEL_PORT: &str = "vimana.channel";
+
+/// What executes the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accelerator {
+    /// The processor itself, through `/dev/kvm`.
+    Kvm,
+    /// QEMU's translator. Its authors don't promise isolation for it as they do for KVM.
+    Tcg,
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        })
+    }
+}
+
+/// A machine as it is wanted, in no driver's words.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// A name for people and process lists: letters, digits, `-`, `_` and `.`, at most 64 bytes.
+    pub name: String,
+    /// What executes the guest's instructions.
+    pub accelerator: Accelerator,
+    /// The guest kernel's image (a bzImage or an ELF vmlinux).
+    pub kernel: PathBuf,
+    /// The initramfs that holds the guest's PID 1.
+    pub initramfs: PathBuf,
+    /// Further kernel arguments, each without white space; the driver's own come first.
+    pub command_line: Vec<String>,
+    /// Virtual processors, 1 to 255.
+    pub vcpus: u32,
+    /// Memory in MiB, at least 32.
+    pub memory_mib: u64,
+    /// Disks; the guest finds each by its serial, not by its place.
+    pub disks: Vec<Disk>,
+    /// The network card, if there is one; its wire is [`Wiring::network`].
+    pub network: Option<Network>,
+    /// Whether the kernel speaks on a serial console; its wire is [`Wiring::console`].
+    pub console: bool,
+}
+
+/// One block device.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// A raw image, or a block device.
+    pub path: PathBuf,
+    /// Whether the guest can't write to it.
+    pub readonly: bool,
+    /// What the guest finds it by: 1 to [`SERIAL_MAX`] bytes of letters, digits, `-`, `_` and `.`.
+    pub serial: String,
+}
+
+/// One network card.
+#[derive(Clone, Copy, Debug)]
+pub struct Network {
+    /// Its hardware address.
+    pub mac: Mac,
+    /// Its greatest packet in bytes, as offered to the guest; 68 to 65520.
+    pub mtu: u16,
+}
+
+/// A hardware address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// The file descriptors that join a machine to its keeper.
+#[derive(Debug)]
+pub struct Wiring {
+    /// The machine's end of a stream socket pair: the guest channel.
+    pub channel: OwnedFd,
+    /// A stream socket that carries Ethernet frames, each after its length (32 bits, big endian); needed if and
+    /// only if [`Machine::network`] is set.
+    pub network: Option<OwnedFd>,
+    /// Where the serial console's output goes (a file, pipe or socket); needed if and only if
+    /// [`Machine::console`] is set.
+    pub console: Option<OwnedFd>,
+}
+
+/// Exactly what a start will execute. Its `Display` is a line for a POSIX shell.
+#[derive(Clone, Debug, Serialize)]
+pub struct Prepared {
+    /// The driver that made it.
+    pub driver: &'static str,
+    /// What will execute the guest's instructions.
+    pub accelerator: Accelerator,
+    /// The program, as an absolute path.
+    pub program: PathBuf,
+    /// Its arguments.
+    #[serde(serialize_with = "lossy")]
+    pub args: Vec<OsString>,
+    /// Whether [`Wiring::network`] is needed.
+    pub network: bool,
+    /// Whether [`Wiring::console`] is needed.
+    pub console: bool,
+}
+
+fn lossy<S: serde::Serializer>(args: &[OsString], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(args.iter().map(|a| a.to_string_lossy()))
+}
+
+impl fmt::Display for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", quoted(&self.program.to_string_lossy()))?;
+        self.args
+            .iter()
+            .try_for_each(|arg| write!(f, " {}", quoted(&arg.to_string_lossy())))
+    }
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=,./:@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// What a running machine costs this moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Observation {
+    /// Memory of the machine's process that lies in RAM, in bytes, shared pages included.
+    pub resident_bytes: u64,
+    /// Processor time that it has used since its start.
+    pub cpu: Duration,
+    /// Its threads.
+    pub threads: u64,
+}
+
+/// How a machine's process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ended {
+    /// Its exit code, if it exited by itself.
+    pub code: Option<i32>,
+    /// The signal that killed it, if one did.
+    pub signal: Option<i32>,
+    /// The last of what it wrote to standard error, at most 4 KiB.
+    pub stderr: String,
+}
+
+/// Provides an isolation on this machine.
+pub trait Driver: Send + Sync {
+    /// Its name, as in the table of drivers: `qemu`.
+    fn name(&self) -> &'static str;
+
+    /// Turns a machine into the exact program and arguments. Runs nothing and changes nothing.
+    fn prepare(&self, machine: &Machine) -> Result<Prepared, PrepareError>;
+
+    /// Runs what was prepared.
+    ///
+    /// The machine dies with the *thread* that called this (`PR_SET_PDEATHSIG`), so that must be one that lives as
+    /// long as the machine shall. Dropping the instance stops the machine.
+    fn start(&self, prepared: &Prepared, wiring: Wiring) -> Result<Box<dyn Instance>, StartError>;
+}
+
+/// A running machine. Dropping it kills and reaps the machine's process.
+pub trait Instance: Send {
+    /// The process that is the machine.
+    fn pid(&self) -> i32;
+
+    /// Becomes readable, for `poll`, when the machine's process has ended.
+    fn handle(&self) -> BorrowedFd<'_>;
+
+    /// Stops the guest's processors; memory and devices stay.
+    fn pause(&mut self) -> Result<(), ControlError>;
+
+    /// Lets the guest's processors go on.
+    fn resume(&mut self) -> Result<(), ControlError>;
+
+    /// Measures the machine's process.
+    fn observe(&mut self) -> Result<Observation, ObserveError>;
+
+    /// Kills the machine's process, waits for it, and says how it ended. Also answers after it has ended by itself.
+    fn stop(&mut self) -> Result<Ended, StopError>;
+
+    /// Says how the machine's process ended, or nothing while it runs. Doesn't wait.
+    fn ended(&mut self) -> Result<Option<Ended>, StopError>;
+}
+
+/// Why a machine can't be prepared.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrepareError {
+    /// The program isn't installed.
+    #[error("{program} isn't on this machine; on Debian and Ubuntu: sudo apt-get install {package}")]
+    NoProgram {
+        /// The program's name.
+        program: &'static str,
+        /// The package that has it.
+        package: &'static str,
+    },
+    /// A value that no machine can have.
+    #[error("{what} is {found}; it must be {wanted}")]
+    Value {
+        /// What was looked at.
+        what: String,
+        /// What it was.
+        found: String,
+        /// What would be right.
+        wanted: &'static str,
+    },
+    /// A path with bytes that can't be told to the driver's program.
+    #[error("the path {0:?} isn't UTF-8, which this driver needs")]
+    Path(PathBuf),
+    /// Two disks with one serial.
+    #[error("two disks have the serial {0}; the guest finds them by it, so each needs its own")]
+    SerialTwice(String),
+}
+
+/// Why a prepared machine didn't start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The wires don't match what was prepared.
+    #[error("the machine was prepared {prepared} {wire}, but started the other way")]
+    Wiring {
+        /// Which wire.
+        wire: &'static str,
+        /// `with` or `without`.
+        prepared: &'static str,
+    },
+    /// The program can't be executed.
+    #[error("can't execute {}", program.display())]
+    Execute {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Why a machine can't be paused or resumed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// The machine's process has ended.
+    #[error("the machine has ended")]
+    Ended,
+    /// The control connection failed or timed out.
+    #[error("the machine's control connection failed")]
+    Connection(#[source] io::Error),
+    /// The program answered something that isn't its protocol.
+    #[error("the machine answered {command} with something that isn't an answer")]
+    Answer {
+        /// What was asked.
+        command: &'static str,
+    },
+    /// The program refused.
+    #[error("the machine refused {command}: {reason}")]
+    Refused {
+        /// What was asked.
+        command: &'static str,
+        /// Its words.
+        reason: String,
+    },
+}
+
+/// Why a machine can't be measured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ObserveError {
+    /// The machine's process has ended.
+    #[error("the machine has ended")]
+    Ended,
+    /// `/proc` couldn't be read.
+    #[error("can't read what the machine uses")]
+    Proc(#[source] io::Error),
+}
+
+/// Why a machine couldn't be stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopError {
+    /// It couldn't be killed or waited for.
+    #[error("can't end the machine's process {pid}")]
+    Wait {
+        /// The process.
+        pid: i32,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prepared_command_line_can_be_pasted_into_a_shell() {
+        let prepared = Prepared {
+            driver: "qemu",
+            accelerator: Accelerator::Tcg,
+            program: "/usr/bin/qemu-system-x86_64".into(),
+            args: ["-m", "64M", "-append", "quiet init='x'", ""]
+                .map(OsString::from)
+                .to_vec(),
+            network: false,
+            console: false,
+        };
+        assert_eq!(
+            prepared.to_string(),
+            r"/usr/bin/qemu-system-x86_64 -m 64M -append 'quiet init='\''x'\''' ''"
+        );
+    }
+
+    #[test]
+    fn a_hardware_address_is_printed_as_people_write_it() {
+        assert_eq!(Mac([0x52, 0x54, 0, 0, 0, 0xa]).to_string(), "52:54:00:00:00:0a");
+    }
+}
