@@ -1,0 +1,1 @@
+//! Joins manifest, image, driver and guest into running spacecores.

@@ -1,0 +1,54 @@
+//! The channel between a keeper and the guest of its spacecore.
+//!
+//! One reliable byte stream (a virtio-serial port on QEMU, a vsock connection elsewhere) carries everything:
+//!
+//! ```text
+//!  keeper                                        guest (PID 1)
+//!    |  <------------------------------ Hello      |   the guest is up and knows nothing yet
+//!    |  Configure  ----------------------------->  |   host name, entropy, layers, network, mounts, process
+//!    |  <------------------------------ Configured |   mounts are in place, the process is about to start
+//!    |  <------------------------------ Started    |
+//!    |  data, credit, eof  <------------------->   |   stdin, stdout, stderr; folders carry FUSE messages
+//!    |  Exec, Signal, Resize, Stats  ----------->  |
+//!    |  <------------------------------ Ended      |   exit code or signal
+//!    |  Shutdown  ------------------------------>  |   stop signal, grace period, kill, sync, power off
+//! ```
+//!
+//! Each side treats the other as hostile. [`frame`] bounds and checks every frame, [`link`] checks stream numbers and
+//! credit, [`message`] is what the control frames say. All three are free of I/O, so that they run under the fuzzer.
+
+pub mod frame;
+pub mod link;
+pub mod message;
+
+/// The version of the protocol; a guest and a keeper that differ in it refuse each other.
+pub const VERSION: u32 = 1;
+
+/// The name of the virtio-serial port that carries the channel (`/sys/class/virtio-ports/*/name`).
+pub const PORT_NAME: &str = "vimana.channel";
+
+/// Number of the stream of a process' standard input; process 0 is the workload, further ones come by `Exec`.
+///
+/// Three streams belong to each process, so that processes 0 to [`MAX_PROCESS`] have streams of their own.
+pub const fn stdin_of(process: u16) -> u16 {
+    process * 3
+}
+
+/// Number of the stream of a process' standard output, or of its terminal.
+pub const fn stdout_of(process: u16) -> u16 {
+    process * 3 + 1
+}
+
+/// Number of the stream of a process' standard error; unused where the process has a terminal.
+pub const fn stderr_of(process: u16) -> u16 {
+    process * 3 + 2
+}
+
+/// The highest process number: streams below [`FIRST_FOLDER`] belong to processes.
+pub const MAX_PROCESS: u16 = 4095;
+
+/// Stream numbers from here on belong to folders, one each.
+pub const FIRST_FOLDER: u16 = 0x8000;
+
+/// The largest number of folders that one spacecore can have.
+pub const MAX_FOLDERS: u16 = 64;

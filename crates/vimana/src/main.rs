@@ -1,0 +1,2 @@
+//! The decentralised hypervisor's command line.
+fn main() {}
