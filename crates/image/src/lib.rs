@@ -1,0 +1,28 @@
+//! OCI image to a verified, bootable root file system.
+//!
+//! [`Reference`] says where an image comes from, [`Store::pull`] brings it into a [`Store`], and [`Store::get`]
+//! finds it there again without any network. Each layer is checked and converted while it streams, once, into a
+//! read-only squashfs with its dm-verity tree ([`layer`]), and is kept by content.
+
+mod config;
+mod digest;
+pub mod layer;
+mod manifest;
+mod platform;
+mod progress;
+mod pull;
+mod reference;
+mod source;
+mod store;
+
+pub use config::{ConfigError, Healthcheck, ImageConfig};
+pub use digest::{Algorithm, Digest, DigestError};
+pub use manifest::ManifestError;
+pub use platform::{Platform, PlatformError};
+pub use progress::Progress;
+pub use pull::{LayerError, PullError, PullOptions};
+pub use reference::{Reference, ReferenceError, RegistryReference};
+pub use source::{SourceError, registry::RegistryError};
+pub use store::{
+    Freed, Image, ImageLayer, OpenError, OptionsError, Store, StoreError, StoreOptions, Summary, Usage,
+};
