@@ -1,0 +1,630 @@
+//! From a source into the store.
+//!
+//! A pull looks the manifest up, reads the configuration, and then brings in the layers that the store lacks,
+//! three at a time ([`stream`] does one). For each it takes a lock that keeps every other thread and process from
+//! fetching the same, looks again whether it is there by now, and makes it in a scratch folder that appears in
+//! the store by one rename. The image's record is written last; until then the image isn't there.
+
+use std::collections::{HashSet, VecDeque};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use thiserror::Error;
+
+use crate::config::{self, ConfigError, ImageConfig};
+use crate::digest::Digest;
+use crate::layer::{self, ConvertError};
+use crate::manifest::Descriptor;
+use crate::platform::Platform;
+use crate::progress::Progress;
+use crate::reference::Reference;
+use crate::source::{Resolved, Source, SourceError};
+use crate::store::disk::{self, BlobLock, Scratch};
+use crate::store::record::{ImageRecord, Key, LayerRecord, VERSION};
+use crate::store::{Image, ImageLayer, Store, StoreError, is_full};
+
+pub(crate) mod inflate;
+mod stream;
+
+/// How many layers an image has at most in the store: what one virtual machine mounts.
+const MOST_LAYERS: usize = 16;
+const PARALLEL: usize = 3;
+
+/// What a pull may do and from where.
+#[derive(Debug, Clone, Default)]
+pub struct PullOptions {
+    /// Speak plain HTTP with the registry. Without it, only registries on loopback are spoken to so, and only
+    /// if they don't answer by TLS.
+    pub plain_http: bool,
+    /// The platform to choose an image for; by default the store's.
+    pub platform: Option<Platform>,
+    /// A PEM file of further root certificates; by default the one that `VIMANA_REGISTRY_CA` names.
+    pub registry_ca: Option<PathBuf>,
+    /// The folder with Docker's `config.json`; by default `DOCKER_CONFIG`, then `~/.docker`.
+    pub docker_config: Option<PathBuf>,
+}
+
+type Report<'a> = &'a (dyn Fn(Progress<'_>) + Sync);
+
+/// A layer of the image: where it comes from and what it must unpack to.
+struct Wanted {
+    descriptor: Descriptor,
+    diff_id: Digest,
+}
+
+type Found = (LayerRecord, ImageLayer);
+
+impl Store {
+    /// Brings an image into the store and answers it, held against removal. Blocks until it is there; `progress`
+    /// is called from several threads. An image that is named by digest and is there already needs no network.
+    pub fn pull(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        progress: &(dyn Fn(Progress<'_>) + Sync),
+    ) -> Result<Image, PullError> {
+        let platform = options
+            .platform
+            .clone()
+            .unwrap_or_else(|| self.options.platform.clone());
+        let reference = reference
+            .absolute()
+            .map_err(|source| self.failed("find", &self.root, source))?;
+        if let Reference::Registry(name) = &reference
+            && name.digest().is_some()
+            && let Some(image) = self.get_for(&reference, &platform)?
+        {
+            progress(Progress::Done {
+                digest: &image.digest,
+            });
+            return Ok(image);
+        }
+        progress(Progress::Resolving);
+        let source = Source::open(&reference, options, &self.tmp(), self.options.unpacked_bytes)?;
+        let resolved = source.resolve(&platform)?;
+        if let Some(image) = self.get_for(&reference, &platform)?
+            && image.digest == resolved.digest
+        {
+            progress(Progress::Done {
+                digest: &image.digest,
+            });
+            return Ok(image);
+        }
+        let image = self.bring(&source, &reference, &platform, &resolved, progress)?;
+        progress(Progress::Done {
+            digest: &image.digest,
+        });
+        Ok(image)
+    }
+
+    fn bring(
+        &self,
+        source: &Source,
+        reference: &Reference,
+        platform: &Platform,
+        resolved: &Resolved,
+        progress: Report<'_>,
+    ) -> Result<Image, PullError> {
+        let (_manifest, _) = self.document("manifests", &resolved.digest, || Ok(resolved.bytes.clone()))?;
+        let descriptor = &resolved.manifest.config;
+        let (_config, bytes) =
+            self.document("configs", &descriptor.digest, || source.document(descriptor))?;
+        let (config, diff_ids) = config::parse(&bytes)?;
+        config.check_platform(platform)?;
+        let layers = &resolved.manifest.layers;
+        if layers.len() != diff_ids.len() {
+            return Err(ConfigError::LayerCount {
+                layers: layers.len(),
+                diff_ids: diff_ids.len(),
+            }
+            .into());
+        }
+        let wanted = without_repeats(layers, diff_ids);
+        let found = self.layers(source, &resolved.digest, &wanted, progress)?;
+        self.write_down(reference, platform, resolved, config, &found)?;
+        // The layers are still held here, so nothing can come between.
+        self.get_for(reference, platform)?.ok_or(PullError::Vanished)
+    }
+
+    /// Fetches a document or finds it; the file is held, so that no collector takes it before the image's
+    /// record names it.
+    fn document(
+        &self,
+        folder: &'static str,
+        digest: &Digest,
+        fetch: impl FnOnce() -> Result<Vec<u8>, SourceError>,
+    ) -> Result<(File, Vec<u8>), PullError> {
+        let path = self.root.join(folder).join(digest.file_name());
+        let failed = |source| self.failed("store", &path, source);
+        let find = || -> Result<Option<(File, Vec<u8>)>, StoreError> {
+            let Some(file) = disk::hold(&path).map_err(failed)? else {
+                return Ok(None);
+            };
+            let mut bytes = Vec::new();
+            io::Read::read_to_end(&mut &file, &mut bytes).map_err(failed)?;
+            Ok(Some((file, bytes)))
+        };
+        if let Some(found) = find()? {
+            return Ok(found);
+        }
+        let lock = self
+            .root
+            .join("locks")
+            .join(format!("{folder}-{}", digest.file_name()));
+        let _lock = BlobLock::take(lock, &|| {}).map_err(failed)?;
+        if let Some(found) = find()? {
+            return Ok(found);
+        }
+        let bytes = fetch()?;
+        let scratch = Scratch::new(&self.tmp()).map_err(failed)?;
+        let mut file = scratch.create("document").map_err(failed)?;
+        file.write_all(&bytes)
+            .and_then(|()| file.sync_all())
+            .map_err(failed)?;
+        // Held under its scratch name already: the lock belongs to the file, not to its name.
+        let held = disk::hold(&scratch.path("document"))
+            .map_err(failed)?
+            .ok_or(PullError::Vanished)?;
+        std::fs::rename(scratch.path("document"), &path).map_err(failed)?;
+        disk::sync_parent(&path).map_err(failed)?;
+        Ok((held, bytes))
+    }
+
+    /// Brings in all layers, bottom first; of more than 16 the lowest are merged into one.
+    fn layers(
+        &self,
+        source: &Source,
+        digest: &Digest,
+        wanted: &[Wanted],
+        progress: Report<'_>,
+    ) -> Result<Vec<Found>, PullError> {
+        let merge = if wanted.len() > MOST_LAYERS {
+            wanted.len() + 1 - MOST_LAYERS
+        } else {
+            0
+        };
+        let (low, high) = wanted.split_at(merge);
+        let low_ids: Vec<Digest> = low.iter().map(|layer| layer.diff_id.clone()).collect();
+        let (key, merged_digest) = Key::merged(&low_ids);
+        let merged = if merge > 0 { self.find_layer(&key)? } else { None };
+        let needed = if merged.is_some() { high } else { wanted };
+
+        let mut found: Vec<Option<Found>> = Vec::with_capacity(needed.len());
+        for layer in needed {
+            found.push(self.find_layer(&Key::layer(&layer.diff_id))?);
+        }
+        self.announce(digest, needed, &found, progress)?;
+        self.fetch_missing(source, needed, &mut found, progress)?;
+        let mut found: Vec<Found> = found.into_iter().flatten().collect();
+        if found.len() != needed.len() {
+            return Err(PullError::Vanished);
+        }
+        match merged {
+            Some(merged) => found.insert(0, merged),
+            None if merge > 0 => {
+                let upper = found.split_off(merge);
+                let merged = self.merge(&key, &merged_digest, &found, progress)?;
+                found = upper;
+                found.insert(0, merged);
+            }
+            None => {}
+        }
+        Ok(found)
+    }
+
+    fn announce(
+        &self,
+        digest: &Digest,
+        needed: &[Wanted],
+        found: &[Option<Found>],
+        progress: Report<'_>,
+    ) -> Result<(), PullError> {
+        let missing: Vec<&Descriptor> = needed
+            .iter()
+            .zip(found)
+            .filter(|(_, found)| found.is_none())
+            .map(|(layer, _)| &layer.descriptor)
+            .collect();
+        let bytes = missing
+            .iter()
+            .map(|descriptor| descriptor.size)
+            .fold(0, u64::saturating_add);
+        progress(Progress::Resolved {
+            digest,
+            layers: needed.len(),
+            missing: missing.len(),
+            bytes,
+        });
+        for (record, _) in found.iter().flatten() {
+            progress(Progress::Ready {
+                layer: &record.digest,
+                bytes: record.total_bytes,
+                cached: true,
+            });
+        }
+        // What can't fit by far isn't worth fetching; the exact size is known, and checked, layer by layer.
+        let least = bytes / 4;
+        if least > self.options.quota {
+            let used = self.usage()?.bytes;
+            return Err(StoreError::Quota {
+                needed: bytes,
+                used,
+                quota: self.options.quota,
+            }
+            .into());
+        }
+        Ok(())
+    }
+
+    fn fetch_missing(
+        &self,
+        source: &Source,
+        needed: &[Wanted],
+        found: &mut [Option<Found>],
+        progress: Report<'_>,
+    ) -> Result<(), PullError> {
+        let mut missing: Vec<usize> = found
+            .iter()
+            .enumerate()
+            .filter(|(_, found)| found.is_none())
+            .map(|(index, _)| index)
+            .collect();
+        // The largest first, so that the last one to finish is a small one.
+        missing.sort_by_key(|&index| std::cmp::Reverse(needed.get(index).map(|layer| layer.descriptor.size)));
+        let workers = missing.len().min(PARALLEL);
+        let queue = Mutex::new(VecDeque::from(missing));
+        let results = Mutex::new(Vec::new());
+        let first_error = Mutex::new(None);
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                        let Some((index, layer)) = next.and_then(|index| Some((index, needed.get(index)?)))
+                        else {
+                            return;
+                        };
+                        match self.layer(source, layer, &stop, progress) {
+                            Ok(layer) => {
+                                results
+                                    .lock()
+                                    .unwrap_or_else(PoisonError::into_inner)
+                                    .push((index, layer));
+                            }
+                            Err(error) => {
+                                stop.store(true, Ordering::Relaxed);
+                                let mut first = first_error.lock().unwrap_or_else(PoisonError::into_inner);
+                                first.get_or_insert(error);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        if let Some(error) = first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        for (index, layer) in results.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            if let Some(slot) = found.get_mut(index) {
+                *slot = Some(layer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches one layer unless somebody else does; then it is waited for.
+    fn layer(
+        &self,
+        source: &Source,
+        layer: &Wanted,
+        stop: &AtomicBool,
+        progress: Report<'_>,
+    ) -> Result<Found, PullError> {
+        let Wanted { descriptor, diff_id } = layer;
+        let key = Key::layer(diff_id);
+        let lock = self.root.join("locks").join(&key.name);
+        let failed = |source| self.failed("lock", &lock, source);
+        let _lock = BlobLock::take(lock.clone(), &|| progress(Progress::Waiting { layer: diff_id }))
+            .map_err(failed)?;
+        if let Some(found) = self.find_layer(&key)? {
+            progress(Progress::Ready {
+                layer: diff_id,
+                bytes: found.0.total_bytes,
+                cached: true,
+            });
+            return Ok(found);
+        }
+        let work = stream::Work {
+            source,
+            descriptor,
+            diff_id,
+            limits: self.options.limits(descriptor.size),
+            stop,
+            fetched: &|done| {
+                progress(Progress::Fetching {
+                    layer: diff_id,
+                    done,
+                    total: descriptor.size,
+                })
+            },
+        };
+        let found = self.make(&key, diff_id, |out| {
+            stream::run(&work, out).map_err(|error| match full_disk(&error) {
+                true => PullError::Store(StoreError::Full {
+                    root: self.root.clone(),
+                }),
+                false => PullError::Layer {
+                    layer: descriptor.digest.clone(),
+                    source: Box::new(error),
+                },
+            })
+        })?;
+        progress(Progress::Ready {
+            layer: diff_id,
+            bytes: found.0.total_bytes,
+            cached: false,
+        });
+        Ok(found)
+    }
+
+    fn merge(
+        &self,
+        key: &Key,
+        digest: &Digest,
+        low: &[Found],
+        progress: Report<'_>,
+    ) -> Result<Found, PullError> {
+        progress(Progress::Merging { layers: low.len() });
+        let lock = self.root.join("locks").join(format!("merged-{}", key.name));
+        let failed = |source| self.failed("lock", &lock, source);
+        let _lock = BlobLock::take(lock.clone(), &|| {}).map_err(failed)?;
+        if let Some(found) = self.find_layer(key)? {
+            return Ok(found);
+        }
+        Err(PullError::TooManyLayers {
+            digest: digest.clone(),
+            layers: low.len() + MOST_LAYERS - 1,
+        })
+    }
+
+    /// Makes a layer in a scratch folder, and puts it in its place once it is whole and on disk.
+    fn make(
+        &self,
+        key: &Key,
+        digest: &Digest,
+        write: impl FnOnce(&mut File) -> Result<layer::Layer, PullError>,
+    ) -> Result<Found, PullError> {
+        let folder = self.layer_folder(key);
+        let failed = |source| self.failed("store", &folder, source);
+        let scratch = Scratch::new(&self.tmp()).map_err(failed)?;
+        let mut out = scratch.create("layer.squashfs").map_err(failed)?;
+        let layer = write(&mut out)?;
+        let record = LayerRecord::new(key.clone(), digest.clone(), &layer);
+        let found = out.metadata().map_err(failed)?.len();
+        if found != record.total_bytes {
+            return Err(StoreError::Damaged {
+                path: folder,
+                expected: record.total_bytes,
+                found,
+            }
+            .into());
+        }
+        self.make_room(record.total_bytes)?;
+        out.sync_data().map_err(failed)?;
+        drop(out);
+        let mut beside = scratch.create("layer.json").map_err(failed)?;
+        serde_json::to_writer(&mut beside, &record).map_err(|error| failed(error.into()))?;
+        beside.sync_all().map_err(failed)?;
+        // Held before it is visible, so that no collector can come between.
+        let held = disk::hold(&scratch.path("layer.squashfs")).map_err(failed)?;
+        scratch.publish(&folder).map_err(failed)?;
+        let layer = self.hold_layer(record.clone())?.ok_or(PullError::Vanished)?;
+        drop(held);
+        Ok((record, layer))
+    }
+
+    fn write_down(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        resolved: &Resolved,
+        config: ImageConfig,
+        found: &[Found],
+    ) -> Result<(), PullError> {
+        let reference = reference.to_string();
+        let path = self
+            .root
+            .join("images")
+            .join(ImageRecord::file_name(&reference, platform));
+        let record = ImageRecord {
+            version: VERSION,
+            reference,
+            platform: platform.clone(),
+            digest: resolved.digest.clone(),
+            config_digest: resolved.manifest.config.digest.clone(),
+            compressed_bytes: resolved
+                .manifest
+                .layers
+                .iter()
+                .map(|layer| layer.size)
+                .fold(0, u64::saturating_add),
+            pulled: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map(|since| since.as_secs())
+                .unwrap_or(0),
+            layers: found.iter().map(|(record, _)| record.clone()).collect(),
+            config,
+        };
+        let failed = |source| self.failed("store", &path, source);
+        let bytes = serde_json::to_vec(&record).map_err(|error| failed(error.into()))?;
+        let _lock = self.lock(false)?;
+        let scratch = Scratch::new(&self.tmp()).map_err(failed)?;
+        scratch
+            .publish_file("image.json", &bytes, &path)
+            .map_err(failed)?;
+        Ok(())
+    }
+}
+
+/// Leaves out every layer that comes again further up. The upper one puts all of the lower one's entries back and
+/// hides all that it hid, so the result is the same, and no file system has to be mounted twice.
+fn without_repeats(layers: &[Descriptor], diff_ids: Vec<Digest>) -> Vec<Wanted> {
+    let mut seen = HashSet::new();
+    let mut wanted: Vec<Wanted> = layers
+        .iter()
+        .cloned()
+        .zip(diff_ids)
+        .rev()
+        .filter(|(_, diff_id)| seen.insert(diff_id.clone()))
+        .map(|(descriptor, diff_id)| Wanted { descriptor, diff_id })
+        .collect();
+    wanted.reverse();
+    wanted
+}
+
+/// Tells whether a full disk is at the bottom of an error.
+fn full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut current = Some(error);
+    while let Some(error) = current {
+        if error.downcast_ref::<io::Error>().is_some_and(is_full) {
+            return true;
+        }
+        current = error.source();
+    }
+    false
+}
+
+/// A pull that didn't bring the image. Layers that were complete stay; nothing else does.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PullError {
+    /// The source doesn't give what it should.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The configuration can't be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A layer was refused.
+    #[error("layer {layer} was refused")]
+    Layer {
+        /// The digest of the layer as it is fetched.
+        layer: Digest,
+        /// Why.
+        #[source]
+        source: Box<LayerError>,
+    },
+    /// There are more layers than a virtual machine mounts.
+    #[error("the image has {layers} layers; at most {MOST_LAYERS} can be mounted ({digest})")]
+    TooManyLayers {
+        /// Stands for the layers.
+        digest: Digest,
+        /// How many there are.
+        layers: usize,
+    },
+    /// The store can't take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Something was removed from the store by other means than this program while it was in use.
+    #[error(
+        "the image vanished from the store while it was being pulled; is something else removing files there?"
+    )]
+    Vanished,
+}
+
+/// Why a layer was refused.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LayerError {
+    /// The source doesn't have it.
+    #[error(transparent)]
+    Source(SourceError),
+    /// The source broke off.
+    #[error("its source failed after {after} bytes")]
+    Read {
+        /// How many bytes had come.
+        after: u64,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is shorter than declared.
+    #[error("it has {found} bytes, but {declared} are declared")]
+    Short {
+        /// The declared size in bytes.
+        declared: u64,
+        /// The real size in bytes.
+        found: u64,
+    },
+    /// It is longer than declared.
+    #[error("it goes on beyond the {declared} bytes that are declared")]
+    Long {
+        /// The declared size in bytes.
+        declared: u64,
+    },
+    /// Its bytes aren't what the manifest says.
+    #[error("its bytes have the digest {found}, but {declared} is declared")]
+    Digest {
+        /// The manifest's digest.
+        declared: Digest,
+        /// The real one.
+        found: Digest,
+    },
+    /// Its unpacked bytes aren't what the configuration says.
+    #[error("its unpacked bytes have the digest {found}, but the configuration's diff_id is {declared}")]
+    DiffId {
+        /// The configuration's diff_id.
+        declared: Digest,
+        /// The real one.
+        found: Digest,
+    },
+    /// It isn't well-formed gzip or zstd.
+    #[error("it can't be decompressed")]
+    Compression {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It unpacks to far more than its size makes plausible.
+    #[error("it is a decompression bomb: {packed} bytes unpack to more than {most}")]
+    Bomb {
+        /// Its size in bytes.
+        packed: u64,
+        /// The most bytes that it may unpack to.
+        most: u64,
+    },
+    /// It isn't a tar file that can become a file system.
+    #[error("it can't become a file system")]
+    Convert(#[source] ConvertError),
+    /// Another layer failed first.
+    #[error("it was given up because another layer failed")]
+    Aborted,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_layer_that_comes_twice_the_upper_one_stays() {
+        let descriptor = |text: &str| Descriptor {
+            media_type: String::new(),
+            digest: Digest::of(text.as_bytes()),
+            size: 0,
+            platform: None,
+            annotations: None,
+        };
+        let layers = ["a", "b", "a", "c"].map(descriptor);
+        let ids = layers.iter().map(|layer| layer.digest.clone()).collect();
+        let left: Vec<Digest> = without_repeats(&layers, ids)
+            .into_iter()
+            .map(|layer| layer.diff_id)
+            .collect();
+        assert_eq!(left, ["b", "a", "c"].map(|text| Digest::of(text.as_bytes())));
+    }
+}

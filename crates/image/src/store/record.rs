@@ -1,0 +1,150 @@
+//! What the store writes down: one file per image, one beside each layer.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::ImageConfig;
+use crate::digest::{Digest, hex, unhex};
+use crate::layer::Layer;
+use crate::platform::Platform;
+
+/// The version of everything in the store's folder.
+pub(crate) const VERSION: u32 = 1;
+/// The version of the bytes that a layer becomes: part of its key, so that a change never mixes the two.
+const LAYER_FORMAT: u32 = 1;
+
+/// Which of the two folders a layer lies in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// One layer of an image.
+    Layers,
+    /// Several layers of an image, merged.
+    Merged,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Kind; 2] = [Kind::Layers, Kind::Merged];
+
+    pub(crate) fn folder(self) -> &'static str {
+        match self {
+            Kind::Layers => "layers",
+            Kind::Merged => "merged",
+        }
+    }
+}
+
+/// The name of a layer in the store: what it was made of, and how.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Key {
+    pub(crate) kind: Kind,
+    pub(crate) name: String,
+}
+
+impl Key {
+    pub(crate) fn layer(diff_id: &Digest) -> Key {
+        Key {
+            kind: Kind::Layers,
+            name: format!("{}-v{LAYER_FORMAT}", diff_id.file_name()),
+        }
+    }
+
+    /// Returns the key of the merger of some layers, bottom first, and the digest that stands for them.
+    pub(crate) fn merged(diff_ids: &[Digest]) -> (Key, Digest) {
+        let mut chain = String::from("merged\n");
+        for diff_id in diff_ids {
+            chain.push_str(&diff_id.to_string());
+            chain.push('\n');
+        }
+        let digest = Digest::of(chain.as_bytes());
+        (
+            Key {
+                kind: Kind::Merged,
+                name: format!("{}-v{LAYER_FORMAT}", digest.file_name()),
+            },
+            digest,
+        )
+    }
+}
+
+/// A layer's file system as it lies in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LayerRecord {
+    pub(crate) key: Key,
+    pub(crate) digest: Digest,
+    pub(crate) file_system_bytes: u64,
+    pub(crate) total_bytes: u64,
+    pub(crate) verity_root: Root,
+    pub(crate) verity_data_blocks: u64,
+    pub(crate) verity_hash_offset: u64,
+    pub(crate) entries: u64,
+    pub(crate) unpacked_bytes: u64,
+}
+
+impl LayerRecord {
+    pub(crate) fn new(key: Key, digest: Digest, layer: &Layer) -> LayerRecord {
+        LayerRecord {
+            key,
+            digest,
+            file_system_bytes: layer.file_system_bytes,
+            total_bytes: layer.total_bytes,
+            verity_root: Root(layer.verity.root),
+            verity_data_blocks: layer.verity.data_blocks,
+            verity_hash_offset: layer.verity.hash_offset,
+            entries: layer.entries,
+            unpacked_bytes: layer.unpacked_bytes,
+        }
+    }
+}
+
+/// A verity tree's root hash, written in hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Root(pub(crate) [u8; 32]);
+
+impl From<Root> for String {
+    fn from(root: Root) -> String {
+        hex(&root.0)
+    }
+}
+
+impl TryFrom<String> for Root {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Root, &'static str> {
+        unhex(&text)
+            .map(Root)
+            .ok_or("a root hash has 64 hexadecimal digits")
+    }
+}
+
+/// One image: everything that starting it needs, so that a start reads one file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ImageRecord {
+    pub(crate) version: u32,
+    pub(crate) reference: String,
+    pub(crate) platform: Platform,
+    pub(crate) digest: Digest,
+    pub(crate) config_digest: Digest,
+    pub(crate) compressed_bytes: u64,
+    /// Seconds since 1970.
+    pub(crate) pulled: u64,
+    pub(crate) layers: Vec<LayerRecord>,
+    pub(crate) config: ImageConfig,
+}
+
+impl ImageRecord {
+    /// Reads a record; one that a newer binary wrote, or that is damaged, counts as not there.
+    pub(crate) fn parse(text: &str) -> Option<ImageRecord> {
+        serde_json::from_str::<ImageRecord>(text)
+            .ok()
+            .filter(|record| record.version == VERSION)
+    }
+
+    /// Returns the name of the record's file.
+    pub(crate) fn file_name(reference: &str, platform: &Platform) -> String {
+        format!(
+            "{}.json",
+            Digest::of(format!("{reference}\n{platform}").as_bytes()).hex()
+        )
+    }
+}
