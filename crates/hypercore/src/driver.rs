@@ -10,6 +10,8 @@
 //! arguments, without running anything: `vimana plan` prints them. [`Driver::start`] runs them with the file
 //! descriptors of [`Wiring`]; no socket has a path on disk.
 
+pub mod qemu;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
@@ -45,7 +47,7 @@ impl fmt::Display for Accelerator {
 }
 
 /// A machine as it is wanted, in no driver's words.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// A name for people and process lists: letters, digits, `-`, `_` and `.`, at most 64 bytes.
     pub name: String,
@@ -70,7 +72,7 @@ pub struct Machine {
 }
 
 /// One block device.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// A raw image, or a block device.
     pub path: PathBuf,
@@ -81,7 +83,7 @@ pub struct Disk {
 }
 
 /// One network card.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// Its hardware address.
     pub mac: Mac,
@@ -109,8 +111,7 @@ pub struct Wiring {
     /// A stream socket that carries Ethernet frames, each after its length (32 bits, big endian); needed if and
     /// only if [`Machine::network`] is set.
     pub network: Option<OwnedFd>,
-    /// Where the serial console's output goes (a file, pipe or socket); needed if and only if
-    /// [`Machine::console`] is set.
+    /// The serial console, as a stream socket; needed if and only if [`Machine::console`] is set.
     pub console: Option<OwnedFd>,
 }
 
@@ -171,7 +172,7 @@ pub struct Ended {
     pub code: Option<i32>,
     /// The signal that killed it, if one did.
     pub signal: Option<i32>,
-    /// The last of what it wrote to standard error, at most 4 KiB.
+    /// What it wrote to standard error: the last 4 KiB of the first 64 KiB.
     pub stderr: String,
 }
 

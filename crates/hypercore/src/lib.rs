@@ -4,3 +4,6 @@
 //! [`driver::Driver::start`], pause, resume, observe, stop), never registers or one backend's options.
 
 pub mod driver;
+pub mod initramfs;
+pub mod kernel;
+mod spawn;

@@ -1,0 +1,581 @@
+//! The driver **qemu**: QEMU's system emulator, with KVM or its own translator (TCG).
+//!
+//! The machine is `q35` with everything off that a guest on virtio doesn't use, and virtio 1 devices only. Each wire is a
+//! descriptor at a fixed number, so that nothing has a path on disk:
+//!
+//! | number | wire |
+//! |---|---|
+//! | 100 | QEMU's control protocol, see [`qmp`] |
+//! | 101 | the guest channel, a virtio-serial port named [`CHANNEL_PORT`] |
+//! | next | the network card's frames, if there is a card |
+//! | next | the serial console, if there is one |
+//!
+//! A kernel image that is an ELF file is entered through its PVH entry by the `qboot` firmware, where QEMU's package has
+//! it: this is the fastest start that was measured (see `docs/adr/0004-the-guest-kernel-is-stored-uncompressed.md`).
+
+mod qmp;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use serde_json::json;
+
+use self::qmp::Qmp;
+use super::{
+    Accelerator, CHANNEL_PORT, ControlError, Driver, Ended, Instance, Machine, Observation, ObserveError,
+    PrepareError, Prepared, SERIAL_MAX, StartError, StopError, Wiring,
+};
+use crate::spawn::{self, FIRST, Spawned};
+
+const PROGRAM: &str = "qemu-system-x86_64";
+const PACKAGE: &str = "qemu-system-x86";
+/// Where QEMU's packages keep the small firmware.
+const QBOOT: [&str; 3] = [
+    "/usr/share/qemu/qboot.rom",
+    "/usr/local/share/qemu/qboot.rom",
+    "/usr/share/qemu-kvm/qboot.rom",
+];
+/// Everything off that a guest on virtio doesn't use.
+const MACHINE: &str = "q35,usb=off,smbus=off,sata=off,vmport=off,hpet=off,graphics=off,i8042=off";
+/// What the guest's kernel is told on every start; `rdinit` names the initramfs's PID 1. `panic=-1` with `-no-reboot`
+/// makes a kernel panic the end of the machine.
+const COMMAND_LINE: [&str; 3] = ["rdinit=/init", "panic=-1", "cryptomgr.notests"];
+
+/// The driver, with the program that it found.
+#[derive(Clone, Debug)]
+pub struct Qemu {
+    program: Option<PathBuf>,
+}
+
+impl Qemu {
+    /// Looks for QEMU on this machine. Whether it was there is told by [`Driver::prepare`] or [`Qemu::program`].
+    pub fn find() -> Self {
+        Self {
+            program: spawn::find(PROGRAM),
+        }
+    }
+
+    /// The program that will be executed, if there is one.
+    pub fn program(&self) -> Option<&Path> {
+        self.program.as_deref()
+    }
+}
+
+impl Driver for Qemu {
+    fn name(&self) -> &'static str {
+        "qemu"
+    }
+
+    fn prepare(&self, machine: &Machine) -> Result<Prepared, PrepareError> {
+        let missing = PrepareError::NoProgram {
+            program: PROGRAM,
+            package: PACKAGE,
+        };
+        let program = self.program.clone().ok_or(missing)?;
+        check(machine)?;
+        let mut args = Args(Vec::new());
+        args.flags(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        args.pair("-name", format!("guest=vimana-{}", machine.name));
+        args.pair(
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        );
+        args.pair("-M", MACHINE);
+        let (accelerator, processor) = match machine.accelerator {
+            Accelerator::Kvm => ("kvm", "host"),
+            Accelerator::Tcg => ("tcg,thread=multi", "max"),
+        };
+        args.pair("-accel", accelerator);
+        args.pair("-cpu", processor);
+        args.pair("-smp", machine.vcpus.to_string());
+        args.pair("-m", format!("{}M", machine.memory_mib));
+        args.kernel(machine)?;
+        args.channel();
+        for (index, disk) in machine.disks.iter().enumerate() {
+            args.disk(index, disk)?;
+        }
+        let mut number = FIRST + 2;
+        if let Some(network) = machine.network {
+            args.network(number, network);
+            number += 1;
+        }
+        if machine.console {
+            args.pair("-chardev", format!("socket,id=console,fd={number}"));
+            args.pair("-serial", "chardev:console");
+        }
+        Ok(Prepared {
+            driver: self.name(),
+            accelerator: machine.accelerator,
+            program,
+            args: args.0,
+            network: machine.network.is_some(),
+            console: machine.console,
+        })
+    }
+
+    fn start(&self, prepared: &Prepared, wiring: Wiring) -> Result<Box<dyn Instance>, StartError> {
+        wired("a network", prepared.network, wiring.network.is_some())?;
+        wired("a console", prepared.console, wiring.console.is_some())?;
+        let failed = |source| StartError::Execute {
+            program: prepared.program.clone(),
+            source,
+        };
+        let (qmp, theirs) = Qmp::pair().map_err(failed)?;
+        let wires = [Some(theirs), Some(wiring.channel), wiring.network, wiring.console];
+        let fds = wires.into_iter().flatten().collect();
+        let mut spawned = spawn::spawn(&prepared.program, &prepared.args, fds).map_err(failed)?;
+        let handle = spawn::handle(&spawned.child)
+            .inspect_err(|_| end(&mut spawned))
+            .map_err(failed)?;
+        Ok(Box::new(Running {
+            spawned,
+            handle,
+            qmp,
+            ended: None,
+        }))
+    }
+}
+
+fn wired(wire: &'static str, prepared: bool, given: bool) -> Result<(), StartError> {
+    if prepared == given {
+        return Ok(());
+    }
+    Err(StartError::Wiring {
+        wire,
+        prepared: if prepared { "with" } else { "without" },
+    })
+}
+
+fn check(machine: &Machine) -> Result<(), PrepareError> {
+    let value = |what: &str, found: String, wanted| {
+        Err(PrepareError::Value {
+            what: what.to_owned(),
+            found,
+            wanted,
+        })
+    };
+    if !name_like(&machine.name, 64) {
+        let wanted = "1 to 64 letters, digits, '-', '_' or '.'";
+        return value("the machine's name", format!("{:?}", machine.name), wanted);
+    }
+    if !(1..=255).contains(&machine.vcpus) {
+        return value("the number of vCPUs", machine.vcpus.to_string(), "1 to 255");
+    }
+    if !(32..=16 * 1024 * 1024).contains(&machine.memory_mib) {
+        return value(
+            "the memory",
+            format!("{} MiB", machine.memory_mib),
+            "32 MiB to 16 TiB",
+        );
+    }
+    for argument in &machine.command_line {
+        if argument.is_empty() || argument.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return value(
+                "a kernel argument",
+                format!("{argument:?}"),
+                "a word without white space",
+            );
+        }
+    }
+    let mut serials = BTreeSet::new();
+    for disk in &machine.disks {
+        if !name_like(&disk.serial, SERIAL_MAX) {
+            let what = format!("the serial of the disk {}", disk.path.display());
+            return value(
+                &what,
+                format!("{:?}", disk.serial),
+                "1 to 20 letters, digits, '-', '_' or '.'",
+            );
+        }
+        if !serials.insert(&disk.serial) {
+            return Err(PrepareError::SerialTwice(disk.serial.clone()));
+        }
+    }
+    match machine.network {
+        Some(network) if network.mtu < 68 => value("the MTU", network.mtu.to_string(), "68 to 65520"),
+        Some(network) if network.mtu > 65520 => value("the MTU", network.mtu.to_string(), "68 to 65520"),
+        Some(network) if network.mac.0[0] & 1 == 1 => value(
+            "the hardware address",
+            network.mac.to_string(),
+            "an address of one card (its first byte even)",
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn name_like(text: &str, most: usize) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    (1..=most).contains(&text.len()) && text.bytes().all(plain)
+}
+
+/// An absolute path as text. QEMU runs in `/`.
+fn absolute(path: &Path) -> Result<String, PrepareError> {
+    let whole = std::path::absolute(path).map_err(|_| PrepareError::Path(path.to_owned()))?;
+    whole
+        .into_os_string()
+        .into_string()
+        .map_err(|_| PrepareError::Path(path.to_owned()))
+}
+
+/// QEMU's arguments as they grow.
+struct Args(Vec<OsString>);
+
+impl Args {
+    fn flags(&mut self, flags: &[&str]) {
+        self.0.extend(flags.iter().map(OsString::from));
+    }
+
+    fn pair(&mut self, option: &str, value: impl Into<OsString>) {
+        self.0.extend([option.into(), value.into()]);
+    }
+
+    fn kernel(&mut self, machine: &Machine) -> Result<(), PrepareError> {
+        if starts_with_elf(&machine.kernel)
+            && let Some(firmware) = QBOOT.iter().find(|path| Path::new(path).is_file())
+        {
+            self.pair("-bios", *firmware);
+        }
+        self.pair("-kernel", absolute(&machine.kernel)?);
+        self.pair("-initrd", absolute(&machine.initramfs)?);
+        let console = if machine.console {
+            "console=ttyS0"
+        } else {
+            "quiet 8250.nr_uarts=0"
+        };
+        let own = COMMAND_LINE.into_iter().chain([console]);
+        let words: Vec<&str> = own
+            .chain(machine.command_line.iter().map(String::as_str))
+            .collect();
+        self.pair("-append", words.join(" "));
+        Ok(())
+    }
+
+    fn channel(&mut self) {
+        self.pair("-chardev", format!("socket,id=control,fd={FIRST}"));
+        self.pair("-mon", "chardev=control,mode=control");
+        self.pair("-chardev", format!("socket,id=channel,fd={}", FIRST + 1));
+        self.pair("-device", "virtio-serial-pci,disable-legacy=on,max_ports=2");
+        self.pair(
+            "-device",
+            format!("virtserialport,chardev=channel,name={CHANNEL_PORT}"),
+        );
+    }
+
+    fn disk(&mut self, index: usize, disk: &super::Disk) -> Result<(), PrepareError> {
+        let node = format!("disk{index}");
+        // Written as JSON, a path may have commas.
+        let file = json!({
+            "driver": "raw", "node-name": node, "read-only": disk.readonly, "discard": "unmap",
+            "file": { "driver": backing(&disk.path), "filename": absolute(&disk.path)?, "read-only": disk.readonly },
+        });
+        self.pair("-blockdev", file.to_string());
+        let serial = &disk.serial;
+        self.pair(
+            "-device",
+            format!("virtio-blk-pci,disable-legacy=on,drive={node},serial={serial}"),
+        );
+        Ok(())
+    }
+
+    fn network(&mut self, number: i32, network: super::Network) {
+        self.pair("-netdev", format!("stream,id=net,addr.type=fd,addr.str={number}"));
+        let super::Network { mac, mtu } = network;
+        let device = format!("virtio-net-pci,disable-legacy=on,netdev=net,mac={mac},host_mtu={mtu},romfile=");
+        self.pair("-device", device);
+    }
+}
+
+/// QEMU reads files and block devices with different block drivers.
+fn backing(path: &Path) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    match fs::metadata(path) {
+        Ok(status) if status.file_type().is_block_device() => "host_device",
+        _ => "file",
+    }
+}
+
+fn starts_with_elf(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    fs::File::open(path)
+        .and_then(|mut file| file.read_exact(&mut magic))
+        .is_ok()
+        && magic == *b"\x7fELF"
+}
+
+/// A running QEMU.
+#[derive(Debug)]
+struct Running {
+    spawned: Spawned,
+    handle: OwnedFd,
+    qmp: Qmp,
+    ended: Option<Ended>,
+}
+
+impl Running {
+    fn wait_error(&self, source: io::Error) -> StopError {
+        StopError::Wait {
+            pid: self.pid(),
+            source,
+        }
+    }
+
+    fn keep(&mut self, status: ExitStatus) -> Ended {
+        let (code, signal) = (status.code(), status.signal());
+        self.ended
+            .insert(Ended {
+                code,
+                signal,
+                stderr: self.spawned.stderr(),
+            })
+            .clone()
+    }
+
+    fn proc(&self, file: &str) -> Result<String, ObserveError> {
+        let path = format!("/proc/{}/{file}", self.spawned.child.id());
+        fs::read_to_string(path).map_err(ObserveError::Proc)
+    }
+}
+
+impl Instance for Running {
+    fn pid(&self) -> i32 {
+        i32::try_from(self.spawned.child.id()).unwrap_or(-1)
+    }
+
+    fn handle(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+
+    fn pause(&mut self) -> Result<(), ControlError> {
+        self.qmp.execute("stop").map(drop)
+    }
+
+    fn resume(&mut self) -> Result<(), ControlError> {
+        self.qmp.execute("cont").map(drop)
+    }
+
+    fn observe(&mut self) -> Result<Observation, ObserveError> {
+        // Until it is reaped the process can't be another one, so its number is safe to use.
+        if self.ended().ok().flatten().is_some() {
+            return Err(ObserveError::Ended);
+        }
+        let broken = || ObserveError::Proc(io::ErrorKind::InvalidData.into());
+        observation(&self.proc("stat")?, &self.proc("statm")?).ok_or_else(broken)
+    }
+
+    fn stop(&mut self) -> Result<Ended, StopError> {
+        if let Some(ended) = &self.ended {
+            return Ok(ended.clone());
+        }
+        self.spawned
+            .child
+            .kill()
+            .map_err(|error| self.wait_error(error))?;
+        let status = self
+            .spawned
+            .child
+            .wait()
+            .map_err(|error| self.wait_error(error))?;
+        Ok(self.keep(status))
+    }
+
+    fn ended(&mut self) -> Result<Option<Ended>, StopError> {
+        if let Some(ended) = &self.ended {
+            return Ok(Some(ended.clone()));
+        }
+        let status = self
+            .spawned
+            .child
+            .try_wait()
+            .map_err(|error| self.wait_error(error))?;
+        Ok(status.map(|status| self.keep(status)))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.ended.is_none() {
+            end(&mut self.spawned);
+        }
+    }
+}
+
+/// Kills and reaps. Both fail only for a child that is already reaped.
+fn end(spawned: &mut Spawned) {
+    let _ = spawned.child.kill();
+    let _ = spawned.child.wait();
+}
+
+/// Reads `/proc/PID/stat` and `/proc/PID/statm` (proc(5)).
+fn observation(stat: &str, statm: &str) -> Option<Observation> {
+    // The second field is the name in parentheses and may contain anything.
+    let fields: Vec<&str> = stat.get(stat.rfind(')')?..)?.split_whitespace().collect();
+    let field = |number: usize| fields.get(number.checked_sub(2)?)?.parse::<u64>().ok();
+    let ticks = field(14)?.checked_add(field(15)?)?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    let tick_rate = rustix::param::clock_ticks_per_second().max(1);
+    let micros = u128::from(ticks)
+        .checked_mul(1_000_000)?
+        .checked_div(u128::from(tick_rate))?;
+    Some(Observation {
+        resident_bytes: pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)?,
+        cpu: Duration::from_micros(u64::try_from(micros).ok()?),
+        threads: field(20)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{Disk, Mac, Network};
+
+    fn machine() -> Machine {
+        Machine {
+            name: "test".into(),
+            accelerator: Accelerator::Tcg,
+            kernel: "/k/vmlinux".into(),
+            initramfs: "/k/initramfs".into(),
+            command_line: Vec::new(),
+            vcpus: 1,
+            memory_mib: 128,
+            disks: Vec::new(),
+            network: None,
+            console: false,
+        }
+    }
+
+    fn qemu() -> Qemu {
+        Qemu {
+            program: Some("/usr/bin/qemu-system-x86_64".into()),
+        }
+    }
+
+    fn line(machine: &Machine) -> String {
+        qemu()
+            .prepare(machine)
+            .expect("a machine that can be prepared")
+            .to_string()
+    }
+
+    #[test]
+    fn without_the_program_the_error_says_how_to_get_it() {
+        let error = Qemu { program: None }
+            .prepare(&machine())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("sudo apt-get install qemu-system-x86"), "{error}");
+    }
+
+    #[test]
+    fn a_bare_machine_has_neither_network_nor_console_nor_legacy_devices() {
+        let line = line(&machine());
+        for absent in ["-netdev", "-serial ", "user,", "vga", "-usb"] {
+            assert!(!line.contains(absent), "{absent} in {line}");
+        }
+        assert!(
+            line.contains("-nodefaults") && line.contains("spawn=deny"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn a_path_with_commas_and_quotes_stays_one_path() {
+        let mut machine = machine();
+        let path = PathBuf::from("/a,b\"c/disk.img");
+        machine.disks.push(Disk {
+            path,
+            readonly: true,
+            serial: "layer-0".into(),
+        });
+        let prepared = qemu().prepare(&machine).unwrap();
+        let blockdev = prepared
+            .args
+            .iter()
+            .find(|a| a.to_string_lossy().starts_with('{'))
+            .unwrap();
+        let parsed: serde_json::Value = serde_json::from_str(&blockdev.to_string_lossy()).unwrap();
+        assert_eq!(parsed["file"]["filename"], "/a,b\"c/disk.img");
+        assert_eq!(parsed["read-only"], true);
+    }
+
+    #[test]
+    fn the_wires_have_the_numbers_in_their_order() {
+        let mut machine = machine();
+        machine.console = true;
+        assert!(line(&machine).contains("socket,id=console,fd=102"));
+        machine.network = Some(Network {
+            mac: Mac([0x52, 0x54, 0, 1, 2, 3]),
+            mtu: 1400,
+        });
+        let both = line(&machine);
+        assert!(
+            both.contains("addr.str=102") && both.contains("socket,id=console,fd=103"),
+            "{both}"
+        );
+        assert!(both.contains("mac=52:54:00:01:02:03,host_mtu=1400"), "{both}");
+    }
+
+    #[test]
+    fn what_could_smuggle_an_option_in_is_refused() {
+        let disk = |serial: &str| Disk {
+            path: "/d".into(),
+            readonly: true,
+            serial: serial.into(),
+        };
+        let refused: [fn(&mut Machine); 6] = [
+            |m| m.name = "a,b".into(),
+            |m| m.vcpus = 0,
+            |m| m.memory_mib = u64::MAX,
+            |m| m.command_line = vec!["a b".into()],
+            |m| m.command_line = vec![String::new()],
+            |m| {
+                m.network = Some(Network {
+                    mac: Mac([1; 6]),
+                    mtu: 1500,
+                })
+            },
+        ];
+        for spoil in refused {
+            let mut machine = machine();
+            spoil(&mut machine);
+            assert!(
+                matches!(qemu().prepare(&machine), Err(PrepareError::Value { .. })),
+                "{machine:?}"
+            );
+        }
+        for serial in ["", "a,readonly=off", "123456789012345678901"] {
+            let mut machine = machine();
+            machine.disks.push(disk(serial));
+            assert!(
+                matches!(qemu().prepare(&machine), Err(PrepareError::Value { .. })),
+                "{serial}"
+            );
+        }
+        let mut twice = machine();
+        twice.disks = vec![disk("a"), disk("a")];
+        assert!(matches!(
+            qemu().prepare(&twice),
+            Err(PrepareError::SerialTwice(_))
+        ));
+    }
+
+    #[test]
+    fn a_process_s_use_is_read_whatever_its_name_is() {
+        let stat =
+            "7 (a ) b) S 1 7 7 0 -1 4194304 1 0 0 0 150 50 0 0 20 0 3 0 99 1000 12 18446744073709551615";
+        let seen = observation(stat, "1000 12 3 1 0 5 0").unwrap();
+        assert_eq!(seen.threads, 3);
+        assert_eq!(seen.resident_bytes, 12 * rustix::param::page_size() as u64);
+        assert_eq!(
+            seen.cpu,
+            Duration::from_secs(200) / rustix::param::clock_ticks_per_second() as u32
+        );
+        assert!(observation("7 (a", "").is_none());
+    }
+}

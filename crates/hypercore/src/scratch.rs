@@ -1,0 +1,300 @@
+//! Scratch disks: sparse files with an empty ext2 file system, which every guest kernel's ext4 driver mounts.
+//!
+//! Written here rather than by `mkfs`, which isn't on every machine and takes longer than the guest's boot allows. Only
+//! what differs from zero is written, so a disk of 100 GiB costs some 6 MB until it is used. There is no journal: a
+//! scratch disk dies with its spacecore, and a journal would double every write.
+//!
+//! Layout: Linux, `Documentation/filesystems/ext4/`, with blocks of 4096 bytes and the features `filetype`,
+//! `sparse_super` and `large_file`.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+const BLOCK: u64 = 4096;
+const BLOCKS_PER_GROUP: u64 = BLOCK * 8;
+const INODE_SIZE: u64 = 256;
+/// One inode for each 16 KiB.
+const INODES_PER_GROUP: u64 = 8192;
+const INODE_TABLE_BLOCKS: u64 = INODES_PER_GROUP * INODE_SIZE / BLOCK;
+const DESCRIPTOR: u64 = 32;
+const ROOT_INODE: u64 = 2;
+const LOST_FOUND_INODE: u64 = 11;
+
+/// The smallest scratch disk: one group's tables and some room.
+pub const MIN_BYTES: u64 = 8 * 1024 * 1024;
+/// The largest: what 32-bit block numbers address.
+pub const MAX_BYTES: u64 = 16 * 1024 * 1024 * 1024 * 1024 - BLOCKS_PER_GROUP * BLOCK;
+
+/// Why a scratch disk can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ScratchError {
+    /// The size is out of range.
+    #[error("a scratch disk of {bytes} bytes can't be made; it must have {MIN_BYTES} to {MAX_BYTES}")]
+    Size {
+        /// The size that was asked for.
+        bytes: u64,
+    },
+    /// The file can't be written.
+    #[error("can't write the scratch disk {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Makes the file and the file system in it. The file must not exist.
+///
+/// # Errors
+/// The size is out of range, or the file can't be written; what was begun is removed.
+pub fn create(path: &Path, bytes: u64) -> Result<(), ScratchError> {
+    if !(MIN_BYTES..=MAX_BYTES).contains(&bytes) {
+        return Err(ScratchError::Size { bytes });
+    }
+    let write = |source| ScratchError::Write { path: path.to_owned(), source };
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(write)?;
+    format(&file, bytes).map_err(|source| {
+        // The first failure is the one to tell.
+        let _ = std::fs::remove_file(path);
+        write(source)
+    })
+}
+
+struct Geometry {
+    blocks: u64,
+    groups: u64,
+    descriptor_blocks: u64,
+}
+
+impl Geometry {
+    fn new(bytes: u64) -> Self {
+        let mut blocks = bytes / BLOCK;
+        loop {
+            let groups = blocks.div_ceil(BLOCKS_PER_GROUP);
+            let geometry = Self { blocks, groups, descriptor_blocks: (groups * DESCRIPTOR).div_ceil(BLOCK) };
+            let last = groups - 1;
+            let room = blocks - last * BLOCKS_PER_GROUP;
+            // A last group too small for its own tables is left off.
+            if groups == 1 || room > geometry.overhead(last) + 50 {
+                return geometry;
+            }
+            blocks = last * BLOCKS_PER_GROUP;
+        }
+    }
+
+    fn has_superblock(group: u64) -> bool {
+        let power_of = |base: u64| {
+            let mut power = base;
+            while power < group {
+                power *= base;
+            }
+            power == group
+        };
+        group <= 1 || power_of(3) || power_of(5) || power_of(7)
+    }
+
+    /// Blocks of a group before its bitmaps.
+    fn head(&self, group: u64) -> u64 {
+        if Self::has_superblock(group) { 1 + self.descriptor_blocks } else { 0 }
+    }
+
+    /// Blocks of a group that hold no data.
+    fn overhead(&self, group: u64) -> u64 {
+        self.head(group) + 2 + INODE_TABLE_BLOCKS
+    }
+
+    fn start(group: u64) -> u64 {
+        group * BLOCKS_PER_GROUP
+    }
+
+    fn block_bitmap(&self, group: u64) -> u64 {
+        Self::start(group) + self.head(group)
+    }
+
+    fn blocks_in(&self, group: u64) -> u64 {
+        (self.blocks - Self::start(group)).min(BLOCKS_PER_GROUP)
+    }
+
+    /// Data blocks in use from the beginning: the root folder's and `lost+found`'s, in group 0.
+    fn used_data(group: u64) -> u64 {
+        if group == 0 { 2 } else { 0 }
+    }
+
+    fn free_blocks(&self, group: u64) -> u64 {
+        self.blocks_in(group) - self.overhead(group) - Self::used_data(group)
+    }
+
+    fn free_inodes(group: u64) -> u64 {
+        INODES_PER_GROUP - if group == 0 { LOST_FOUND_INODE } else { 0 }
+    }
+}
+
+fn format(file: &File, bytes: u64) -> io::Result<()> {
+    file.set_len(bytes)?;
+    let geometry = Geometry::new(bytes);
+    let descriptors = descriptors(&geometry);
+    for group in 0..geometry.groups {
+        if Geometry::has_superblock(group) {
+            let start = Geometry::start(group) * BLOCK;
+            let offset = if group == 0 { 1024 } else { 0 };
+            file.write_all_at(&superblock(&geometry, group), start + offset)?;
+            file.write_all_at(&descriptors, start + BLOCK)?;
+        }
+        let bitmap = geometry.block_bitmap(group) * BLOCK;
+        let used = geometry.overhead(group) + Geometry::used_data(group);
+        file.write_all_at(&bitmap_of(used, geometry.blocks_in(group)), bitmap)?;
+        file.write_all_at(&bitmap_of(INODES_PER_GROUP - Geometry::free_inodes(group), INODES_PER_GROUP), bitmap + BLOCK)?;
+    }
+    let table = (geometry.block_bitmap(0) + 2) * BLOCK;
+    let data = geometry.overhead(0);
+    let inode_at = |number: u64| table + (number - 1) * INODE_SIZE;
+    // Root: `.`, `..` and the link from lost+found.
+    file.write_all_at(&folder_inode(0o755, 3, data), inode_at(ROOT_INODE))?;
+    file.write_all_at(&folder_inode(0o700, 2, data + 1), inode_at(LOST_FOUND_INODE))?;
+    let root = [(ROOT_INODE, "."), (ROOT_INODE, ".."), (LOST_FOUND_INODE, "lost+found")];
+    file.write_all_at(&folder_block(&root), data * BLOCK)?;
+    file.write_all_at(&folder_block(&[(LOST_FOUND_INODE, "."), (ROOT_INODE, "..")]), (data + 1) * BLOCK)
+}
+
+/// Little-endian fields at fixed offsets of a structure.
+struct Fields<'a>(&'a mut [u8]);
+
+impl Fields<'_> {
+    fn u16(&mut self, offset: usize, value: u64) {
+        self.0[offset..offset + 2].copy_from_slice(&value.to_le_bytes()[..2]);
+    }
+
+    fn u32(&mut self, offset: usize, value: u64) {
+        self.0[offset..offset + 4].copy_from_slice(&value.to_le_bytes()[..4]);
+    }
+}
+
+fn superblock(geometry: &Geometry, group: u64) -> Vec<u8> {
+    let sum = |of: &dyn Fn(u64) -> u64| (0..geometry.groups).map(of).sum::<u64>();
+    let mut bytes = vec![0; 1024];
+    let mut fields = Fields(&mut bytes);
+    fields.u32(0x00, INODES_PER_GROUP * geometry.groups);
+    fields.u32(0x04, geometry.blocks);
+    fields.u32(0x0c, sum(&|group| geometry.free_blocks(group)));
+    fields.u32(0x10, sum(&Geometry::free_inodes));
+    fields.u32(0x18, 2); // block size: 1024 << 2
+    fields.u32(0x1c, 2); // cluster size, the same
+    fields.u32(0x20, BLOCKS_PER_GROUP);
+    fields.u32(0x24, BLOCKS_PER_GROUP);
+    fields.u32(0x28, INODES_PER_GROUP);
+    fields.u16(0x36, 0xffff); // no check after so many mounts
+    fields.u16(0x38, 0xef53);
+    fields.u16(0x3a, 1); // clean
+    fields.u16(0x3c, 1); // errors: go on
+    fields.u32(0x4c, 1); // revision with feature flags
+    fields.u32(0x54, LOST_FOUND_INODE);
+    fields.u16(0x58, INODE_SIZE);
+    fields.u16(0x5a, group);
+    fields.u32(0x60, 0x2); // incompatible: filetype
+    fields.u32(0x64, 0x3); // read-only compatible: sparse_super, large_file
+    fields.u16(0x15c, 32); // extra inode bytes that new inodes have
+    fields.u16(0x15e, 32);
+    bytes
+}
+
+fn descriptors(geometry: &Geometry) -> Vec<u8> {
+    let mut table = Vec::new();
+    for group in 0..geometry.groups {
+        let bitmap = geometry.block_bitmap(group);
+        let mut bytes = vec![0; DESCRIPTOR as usize];
+        let mut fields = Fields(&mut bytes);
+        fields.u32(0, bitmap);
+        fields.u32(4, bitmap + 1);
+        fields.u32(8, bitmap + 2);
+        fields.u16(12, geometry.free_blocks(group));
+        fields.u16(14, Geometry::free_inodes(group));
+        fields.u16(16, if group == 0 { 2 } else { 0 }); // folders
+        table.append(&mut bytes);
+    }
+    table
+}
+
+/// A bitmap of one block: the first `used` bits, and those beyond `valid`, are set.
+fn bitmap_of(used: u64, valid: u64) -> Vec<u8> {
+    let bit = |index: u64| index < used || index >= valid;
+    (0..BLOCK).map(|byte| (0..8).fold(0u8, |bits, i| bits | u8::from(bit(byte * 8 + i)) << i)).collect()
+}
+
+fn folder_inode(permissions: u64, links: u64, block: u64) -> Vec<u8> {
+    let mut bytes = vec![0; INODE_SIZE as usize];
+    let mut fields = Fields(&mut bytes);
+    fields.u16(0, 0o040_000 | permissions);
+    fields.u32(4, BLOCK);
+    fields.u16(26, links);
+    fields.u32(28, BLOCK / 512);
+    fields.u32(40, block);
+    fields.u16(128, 32);
+    bytes
+}
+
+fn folder_block(entries: &[(u64, &str)]) -> Vec<u8> {
+    let mut block = Vec::with_capacity(BLOCK as usize);
+    for (index, (inode, name)) in entries.iter().enumerate() {
+        let last = index + 1 == entries.len();
+        let length = if last { BLOCK as usize - block.len() } else { (8 + name.len()).next_multiple_of(4) };
+        let mut entry = vec![0; length];
+        let mut fields = Fields(&mut entry);
+        fields.u32(0, *inode);
+        fields.u16(4, length as u64);
+        entry[6] = name.len() as u8;
+        entry[7] = 2; // a folder
+        entry[8..8 + name.len()].copy_from_slice(name.as_bytes());
+        block.append(&mut entry);
+    }
+    block
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn the_file_system_checker_finds_nothing_to_complain_of() {
+        let folder = std::env::temp_dir().join(format!("vimana-scratch-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let checker = ["/sbin/e2fsck", "/usr/sbin/e2fsck"].iter().find(|path| Path::new(path).exists());
+        let Some(checker) = checker else {
+            eprintln!("SKIPPED: the_file_system_checker_finds_nothing_to_complain_of: e2fsck isn't installed");
+            return;
+        };
+        let mib = 1024 * 1024;
+        // One group, a last group that is left off, one that is kept, many groups, several descriptor blocks.
+        for (number, bytes) in [MIN_BYTES, 129 * mib, 131 * mib, 1024 * mib, 100 * 1024 * mib].into_iter().enumerate() {
+            let disk = folder.join(format!("{number}.img"));
+            create(&disk, bytes).unwrap();
+            let output = Command::new(checker).args(["-f", "-n"]).arg(&disk).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            std::fs::remove_file(&disk).unwrap();
+            assert!(output.status.success(), "{bytes}: {said}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_large_disk_costs_next_to_nothing_until_it_is_used() {
+        use std::os::unix::fs::MetadataExt;
+        let disk = std::env::temp_dir().join(format!("vimana-scratch-sparse-{}.img", std::process::id()));
+        create(&disk, 100 * 1024 * 1024 * 1024).unwrap();
+        let used = std::fs::metadata(&disk).unwrap().blocks() * 512;
+        std::fs::remove_file(&disk).unwrap();
+        assert!(used < 8 * 1024 * 1024, "{used}");
+    }
+
+    #[test]
+    fn a_size_out_of_range_is_refused_and_leaves_no_file() {
+        let disk = std::env::temp_dir().join(format!("vimana-scratch-range-{}.img", std::process::id()));
+        for bytes in [0, MIN_BYTES - 1, MAX_BYTES + 1] {
+            assert!(matches!(create(&disk, bytes), Err(ScratchError::Size { .. })));
+        }
+        assert!(!disk.exists());
+    }
+}
