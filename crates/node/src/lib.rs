@@ -1,1 +1,3 @@
 //! Joins manifest, image, driver and guest into running spacecores.
+
+pub mod folder;
