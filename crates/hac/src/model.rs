@@ -19,7 +19,7 @@ pub use hardware::{
 };
 pub use operation::{
     Failover, FailoverStrategy, Logging, LoggingTool, Monitoring, MonitoringTool, Observability, Restart,
-    RestartPolicy, Scaling, ScalingMetric, Update, UpdateStrategy,
+    RestartPolicy, Scaling, ScalingMetric, ScalingPreset, Update, UpdateStrategy,
 };
 pub use trust::{
     Attestation, Condition, ConditionKind, Confinement, Placement, Pricing, Security, SecurityModule,

@@ -24,6 +24,16 @@ words! {
     }
 }
 
+words! {
+    /// The short forms of `spec.operations.scaling`.
+    pub enum ScalingPreset {
+        /// `spec.scaling` with its defaults.
+        HorizontalAutoScaling = "HorizontalAutoScaling",
+        /// No scaling.
+        Fixed = "Fixed" | "None",
+    }
+}
+
 /// Horizontal scaling.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]

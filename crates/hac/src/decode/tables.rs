@@ -1,0 +1,163 @@
+//! The tables of the manifest: which keys each has, and which field of the model each fills.
+
+use super::{Context, Decode, join};
+use crate::model::{
+    Accelerator, Check, Condition, Criteria, Deployment, Failover, Manifest, Metadata, Mount, Networking,
+    Observability, Placement, Pricing, Resources, Restart, Scaling, Security, Sidecar, Spec, Update,
+    Verification, Virtualization,
+};
+use crate::preset::Operations;
+use crate::tree::Node;
+
+/// Implements [`Decode`] for a struct: what isn't given keeps its default. Every field must be listed; keys after the
+/// semicolon are known but read elsewhere.
+macro_rules! table {
+    ($name:ident { $($key:literal => $field:ident),+ $(; $elsewhere:literal)? }) => {
+        impl Decode for $name {
+            fn decode(node: &Node, path: &str, context: &mut Context<'_>) -> Option<Self> {
+                let mut table = Self::default();
+                let entries = context.entries(node, path, &[$($key,)+ $($elsewhere)?])?;
+                for entry in entries {
+                    let path = join(path, &entry.key);
+                    match entry.key.as_str() {
+                        $($key => {
+                            if let Some(value) = Decode::decode(&entry.node, &path, context) {
+                                table.$field = value;
+                            }
+                        })+
+                        _ => {}
+                    }
+                }
+                // Fails to compile when a field is added and not read.
+                let Self { $($field: _),+ } = &table;
+                Some(table)
+            }
+        }
+    };
+}
+
+table!(Manifest { "apiVersion" => api_version, "kind" => kind, "metadata" => metadata, "spec" => spec });
+
+table!(Metadata { "name" => name, "labels" => labels });
+
+table!(Spec {
+    "deployment" => deployment,
+    "resources" => resources,
+    "virtualization" => virtualization,
+    "networking" => networking,
+    "mounts" => mounts,
+    "checks" => checks,
+    "sidecars" => sidecars,
+    "security" => security,
+    "observability" => observability,
+    "scaling" => scaling,
+    "update" => update,
+    "restart" => restart,
+    "failover" => failover,
+    "placement" => placement,
+    "pricing" => pricing,
+    "verification" => verification,
+    "conditions" => conditions;
+    "operations"
+});
+
+table!(Operations { "updateStrategy" => update_strategy, "scaling" => scaling });
+
+table!(Deployment {
+    "image" => image,
+    "command" => command,
+    "args" => args,
+    "env" => env,
+    "secrets" => secrets,
+    "user" => user,
+    "workdir" => workdir,
+    "replicas" => replicas
+});
+
+table!(Resources {
+    "cpu" => cpu,
+    "memory" => memory,
+    "storage" => storage,
+    "gpu" => gpu,
+    "accelerators" => accelerators,
+    "iops" => iops,
+    "disk_bandwidth" => disk_bandwidth,
+    "cpu_pinning" => cpu_pinning,
+    "class" => class
+});
+
+table!(Accelerator { "kind" => kind, "model" => model, "count" => count });
+
+table!(Virtualization {
+    "type" => isolation,
+    "provider" => provider,
+    "accel" => accel,
+    "criteria" => criteria
+});
+
+table!(Criteria { "security" => security, "performance" => performance });
+
+table!(Networking {
+    "bandwidth_limit" => bandwidth_limit,
+    "ingress" => ingress,
+    "egress" => egress,
+    "network_type" => network_type,
+    "inbound_ports" => inbound_ports
+});
+
+table!(Mount {
+    "source" => source,
+    "destination" => destination,
+    "size" => size,
+    "readonly" => readonly
+});
+
+table!(Check {
+    "type" => kind,
+    "port" => port,
+    "path" => path,
+    "command" => command,
+    "interval" => interval,
+    "timeout" => timeout,
+    "grace_period" => grace_period,
+    "retries" => retries
+});
+
+table!(Sidecar {
+    "name" => name,
+    "image" => image,
+    "command" => command,
+    "args" => args,
+    "env" => env,
+    "cpu" => cpu,
+    "memory" => memory
+});
+
+table!(Security { "attestation" => attestation, "isolation" => isolation });
+
+table!(Observability { "sidecar" => sidecar, "monitoring" => monitoring, "logging" => logging });
+
+table!(Scaling { "min" => min, "max" => max, "metric" => metric, "target" => target });
+
+table!(Update { "strategy" => strategy, "max_parallel" => max_parallel, "auto_revert" => auto_revert });
+
+table!(Restart { "policy" => policy, "backoff" => backoff, "max_attempts" => max_attempts });
+
+table!(Failover { "strategy" => strategy });
+
+table!(Placement { "dvci" => dvci, "attributes" => attributes, "operators" => operators });
+
+table!(Pricing { "max_per_hour" => max_per_hour });
+
+table!(Verification { "modes" => modes, "replicas" => replicas, "quorum" => quorum });
+
+table!(Condition {
+    "type" => kind,
+    "after" => after,
+    "height" => height,
+    "environment" => environment,
+    "account" => account,
+    "at_least" => at_least,
+    "zapp" => zapp,
+    "answer" => answer
+});
