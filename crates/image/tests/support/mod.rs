@@ -6,6 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub(crate) mod registry;
+pub(crate) mod wire;
+
 use image::{Image, PullError, PullOptions, Reference, Store, StoreOptions};
 use tempfile::TempDir;
 
