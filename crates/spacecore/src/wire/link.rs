@@ -231,6 +231,11 @@ impl Link {
         self.decoder.push(bytes);
     }
 
+    /// Forgets bytes that were received and not taken, as after a violation, behind which nothing has a meaning.
+    pub fn drop_received(&mut self) {
+        self.decoder = Decoder::default();
+    }
+
     /// Takes the next thing that arrived, `None` where more bytes are needed.
     ///
     /// # Errors

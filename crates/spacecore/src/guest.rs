@@ -1,0 +1,478 @@
+//! The poll loop of PID 1.
+//!
+//! ```text
+//!  Waiting --Configure--> Running --workload ended-----------> Over --Shutdown, or nothing for 5 s--> power off
+//!                            |                                   ^
+//!                            +--Shutdown--> Stopping --grace--> Killed (gives up after 3 s)
+//! ```
+//!
+//! The keeper's hanging up ends everything at once, except while nothing is configured: a clone of a template finds itself
+//! with another keeper, which may still be connecting.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::WaitOptions;
+use spacecore::wire::link::{Incoming, Link};
+use spacecore::wire::message::{Configuration, Process, Refusal, RefusalKind, ToGuest, ToHost};
+use spacecore::wire::{FIRST_FOLDER, MAX_PROCESS};
+
+use crate::boot::{make_dev, open_channel, say_hello};
+use crate::channel::{Channel, HungUp};
+use crate::configure;
+use crate::folder::Folder;
+use crate::modules::{Known, Modules};
+use crate::process::{Place, Report, start};
+use crate::refusal::refuse;
+use crate::running::{End, Running, close_streams, open_streams};
+use crate::shutdown::{power_off, sync_and_power_off};
+use crate::stats;
+use crate::steps::Steps;
+
+const WORKLOAD: u16 = 0;
+const WAIT_FOR_SHUTDOWN: Duration = Duration::from_secs(5);
+const WAIT_FOR_KILLED: Duration = Duration::from_secs(3);
+const WAIT_FOR_KEEPER: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Waiting,
+    Running,
+    Stopping { kill_at: Instant },
+    Killed { give_up_at: Instant },
+    Over { off_at: Instant },
+}
+
+/// What something happened to.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Channel,
+    Folder(u16),
+    Process(u16, End),
+}
+
+struct Guest {
+    channel: Channel,
+    modules: Modules,
+    steps: Option<Steps>,
+    hostname: String,
+    stop_signal: i32,
+    folders: Vec<Folder>,
+    mounted: Vec<u16>,
+    processes: BTreeMap<u16, Running>,
+    phase: Phase,
+    has_disk: bool,
+    /// Whether the keeper broke the protocol, so that nothing more that it says has a meaning.
+    is_deaf: bool,
+    buffer: Vec<u8>,
+    fuse_buffer: Vec<u8>,
+}
+
+/// Runs the guest until the machine is powered off; returns only what can't be said over the channel any more.
+pub(crate) fn run() -> Refusal {
+    match boot() {
+        Err(refusal) => refusal,
+        Ok(mut guest) => loop {
+            if let Err(refusal) = guest.turn() {
+                return refusal;
+            }
+        },
+    }
+}
+
+fn boot() -> Result<Guest, Refusal> {
+    let mut steps = Steps::new();
+    let mut modules = Modules::read();
+    let mut channel = open_channel(&mut modules, &mut steps)?;
+    say_hello(&mut channel);
+    // What the keeper's answer needs is loaded while the keeper answers.
+    let _ = channel.flush();
+    modules.load_all(Known::default())?;
+    steps.end("load modules of the root");
+    make_dev()?;
+    steps.end("make /dev");
+    Ok(Guest {
+        channel,
+        modules,
+        steps: Some(steps),
+        hostname: String::new(),
+        stop_signal: libc::SIGTERM,
+        folders: Vec::new(),
+        mounted: Vec::new(),
+        processes: BTreeMap::new(),
+        phase: Phase::Waiting,
+        has_disk: false,
+        is_deaf: false,
+        buffer: vec![0; 64 * 1024],
+        fuse_buffer: Vec::new(),
+    })
+}
+
+impl Guest {
+    /// Waits for something to happen, and deals with it.
+    fn turn(&mut self) -> Result<(), Refusal> {
+        let flushed = self.channel.flush();
+        self.survive(flushed);
+        for source in self.wait()? {
+            match source {
+                Source::Channel => self.receive(),
+                Source::Folder(stream) => self.pump_folder(stream),
+                Source::Process(number, end) => self.process_event(number, end),
+            }
+        }
+        self.check_deadlines();
+        self.report_ended();
+        Ok(())
+    }
+
+    /// Deals with a channel that may have hung up.
+    fn survive(&mut self, result: Result<(), HungUp>) {
+        if result.is_ok() {
+            return;
+        }
+        if self.phase != Phase::Waiting {
+            self.end();
+        }
+        let deadline = Instant::now() + WAIT_FOR_KEEPER;
+        while !self.channel.is_connected() {
+            if Instant::now() > deadline {
+                power_off();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.channel.link = Link::new();
+        say_hello(&mut self.channel);
+    }
+
+    /// Ends the machine, with what is on disks written there.
+    fn end(&mut self) -> ! {
+        if let Some(workload) = self.processes.get_mut(&WORKLOAD) {
+            workload.signal(libc::SIGKILL);
+        }
+        match self.has_disk {
+            true => {
+                // Files served by the keeper can't be written any more: what waits for them must not hold up the disks.
+                self.folders.clear();
+                sync_and_power_off()
+            }
+            false => power_off(),
+        }
+    }
+
+    fn wait(&mut self) -> Result<Vec<Source>, Refusal> {
+        let mut sources = vec![Source::Channel];
+        let mut events = PollFlags::IN;
+        if !self.channel.link.outgoing().is_empty() {
+            events |= PollFlags::OUT;
+        }
+        let mut fds = vec![PollFd::from_borrowed_fd(self.channel.as_fd(), events)];
+        for (number, process) in &self.processes {
+            process.interests(&self.channel, |end, fd, events| {
+                sources.push(Source::Process(*number, end));
+                fds.push(PollFd::from_borrowed_fd(fd, events));
+            });
+        }
+        if self.channel.has_room() {
+            for folder in self
+                .folders
+                .iter()
+                .filter(|folder| self.mounted.contains(&folder.stream))
+            {
+                sources.push(Source::Folder(folder.stream));
+                fds.push(PollFd::from_borrowed_fd(folder.as_fd(), PollFlags::IN));
+            }
+        }
+        let timeout = self.deadline().map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: i64::from(left.subsec_nanos()),
+            }
+        });
+        match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(refuse(RefusalKind::Other, format!("waiting for events: {error}"))),
+        }
+        let happened = fds.iter().zip(sources).filter(|(fd, _)| !fd.revents().is_empty());
+        Ok(happened.map(|(_, source)| source).collect())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let phase = match self.phase {
+            Phase::Waiting | Phase::Running => None,
+            // As long as something waits to be sent, only the keeper's taking it or hanging up counts.
+            Phase::Over { off_at } => self.channel.link.outgoing().is_empty().then_some(off_at),
+            Phase::Stopping { kill_at: at } | Phase::Killed { give_up_at: at } => Some(at),
+        };
+        let lingering = self
+            .processes
+            .values()
+            .filter_map(|process| process.deadline(&self.channel));
+        lingering.chain(phase).min()
+    }
+
+    fn check_deadlines(&mut self) {
+        let now = Instant::now();
+        for process in self.processes.values_mut() {
+            if process
+                .deadline(&self.channel)
+                .is_some_and(|deadline| now >= deadline)
+            {
+                process.send_output(0, &mut self.channel, &mut self.buffer);
+                process.send_output(1, &mut self.channel, &mut self.buffer);
+            }
+        }
+        match self.phase {
+            Phase::Stopping { kill_at } if now >= kill_at => {
+                self.signal(WORKLOAD, libc::SIGKILL);
+                self.phase = Phase::Killed {
+                    give_up_at: now + WAIT_FOR_KILLED,
+                };
+            }
+            Phase::Killed { give_up_at } if now >= give_up_at => self.end(),
+            Phase::Over { off_at } if now >= off_at && self.channel.link.outgoing().is_empty() => self.end(),
+            _ => {}
+        }
+    }
+
+    fn receive(&mut self) {
+        let received = self.channel.receive();
+        while !self.is_deaf {
+            match self.channel.link.next_incoming::<ToGuest>() {
+                Ok(Some(incoming)) => self.incoming(incoming),
+                Ok(None) => break,
+                Err(violation) => {
+                    self.is_deaf = true;
+                    self.give_up(refuse(RefusalKind::Protocol, violation.to_string()));
+                }
+            }
+        }
+        if self.is_deaf {
+            self.channel.link.drop_received();
+        }
+        self.survive(received);
+    }
+
+    fn incoming(&mut self, incoming: Incoming<ToGuest>) {
+        match incoming {
+            Incoming::Control(message) => self.control(message),
+            Incoming::Data(stream, bytes) => {
+                if let Some(process) = self.processes.get_mut(&(stream / 3)) {
+                    process.take_input(&bytes, &mut self.channel);
+                }
+            }
+            Incoming::Eof(stream) => {
+                if let Some(process) = self.processes.get_mut(&(stream / 3)) {
+                    process.end_input(&mut self.channel);
+                }
+            }
+            Incoming::Writable(_) => {}
+            Incoming::Message(stream, bytes) => {
+                if let Some(folder) = self.folders.iter_mut().find(|folder| folder.stream == stream) {
+                    folder.answer(&bytes);
+                }
+            }
+        }
+    }
+
+    fn control(&mut self, message: ToGuest) {
+        match message {
+            ToGuest::Configure(configuration) => match self.steps.take() {
+                Some(steps) => {
+                    if let Err(refusal) = self.configure(&configuration, steps) {
+                        self.give_up(refusal);
+                    }
+                }
+                None => self.give_up(refuse(RefusalKind::Protocol, "a second configuration")),
+            },
+            ToGuest::Exec { process, spec } => {
+                open_streams(&mut self.channel, process.min(MAX_PROCESS), &spec);
+                if let Err(refusal) = self.exec(process, &spec) {
+                    self.refuse_process(process, refusal);
+                }
+            }
+            ToGuest::Signal { process, signal } => self.signal(process, signal),
+            ToGuest::Resize { process, size } => {
+                if let Some(process) = self.processes.get(&process) {
+                    process.resize(size);
+                }
+            }
+            ToGuest::Stats { request } => {
+                let workload = self.processes.get(&WORKLOAD).map(Running::pid);
+                let stats = stats::measure(workload);
+                self.channel.link.send_control(&ToHost::Stats { request, stats });
+            }
+            ToGuest::Shutdown { grace_ms } => self.shut_down(grace_ms),
+        }
+    }
+
+    fn configure(&mut self, configuration: &Configuration, mut steps: Steps) -> Result<(), Refusal> {
+        steps.end("await the configuration");
+        self.phase = Phase::Running;
+        configure::check(configuration)?;
+        let mut outside = configure::apply(configuration, &mut self.modules, &mut steps)?;
+        self.has_disk = outside.has_disk;
+        self.hostname.clone_from(&configuration.hostname);
+        self.stop_signal = configuration.process.stop_signal;
+        for folder in &outside.folders {
+            self.channel.link.open_folder(folder.stream);
+        }
+        let spec = &configuration.process;
+        open_streams(&mut self.channel, WORKLOAD, spec);
+        let child = start(
+            Place::New(configuration, &outside, steps),
+            spec,
+            &configuration.hostname,
+        )?;
+        self.folders.append(&mut outside.folders);
+        self.processes.insert(WORKLOAD, Running::new(WORKLOAD, child));
+        Ok(())
+    }
+
+    fn exec(&mut self, number: u16, spec: &Process) -> Result<(), Refusal> {
+        if number == WORKLOAD || number > MAX_PROCESS || self.processes.contains_key(&number) {
+            return Err(refuse(
+                RefusalKind::Protocol,
+                format!("{number} isn't a free number of 1 to {MAX_PROCESS} for a process"),
+            ));
+        }
+        let workload = self
+            .processes
+            .get(&WORKLOAD)
+            .filter(|workload| workload.is_running())
+            .ok_or_else(|| refuse(RefusalKind::Other, "the workload isn't running"))?;
+        let child = start(Place::Beside(workload.pidfd()), spec, &self.hostname)?;
+        self.processes.insert(number, Running::new(number, child));
+        Ok(())
+    }
+
+    fn signal(&mut self, number: u16, signal: i32) {
+        if let Some(process) = self.processes.get_mut(&number)
+            && (1..=64).contains(&signal)
+        {
+            process.signal(signal);
+        }
+    }
+
+    fn shut_down(&mut self, grace_ms: u64) {
+        let now = Instant::now();
+        match self.phase {
+            Phase::Waiting => self.end(),
+            Phase::Over { .. } => self.phase = Phase::Over { off_at: now },
+            Phase::Running | Phase::Stopping { .. } => {
+                self.signal(WORKLOAD, self.stop_signal);
+                let longest = Duration::from_secs(24 * 3600);
+                self.phase = Phase::Stopping {
+                    kill_at: now + Duration::from_millis(grace_ms).min(longest),
+                };
+            }
+            Phase::Killed { .. } => {}
+        }
+    }
+
+    fn refuse_process(&mut self, number: u16, refusal: Refusal) {
+        if !self.processes.contains_key(&number) {
+            close_streams(&mut self.channel, number.min(MAX_PROCESS));
+        }
+        self.channel.link.send_control(&ToHost::Refused {
+            process: Some(number),
+            refusal,
+        });
+    }
+
+    /// Refuses the whole: says so, and waits to be switched off.
+    fn give_up(&mut self, refusal: Refusal) {
+        self.channel.link.send_control(&ToHost::Refused {
+            process: None,
+            refusal,
+        });
+        self.signal(WORKLOAD, libc::SIGKILL);
+        self.over(WAIT_FOR_SHUTDOWN);
+    }
+
+    fn over(&mut self, wait: Duration) {
+        self.phase = Phase::Over {
+            off_at: Instant::now() + wait,
+        };
+    }
+
+    fn pump_folder(&mut self, stream: u16) {
+        if let Some(at) = self.folders.iter().position(|folder| folder.stream == stream)
+            && !self.folders[at].pump(&mut self.channel, &mut self.fuse_buffer)
+        {
+            self.folders.remove(at);
+        }
+    }
+
+    fn process_event(&mut self, number: u16, end: End) {
+        let Some(process) = self.processes.get_mut(&number) else {
+            return;
+        };
+        match end {
+            End::Exit => self.reap(),
+            End::Report => {
+                for report in process.read_report() {
+                    self.report(number, report);
+                }
+            }
+            End::Input => process.write_input(&mut self.channel),
+            End::Output(index) => process.send_output(index, &mut self.channel, &mut self.buffer),
+        }
+    }
+
+    fn report(&mut self, number: u16, report: Report) {
+        match report {
+            Report::Mounted(stream) if stream >= FIRST_FOLDER => self.mounted.push(stream),
+            Report::Mounted(_) => {}
+            Report::Message(message) => {
+                if matches!(message, ToHost::Refused { .. }) {
+                    close_streams(&mut self.channel, number);
+                }
+                self.channel.link.send_control(&message);
+            }
+        }
+    }
+
+    /// Reaps every child that has exited.
+    fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            if let Some(process) = self.processes.values_mut().find(|process| process.pid() == pid) {
+                process.exited(status.exit_status(), status.terminating_signal());
+            }
+        }
+    }
+
+    /// Reports the processes that have ended and whose output is all sent. The workload's end is reported last.
+    fn report_ended(&mut self) {
+        let ended = self
+            .processes
+            .iter()
+            .rev()
+            .filter_map(|(number, process)| Some((*number, process.ended()?)))
+            .collect::<Vec<_>>();
+        for (number, status) in ended {
+            if number == WORKLOAD && self.processes.len() > 1 {
+                continue;
+            }
+            let refused = self
+                .processes
+                .remove(&number)
+                .is_some_and(|process| process.is_refused());
+            if !refused {
+                self.channel.link.send_control(&ToHost::Ended {
+                    process: number,
+                    status,
+                });
+            }
+            if number == WORKLOAD {
+                match self.phase {
+                    Phase::Stopping { .. } | Phase::Killed { .. } => self.over(Duration::ZERO),
+                    Phase::Waiting | Phase::Running => self.over(WAIT_FOR_SHUTDOWN),
+                    Phase::Over { .. } => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! PID 1 of a microVM: brings up the channel, is told by the keeper what to be, and runs one workload.
+//!
+//! ```text
+//!  boot       /dev, /sys, the modules of the channel, Hello, then the modules that every guest needs
+//!  configure  time, entropy, disks, layers, overlay, network               in PID 1
+//!  inside     mounts, /etc files, user, working directory, exec            in the workload's own namespaces, before exec
+//!  guest      one poll loop: channel, output, input, folders, ends
+//!  shutdown   kill, unmount, sync, power off
+//! ```
+//!
+//! PID 1 never walks a path that the workload can change, and never waits for a file system that the keeper serves: both
+//! are done by the process that becomes the workload. It is single-threaded throughout, since it forks.
+
+mod boot;
+mod channel;
+mod configure;
+mod disks;
+mod environment;
+mod exec;
+mod folder;
+mod guest;
+mod inside;
+mod modules;
+mod network;
+mod paths;
+mod process;
+mod refusal;
+mod root;
+mod running;
+mod shutdown;
+mod stats;
+mod steps;
+mod terminal;
+mod users;
+mod verity;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::process::id() != 1 {
+        let _ = writeln!(
+            std::io::stderr(),
+            "spacecore is PID 1 of a microVM; it can't be started on its own"
+        );
+        return ExitCode::from(2);
+    }
+    std::panic::set_hook(Box::new(|panic| shutdown::on_panic(&panic.to_string())));
+    let refusal = guest::run();
+    shutdown::fail(&refusal)
+}
