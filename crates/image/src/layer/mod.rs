@@ -21,7 +21,9 @@
 //! Sources: OCI image-spec, `layer.md`; the kernel's `filesystems/squashfs.rst` and `filesystems/overlayfs.rst`.
 
 mod format;
+mod merge;
 mod pack;
+pub mod reader;
 mod sink;
 mod tar;
 mod tree;
@@ -30,6 +32,8 @@ mod write;
 
 use std::fs::File;
 use std::io::{self, Read};
+
+pub use merge::MergeError;
 
 /// What a layer may hold at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +95,16 @@ impl Verity {
 /// [`ConvertError`]; `out` then holds nothing of use.
 pub fn convert(tar: impl Read, out: &mut File, limits: &Limits) -> Result<Layer, ConvertError> {
     unpack::convert(tar, out, limits)
+}
+
+/// Puts several layers' images together into one, bottom first: what the result shows is what overlayfs shows over them.
+/// Compressed blocks are copied as they are. With `bottom`, nothing will lie below the result, and whiteouts go when
+/// they have done their work; without, those stay that still hide something in layers further down.
+///
+/// # Errors
+/// [`MergeError`]; `out` then holds nothing of use.
+pub fn merge(layers: &[File], out: &mut File, bottom: bool) -> Result<Layer, MergeError> {
+    merge::merge(layers, out, bottom)
 }
 
 /// Why an image couldn't be written.

@@ -22,6 +22,7 @@ use super::sink::Sink;
 /// More than two don't help: reading and inflating the layer is then slower than compressing it.
 const WORKERS: usize = 2;
 const QUEUE: usize = 8;
+static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// A buffer for one block; it comes from a pool, since a fresh one costs its page faults each time.
 pub(super) struct Buffer {
@@ -46,7 +47,7 @@ impl Buffer {
     }
 
     pub(super) fn is_zero(&self) -> bool {
-        self.filled().iter().all(|byte| *byte == 0)
+        self.filled() == &ZEROS[..self.len]
     }
 }
 

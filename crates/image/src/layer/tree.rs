@@ -83,7 +83,7 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) const WHITEOUT: Self = Self::CharDevice(0);
 
-    fn is_whiteout(&self) -> bool {
+    pub(super) fn is_whiteout(&self) -> bool {
         matches!(self, Self::CharDevice(0))
     }
 }
