@@ -86,8 +86,10 @@ pub(crate) fn apply(
     steps.end("mount layers");
     root::mount_overlay(&configuration.root, &layers, &disks)?;
     steps.end("mount overlay");
-    network::set_up(configuration.network.as_ref())?;
-    steps.end("network");
+    if let Some(network) = &configuration.network {
+        network::set_up(network)?;
+        steps.end("network");
+    }
     let mut folders = Vec::new();
     for mount in &configuration.mounts {
         if let MountSource::Folder { stream, .. } = mount.source {

@@ -24,6 +24,7 @@ use crate::channel::{Channel, HungUp};
 use crate::configure;
 use crate::folder::Folder;
 use crate::modules::{Known, Modules};
+use crate::network::set_up_loopback;
 use crate::process::{Place, Report, start};
 use crate::refusal::refuse;
 use crate::running::{End, Running, close_streams, open_streams};
@@ -92,7 +93,8 @@ fn boot() -> Result<Guest, Refusal> {
     modules.load_all(Known::default())?;
     steps.end("load modules of the root");
     make_dev()?;
-    steps.end("make /dev");
+    set_up_loopback()?;
+    steps.end("make /dev and loopback");
     Ok(Guest {
         channel,
         modules,

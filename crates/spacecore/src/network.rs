@@ -138,12 +138,8 @@ fn parse_address(text: &str) -> Result<(IpAddr, u8), Refusal> {
     })
 }
 
-fn requests(network: Option<(&Network, u32)>) -> Result<Requests, Refusal> {
+fn requests(network: &Network, index: u32) -> Result<Requests, Refusal> {
     let mut requests = Requests::default();
-    requests.link_up("the loopback interface".to_owned(), LOOPBACK, None);
-    let Some((network, index)) = network else {
-        return Ok(requests);
-    };
     requests.link_up(
         format!("the interface with an MTU of {}", network.mtu),
         index,
@@ -177,16 +173,25 @@ fn interface() -> Result<u32, Refusal> {
     ))
 }
 
-/// Brings up loopback and, where there is one, the network.
+/// Brings up loopback, which every guest has alike.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn set_up_loopback() -> Result<(), Refusal> {
+    let mut requests = Requests::default();
+    requests.link_up("the loopback interface".to_owned(), LOOPBACK, None);
+    perform(&requests)
+}
+
+/// Brings up the network.
 ///
 /// # Errors
 /// There is no interface, or the kernel refuses an address or a route.
-pub(crate) fn set_up(network: Option<&Network>) -> Result<(), Refusal> {
-    let network = match network {
-        Some(network) => Some((network, interface()?)),
-        None => None,
-    };
-    let requests = requests(network)?;
+pub(crate) fn set_up(network: &Network) -> Result<(), Refusal> {
+    perform(&requests(network, interface()?)?)
+}
+
+fn perform(requests: &Requests) -> Result<(), Refusal> {
     let what = || "speaking rtnetlink".to_owned();
     let socket = rustix::net::socket_with(
         AddressFamily::NETLINK,
@@ -244,13 +249,12 @@ mod tests {
     #[test]
     fn requests_are_laid_out_as_the_kernel_reads_them() {
         let network = network();
-        let requests = requests(Some((&network, 2))).unwrap();
-        assert_eq!(requests.what.len(), 6);
+        let requests = requests(&network, 2).unwrap();
+        assert_eq!(requests.what.len(), 5);
         let bytes = &requests.bytes;
-        assert_eq!(bytes[0..4], 32u32.to_ne_bytes(), "loopback: header and ifinfomsg");
-        assert_eq!(bytes[32..36], 40u32.to_ne_bytes(), "with an MTU of 8 bytes more");
-        assert_eq!(bytes[64..72], [8, 0, 4, 0, 0x78, 0x05, 0, 0]);
-        let address = &bytes[72..];
+        assert_eq!(bytes[0..4], 40u32.to_ne_bytes(), "header, ifinfomsg and the MTU");
+        assert_eq!(bytes[32..40], [8, 0, 4, 0, 0x78, 0x05, 0, 0]);
+        let address = &bytes[40..];
         assert_eq!(address[0..4], 40u32.to_ne_bytes());
         assert_eq!(address[4..6], NEW_ADDRESS.to_ne_bytes());
         assert_eq!(address[16..24], [2, 24, 0, 0, 2, 0, 0, 0]);

@@ -9,7 +9,7 @@ use crate::refusal::refuse;
 pub(crate) struct Identity {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// Further groups, without `gid`.
+    /// All groups, `gid` first.
     pub(crate) groups: Vec<u32>,
     pub(crate) home: String,
 }
@@ -73,11 +73,11 @@ pub(crate) fn look_up(wanted: &str, passwd: &str, group: &str) -> Result<Identit
         None => default_gid,
     };
     let listed = |members: &str| !name.is_empty() && members.split(',').any(|member| member.trim() == name);
-    let mut further = Vec::new();
+    let mut all = vec![gid];
     if named_group.is_none() {
         for known in groups(group).filter(|known| listed(known.members)) {
-            if known.gid != gid && !further.contains(&known.gid) {
-                further.push(known.gid);
+            if !all.contains(&known.gid) {
+                all.push(known.gid);
             }
         }
     }
@@ -85,7 +85,7 @@ pub(crate) fn look_up(wanted: &str, passwd: &str, group: &str) -> Result<Identit
     Ok(Identity {
         uid,
         gid,
-        groups: further,
+        groups: all,
         home,
     })
 }
@@ -121,7 +121,7 @@ mod tests {
         let web = Identity {
             uid: 33,
             gid: 33,
-            groups: vec![40, 41],
+            groups: vec![33, 40, 41],
             home: "/srv/www".to_owned(),
         };
         assert_eq!(identity("web"), web);
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_named_group_replaces_all_others() {
         assert_eq!(identity("web:ssl").gid, 41);
-        assert_eq!(identity("web:ssl").groups, []);
+        assert_eq!(identity("web:ssl").groups, [41]);
         assert_eq!(identity("web:77").gid, 77);
     }
 

@@ -127,7 +127,10 @@ fn add_module(name: &str, all: &BTreeMap<String, PathBuf>, order: &mut Vec<(Stri
         return;
     }
     let Some(path) = all.get(name) else { return };
-    let bytes = std::fs::read(path).unwrap();
+    let mut bytes = std::fs::read(path).unwrap();
+    if std::env::var_os("VIMANA_TEST_STRIP").is_some() {
+        strip_signature(&mut bytes);
+    }
     let at = bytes.windows(8).position(|window| window == b"depends=").unwrap();
     let depends = bytes[at + 8..].split(|byte| *byte == 0).next().unwrap();
     for dependency in String::from_utf8_lossy(depends)
@@ -137,6 +140,17 @@ fn add_module(name: &str, all: &BTreeMap<String, PathBuf>, order: &mut Vec<(Stri
         add_module(&dependency.replace('-', "_"), all, order);
     }
     order.push((name.to_owned(), bytes));
+}
+
+/// Takes off the signature, which a kernel that doesn't enforce it would only spend time on.
+fn strip_signature(bytes: &mut Vec<u8>) {
+    const MAGIC: &[u8] = b"~Module signature appended~\n";
+    if let Some(signed) = bytes.strip_suffix(MAGIC)
+        && let Some((_, length)) = signed.split_last_chunk::<4>()
+    {
+        let length = u32::from_be_bytes(*length) as usize;
+        bytes.truncate(bytes.len() - MAGIC.len() - 12 - length);
+    }
 }
 
 fn make_initramfs(kernel: &Path) -> Result<Vec<u8>, String> {
@@ -312,7 +326,12 @@ impl Machine {
             .args(["-device", "virtio-serial-pci"])
             .args(["-chardev", "socket,id=c,path=s"])
             .args(["-device", "virtserialport,chardev=c,name=vimana.channel"])
-            .args(further);
+            .args(further)
+            .args(
+                std::env::var("VIMANA_TEST_VMM_ARGS")
+                    .unwrap_or_default()
+                    .split_whitespace(),
+            );
         for (number, disk) in disks.iter().enumerate() {
             let readonly = if disk.readonly { ",readonly=on" } else { "" };
             let drive = format!(
