@@ -1,5 +1,11 @@
 //! The hash tree against `veritysetup`, and proofs against forgery.
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, missing_docs)]
+#![allow(
+    missing_docs,
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::print_stderr
+)]
 
 use std::io::Write as _;
 use std::process::Command;

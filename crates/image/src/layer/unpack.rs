@@ -267,8 +267,8 @@ impl<R: Read> Unpack<'_, '_, R> {
                 path,
                 target: shown_target,
             }),
-            Some(node) => Ok(node),
-            None => Err(ConvertError::LinkMissing {
+            Some(node) if !self.tree.nodes[node].kind.is_whiteout() => Ok(node),
+            _ => Err(ConvertError::LinkMissing {
                 path,
                 target: shown_target,
             }),

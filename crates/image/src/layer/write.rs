@@ -1,160 +1,22 @@
 //! Writes a squashfs's tables after its data: inodes, folders, fragments, the export table, owners and xattrs.
 
-use std::collections::BTreeMap;
-use std::io;
+mod metadata;
+mod number;
+mod xattrs;
 
-use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
+use std::collections::BTreeMap;
 
 use super::format::{
-    BLOCK, BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, EXTENDED, FIFO, FILE, IMPLIED, METADATA, METADATA_RAW,
-    NO_TABLE, NONE, OPAQUE, RUN, SOCKET, SYMLINK, Superblock,
+    BLOCK, BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, EXTENDED, FIFO, FILE, IMPLIED, METADATA, NO_TABLE, NONE,
+    OPAQUE, RUN, SOCKET, SYMLINK, Superblock,
 };
 use super::sink::Sink;
-use super::tree::{Data, Directory, Kind, NodeId, ROOT, Tree, Xattrs};
+use super::tree::{Data, Directory, Kind, NodeId, ROOT, Tree};
 use super::{Layer, WriteError};
-
-/// A stream of metadata blocks.
-struct Metadata {
-    done: Vec<u8>,
-    filling: Vec<u8>,
-    table: CompressTable,
-}
-
-/// A place in a metadata stream: where its block begins on disk, and how far into the uncompressed block.
-#[derive(Clone, Copy, Debug, Default)]
-struct Place {
-    block: u32,
-    offset: u16,
-}
-
-impl Place {
-    fn reference(self) -> u64 {
-        u64::from(self.block) << 16 | u64::from(self.offset)
-    }
-}
-
-impl Metadata {
-    fn new() -> Self {
-        Self {
-            done: Vec::new(),
-            filling: Vec::with_capacity(METADATA),
-            table: CompressTable::large(),
-        }
-    }
-
-    fn place(&self) -> Result<Place, WriteError> {
-        let block = u32::try_from(self.done.len()).map_err(|_| WriteError::Tables)?;
-        // A full block is flushed at once, so this is below 8192.
-        Ok(Place {
-            block,
-            offset: self.filling.len() as u16,
-        })
-    }
-
-    fn write(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(METADATA - self.filling.len()));
-            self.filling.extend_from_slice(now);
-            bytes = later;
-            if self.filling.len() == METADATA {
-                self.flush();
-            }
-        }
-    }
-
-    fn flush(&mut self) {
-        let mut output = [0; get_maximum_output_size(METADATA)];
-        match compress_into_with_table(&self.filling, &mut output, &mut self.table) {
-            Ok(len) if len < self.filling.len() => {
-                self.done.extend_from_slice(&(len as u16).to_le_bytes());
-                self.done.extend_from_slice(&output[..len]);
-            }
-            _ => {
-                self.done
-                    .extend_from_slice(&(self.filling.len() as u16 | METADATA_RAW).to_le_bytes());
-                self.done.extend_from_slice(&self.filling);
-            }
-        }
-        self.filling.clear();
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        if !self.filling.is_empty() {
-            self.flush();
-        }
-        self.done
-    }
-}
-
-/// Writes a table whose metadata blocks are found through an index behind them; gives the index's offset.
-fn write_table(sink: &mut Sink<'_>, bytes: &[u8], before_index: &[u8]) -> io::Result<u64> {
-    let mut index = before_index.to_vec();
-    for block in bytes.chunks(METADATA) {
-        index.extend_from_slice(&sink.position().to_le_bytes());
-        let mut metadata = Metadata::new();
-        metadata.write(block);
-        sink.write(&metadata.finish())?;
-    }
-    let start = sink.position();
-    sink.write(&index)?;
-    Ok(start)
-}
-
-/// The numbers of nodes: siblings follow one another, so that a listing's entries fit its header's 16-bit differences.
-struct Numbering {
-    /// By node; 0 for what has no name any more.
-    inodes: Vec<u32>,
-    links: Vec<u32>,
-    /// By node; only meaningful for folders.
-    parents: Vec<NodeId>,
-    /// Folders, each after the one that holds it.
-    directories: Vec<NodeId>,
-    count: u32,
-    /// How many names there are, the root aside.
-    names: u64,
-}
-
-fn number(tree: &Tree) -> Result<Numbering, WriteError> {
-    let nodes = tree.nodes.len();
-    let mut inodes = vec![0; nodes];
-    let mut links = vec![0_u32; nodes];
-    let mut parents = vec![ROOT; nodes];
-    let mut directories = vec![ROOT];
-    let (mut count, mut names) = (1_u32, 0_u64);
-    inodes[ROOT] = 1;
-    links[ROOT] = 2;
-    let mut next = 0;
-    while let Some(parent) = directories.get(next).copied() {
-        next += 1;
-        for child in tree
-            .directory(parent)
-            .into_iter()
-            .flat_map(|directory| directory.children.values())
-        {
-            names += 1;
-            if inodes[*child] == 0 {
-                count = count.checked_add(1).ok_or(WriteError::Tables)?;
-                inodes[*child] = count;
-            }
-            if tree.directory(*child).is_some() {
-                links[*child] = 2;
-                links[parent] = links[parent].saturating_add(1);
-                parents[*child] = parent;
-                directories.push(*child);
-            } else {
-                links[*child] = links[*child].saturating_add(1);
-            }
-        }
-    }
-    Ok(Numbering {
-        inodes,
-        links,
-        parents,
-        directories,
-        count,
-        names,
-    })
-}
+use metadata::{Metadata, Place, write_table};
+use number::{Numbering, number};
+pub(super) use xattrs::NAMESPACES;
+use xattrs::XattrTable;
 
 /// The tables under construction.
 struct Tables<'t> {
@@ -502,65 +364,5 @@ fn basic_type(kind: &Kind) -> u16 {
         Kind::CharDevice(_) => CHAR_DEVICE,
         Kind::Fifo => FIFO,
         Kind::Socket => SOCKET,
-    }
-}
-
-/// The sets of xattrs; inodes with equal sets share one.
-struct XattrTable {
-    pairs: Metadata,
-    /// 16 bytes for each set: place, number of pairs, bytes.
-    sets: Vec<u8>,
-    known: BTreeMap<Xattrs, u32>,
-    count: u32,
-}
-
-/// The name spaces that squashfs can say, with their numbers.
-pub(super) const NAMESPACES: [(&[u8], u16); 3] = [(b"user.", 0), (b"trusted.", 1), (b"security.", 2)];
-
-impl XattrTable {
-    fn new() -> Self {
-        Self {
-            pairs: Metadata::new(),
-            sets: Vec::new(),
-            known: BTreeMap::new(),
-            count: 0,
-        }
-    }
-
-    fn set(&mut self, xattrs: &Xattrs) -> Result<u32, WriteError> {
-        if xattrs.is_empty() {
-            return Ok(NONE);
-        }
-        if let Some(set) = self.known.get(xattrs) {
-            return Ok(*set);
-        }
-        let place = self.pairs.place()?;
-        let (mut pairs, mut bytes) = (0_u32, 0_usize);
-        for (name, value) in xattrs {
-            let space = NAMESPACES
-                .iter()
-                .find_map(|(prefix, space)| Some((name.strip_prefix(*prefix)?, *space)));
-            let Some((name, space)) = space else { continue };
-            let name_length = u16::try_from(name.len()).map_err(|_| WriteError::Tables)?;
-            let value_length = u32::try_from(value.len()).map_err(|_| WriteError::Tables)?;
-            self.pairs.write(&space.to_le_bytes());
-            self.pairs.write(&name_length.to_le_bytes());
-            self.pairs.write(name);
-            self.pairs.write(&value_length.to_le_bytes());
-            self.pairs.write(value);
-            pairs += 1;
-            bytes += 8 + name.len() + value.len();
-        }
-        self.sets.extend_from_slice(&place.reference().to_le_bytes());
-        self.sets.extend_from_slice(&pairs.to_le_bytes());
-        self.sets.extend_from_slice(
-            &u32::try_from(bytes)
-                .map_err(|_| WriteError::Tables)?
-                .to_le_bytes(),
-        );
-        let set = self.count;
-        self.count = set.checked_add(1).ok_or(WriteError::Tables)?;
-        self.known.insert(xattrs.clone(), set);
-        Ok(set)
     }
 }
