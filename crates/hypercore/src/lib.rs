@@ -4,6 +4,10 @@
 //! [`driver::Driver::start`], pause, resume, observe, stop), never registers or one backend's options.
 
 pub mod driver;
+pub mod guest;
 pub mod initramfs;
 pub mod kernel;
+pub mod kvm;
+pub mod passt;
+pub mod scratch;
 mod spawn;

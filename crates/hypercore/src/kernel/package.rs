@@ -51,7 +51,7 @@ pub(super) fn concrete(printed: &str) -> Vec<String> {
         let plain = name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"-+.~".contains(&b));
-        if plain && kinds.iter().any(|kind| of_release(kind)) && !found.iter().any(|other| other == name) {
+        if plain && kinds.iter().any(of_release) && !found.iter().any(|other| other == name) {
             found.push(name.to_owned());
         }
     }

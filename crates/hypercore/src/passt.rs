@@ -1,0 +1,355 @@
+//! The network helper: `passt`, which gives a guest the host's network without root, over one socket.
+//!
+//! What a guest reaches of its host is kept small by three choices:
+//!
+//! - the guest has the host's own address, so that what it sends there never leaves the guest;
+//! - the gateway isn't mapped to the host's loopback (`--no-map-gw`);
+//! - every outgoing socket is bound to the interface of the default route (`--outbound-if4`, `--outbound-if6`): a
+//!   connection to any other address of the host itself can't be answered, because its answer comes by another interface.
+//!
+//! What remains: everything that the host reaches *through* that interface, so the local network too, and single datagrams
+//! (UDP) to the host's further addresses, whose answers are lost. There is no egress policy yet.
+//!
+//! Name queries go to an address of their own ([`DNS`]), from where `passt` forwards them to the host's resolver.
+
+mod route;
+
+use std::ffi::OsString;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use serde::{Deserialize, Serialize};
+
+use crate::spawn::{self, FIRST, Spawned};
+
+/// Where the guest asks for names: a link-local address that nothing else has.
+pub const DNS: Ipv4Addr = Ipv4Addr::new(169, 254, 53, 53);
+/// The same, where the host has IPv6 only.
+pub const DNS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x5649, 0x4d41, 0, 0, 0, 0, 0x53);
+/// The largest packet, in bytes: what a frame of 65535 bytes holds, rounded down to words.
+pub const MTU: u16 = 65520;
+
+/// What the network helper is to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkPlan {
+    /// The ports of the guest that the host answers on.
+    pub published: Vec<Publish>,
+}
+
+/// One published port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// The host's address to listen on.
+    pub address: IpAddr,
+    /// The host's port; 0 takes a free one, see [`Passt::published`].
+    pub host: u16,
+    /// The guest's port.
+    pub guest: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// What the guest must be told about its network; nothing of it comes by DHCP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GuestNetwork {
+    /// Its IPv4 address, the length of its prefix, and the gateway.
+    pub ipv4: Option<(Ipv4Addr, u8, Ipv4Addr)>,
+    /// Its IPv6 address, the length of its prefix, and the gateway.
+    pub ipv6: Option<(Ipv6Addr, u8, Ipv6Addr)>,
+    /// Its name servers.
+    pub dns: Vec<IpAddr>,
+    /// Its largest packet in bytes.
+    pub mtu: u16,
+}
+
+/// Why there is no network.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PasstError {
+    /// The program isn't installed.
+    #[error(
+        "passt, which gives a guest its network, isn't on this machine; on Debian and Ubuntu: sudo apt-get install passt"
+    )]
+    NoProgram,
+    /// The host has no default route.
+    #[error(
+        "this machine has no default route, so a guest can have no network; run without one, or connect the machine"
+    )]
+    NoRoute,
+    /// A port is in use.
+    #[error("the port {port}/{} of {address} is in use; publish another: -p OTHER:{guest}", protocol_name(*protocol))]
+    PortInUse {
+        /// The host's address.
+        address: IpAddr,
+        /// The host's port.
+        port: u16,
+        /// The guest's port.
+        guest: u16,
+        /// TCP or UDP.
+        protocol: Protocol,
+    },
+    /// A port can't be listened on.
+    #[error("can't listen on the port {port} of {address}")]
+    Port {
+        /// The host's address.
+        address: IpAddr,
+        /// The host's port.
+        port: u16,
+        /// Why.
+        source: io::Error,
+    },
+    /// It can't be executed.
+    #[error("can't start passt")]
+    Execute(#[source] io::Error),
+}
+
+fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
+/// A running network helper. It ends when the machine closes its end of the wire, and when this is dropped.
+#[derive(Debug)]
+pub struct Passt {
+    spawned: Spawned,
+    handle: OwnedFd,
+    published: Vec<Publish>,
+}
+
+impl Passt {
+    /// Starts `passt`. The descriptor is for the machine ([`crate::driver::Wiring::network`]).
+    ///
+    /// Like a machine it dies with the thread that called this; where it changes its user (for root: to `nobody`) the
+    /// kernel forgets that, and it ends with the machine instead.
+    pub fn start(plan: &NetworkPlan) -> Result<(Self, OwnedFd, GuestNetwork), PasstError> {
+        let program = spawn::find("passt").ok_or(PasstError::NoProgram)?;
+        let host = route::Host::look();
+        let published = plan.published.iter().map(free).collect::<Result<Vec<_>, _>>()?;
+        let (args, guest) = arguments(&host, &published).ok_or(PasstError::NoRoute)?;
+        let (ours, theirs) = UnixStream::pair().map_err(PasstError::Execute)?;
+        let mut spawned = spawn::spawn(&program, &args, vec![theirs.into()]).map_err(PasstError::Execute)?;
+        let handle = spawn::handle(&spawned.child).inspect_err(|_| end(&mut spawned));
+        let handle = handle.map_err(PasstError::Execute)?;
+        Ok((
+            Self {
+                spawned,
+                handle,
+                published,
+            },
+            ours.into(),
+            guest,
+        ))
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.spawned.child.id()).unwrap_or(-1)
+    }
+
+    /// Becomes readable, for `poll`, when the helper has ended.
+    pub fn handle(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+
+    /// The published ports, with the ones that were chosen for 0.
+    pub fn published(&self) -> &[Publish] {
+        &self.published
+    }
+
+    /// Says what the helper said last, if it has ended.
+    pub fn ended(&mut self) -> Option<String> {
+        let ended = !matches!(self.spawned.child.try_wait(), Ok(None));
+        ended.then(|| self.spawned.stderr())
+    }
+
+    /// Ends it and waits until it is gone.
+    pub fn stop(mut self) {
+        end(&mut self.spawned);
+    }
+}
+
+impl Drop for Passt {
+    fn drop(&mut self) {
+        end(&mut self.spawned);
+    }
+}
+
+/// Kills and reaps. Both fail only for a child that is already reaped.
+fn end(spawned: &mut Spawned) {
+    let _ = spawned.child.kill();
+    let _ = spawned.child.wait();
+}
+
+/// Finds out whether a port is free, before a machine is started for it.
+fn free(publish: &Publish) -> Result<Publish, PasstError> {
+    let wanted = SocketAddr::new(publish.address, publish.host);
+    let bound = match publish.protocol {
+        Protocol::Tcp => TcpListener::bind(wanted).and_then(|socket| socket.local_addr()),
+        Protocol::Udp => UdpSocket::bind(wanted).and_then(|socket| socket.local_addr()),
+    };
+    let Publish {
+        address,
+        host: port,
+        guest,
+        protocol,
+    } = *publish;
+    match bound {
+        Ok(bound) => Ok(Publish {
+            host: bound.port(),
+            ..*publish
+        }),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(PasstError::PortInUse {
+            address,
+            port,
+            guest,
+            protocol,
+        }),
+        Err(source) => Err(PasstError::Port {
+            address,
+            port,
+            source,
+        }),
+    }
+}
+
+/// The exact arguments and what the guest is told; nothing if the host has no way out.
+fn arguments(host: &route::Host, published: &[Publish]) -> Option<(Vec<OsString>, GuestNetwork)> {
+    let mut words: Vec<String> = [
+        "--foreground",
+        "--quiet",
+        "--one-off",
+        "--no-map-gw",
+        "--no-dhcp",
+        "--no-dhcpv6",
+        "--no-ra",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
+    option("--fd", FIRST.to_string());
+    option("--mtu", MTU.to_string());
+    let mut guest = GuestNetwork {
+        mtu: MTU,
+        ..GuestNetwork::default()
+    };
+    if let Some(way) = &host.ipv4 {
+        option("--address", way.address.to_string());
+        option("--netmask", way.prefix.to_string());
+        option("--gateway", way.gateway.to_string());
+        option("--outbound-if4", way.interface.clone());
+        option("--dns-forward", DNS.to_string());
+        guest.ipv4 = Some((way.address, way.prefix, way.gateway));
+        guest.dns.push(DNS.into());
+    }
+    if let Some(way) = &host.ipv6 {
+        option("--address", way.address.to_string());
+        option("--gateway", way.gateway.to_string());
+        option("--outbound-if6", way.interface.clone());
+        guest.ipv6 = Some((way.address, way.prefix, way.gateway));
+        if host.ipv4.is_none() {
+            option("--dns-forward", DNS6.to_string());
+            guest.dns.push(DNS6.into());
+        }
+    }
+    let first = host.ipv4.as_ref().map(|way| &way.interface);
+    option(
+        "--interface",
+        first.or(host.ipv6.as_ref().map(|way| &way.interface))?.clone(),
+    );
+    for publish in published {
+        let flag = match publish.protocol {
+            Protocol::Tcp => "--tcp-ports",
+            Protocol::Udp => "--udp-ports",
+        };
+        option(
+            flag,
+            format!("{}/{}:{}", publish.address, publish.host, publish.guest),
+        );
+    }
+    match (host.ipv4.is_some(), host.ipv6.is_some()) {
+        (true, false) => words.push("--ipv4-only".into()),
+        (false, true) => words.push("--ipv6-only".into()),
+        _ => {}
+    }
+    Some((words.into_iter().map(OsString::from).collect(), guest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use route::{Host, Way};
+
+    fn a_host() -> Host {
+        let address = Ipv4Addr::new(192, 0, 2, 2);
+        let gateway = Ipv4Addr::new(192, 0, 2, 1);
+        Host {
+            ipv4: Some(Way {
+                interface: "eth0".into(),
+                address,
+                prefix: 24,
+                gateway,
+            }),
+            ipv6: None,
+        }
+    }
+
+    #[test]
+    fn the_guest_has_the_host_s_address_and_no_way_to_its_loopback() {
+        let (words, guest) = arguments(&a_host(), &[]).unwrap();
+        let line = words.join(" ".as_ref()).into_string().unwrap();
+        assert!(
+            line.contains("--no-map-gw") && line.contains("--outbound-if4 eth0"),
+            "{line}"
+        );
+        assert!(
+            line.contains("--address 192.0.2.2") && line.contains("--ipv4-only"),
+            "{line}"
+        );
+        assert_eq!(guest.dns, [IpAddr::from(DNS)]);
+    }
+
+    #[test]
+    fn a_machine_without_a_way_out_has_no_network() {
+        assert!(
+            arguments(
+                &Host {
+                    ipv4: None,
+                    ipv6: None
+                },
+                &[]
+            )
+            .is_none()
+        );
+    }
+
+    #[test]
+    fn a_port_in_use_is_named_and_a_free_one_is_found_for_0() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let address = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let publish = Publish {
+            address,
+            host: port,
+            guest: 80,
+            protocol: Protocol::Tcp,
+        };
+        assert!(matches!(free(&publish), Err(PasstError::PortInUse { port: p, .. }) if p == port));
+        assert_ne!(free(&Publish { host: 0, ..publish }).unwrap().host, 0);
+    }
+}

@@ -1,0 +1,193 @@
+//! How this machine reaches the world: its default routes, and its own address on them.
+
+use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+
+/// The gateway that an IPv6 guest is told; `passt` answers for every neighbour.
+const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// A way out, of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Way<A> {
+    pub(super) interface: String,
+    pub(super) address: A,
+    pub(super) prefix: u8,
+    pub(super) gateway: A,
+}
+
+/// The ways out of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Host {
+    pub(super) ipv4: Option<Way<Ipv4Addr>>,
+    pub(super) ipv6: Option<Way<Ipv6Addr>>,
+}
+
+impl Host {
+    pub(super) fn look() -> Self {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let ipv4 = ipv4(&read("/proc/net/route"), source);
+        let ipv6 = ipv6(&read("/proc/net/ipv6_route"), &read("/proc/net/if_inet6"));
+        Self { ipv4, ipv6 }
+    }
+}
+
+/// This machine's own address on the way to another one. Sends nothing.
+fn source(towards: Ipv4Addr) -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((towards, 9)).ok()?;
+    match socket.local_addr().ok()? {
+        std::net::SocketAddr::V4(address) => Some(*address.ip()),
+        std::net::SocketAddr::V6(_) => None,
+    }
+}
+
+/// Reads `/proc/net/route` (addresses are hexadecimal, in the byte order of the machine).
+fn ipv4(routes: &str, source: impl Fn(Ipv4Addr) -> Option<Ipv4Addr>) -> Option<Way<Ipv4Addr>> {
+    let address = |text: &str| Some(Ipv4Addr::from(u32::from_str_radix(text, 16).ok()?.to_ne_bytes()));
+    let routes: Vec<Vec<&str>> = routes
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let fields = |route: &Vec<&str>| {
+        let metric: u32 = route.get(6)?.parse().ok()?;
+        Some((
+            route.first()?.to_string(),
+            address(route.get(1)?)?,
+            address(route.get(2)?)?,
+            metric,
+            address(route.get(7)?)?,
+        ))
+    };
+    let all: Vec<_> = routes.iter().filter_map(fields).collect();
+    let default = |route: &&(String, Ipv4Addr, Ipv4Addr, u32, Ipv4Addr)| {
+        route.1.is_unspecified() && route.4.is_unspecified() && route.0 != "lo"
+    };
+    let (interface, _, gateway, _, _) = all.iter().filter(default).min_by_key(|route| route.3)?.clone();
+    let towards = if gateway.is_unspecified() {
+        Ipv4Addr::new(192, 0, 2, 1)
+    } else {
+        gateway
+    };
+    let own = source(towards)?;
+    let inside = |net: Ipv4Addr, mask: Ipv4Addr| u32::from(own) & u32::from(mask) == u32::from(net);
+    let connected = |route: &&(String, Ipv4Addr, Ipv4Addr, u32, Ipv4Addr)| {
+        route.0 == interface
+            && route.2.is_unspecified()
+            && !route.4.is_unspecified()
+            && inside(route.1, route.4)
+    };
+    let mask = all.iter().filter(connected).map(|route| u32::from(route.4)).max();
+    let prefix = mask.map_or(0, u32::leading_ones);
+    let covers = |prefix: u32, other: Ipv4Addr| {
+        let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix)).unwrap_or(0);
+        other != own && u32::from(own) & mask == u32::from(other) & mask
+    };
+    if (1..=30).contains(&prefix) && covers(prefix, gateway) {
+        return Some(Way {
+            interface,
+            address: own,
+            prefix: u8::try_from(prefix).ok()?,
+            gateway,
+        });
+    }
+    // A point-to-point address: the guest sees a small network around it, with the neighbour as gateway.
+    let neighbour = Ipv4Addr::from(u32::from(own) ^ 1);
+    Some(Way {
+        interface,
+        address: own,
+        prefix: 30,
+        gateway: neighbour,
+    })
+}
+
+/// Reads `/proc/net/ipv6_route` and `/proc/net/if_inet6`.
+fn ipv6(routes: &str, addresses: &str) -> Option<Way<Ipv6Addr>> {
+    let address = |text: &str| Some(Ipv6Addr::from(u128::from_str_radix(text, 16).ok()?));
+    let defaults = routes.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let interface = *fields.get(9)?;
+        let metric = u32::from_str_radix(fields.get(5)?, 16).ok()?;
+        let whole = fields.first()?.bytes().all(|b| b == b'0') && *fields.get(1)? == "00";
+        // A route that refuses is on the loopback interface.
+        (whole && interface != "lo").then_some((metric, interface))
+    });
+    let (_, interface) = defaults.min()?;
+    let own = addresses.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let prefix = u8::from_str_radix(fields.get(2)?, 16).ok()?;
+        // Scope 0 is global; the flags 0x01, 0x08, 0x20 and 0x40 are temporary, duplicate, deprecated and tentative.
+        let flags = u8::from_str_radix(fields.get(4)?, 16).ok()?;
+        let usable = *fields.get(3)? == "00" && *fields.get(5)? == interface && flags & 0x69 == 0;
+        usable.then(|| Some((address(fields.first()?)?, prefix)))?
+    });
+    let (own, prefix) = own.min()?;
+    Some(Way {
+        interface: interface.to_owned(),
+        address: own,
+        prefix,
+        gateway: GATEWAY6,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &str = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n";
+
+    fn hex(address: [u8; 4]) -> String {
+        format!("{:08X}", u32::from_ne_bytes(address))
+    }
+
+    fn route(interface: &str, net: [u8; 4], gateway: [u8; 4], metric: u32, mask: [u8; 4]) -> String {
+        format!(
+            "{interface}\t{}\t{}\t0001\t0\t0\t{metric}\t{}\t0\t0\t0\n",
+            hex(net),
+            hex(gateway),
+            hex(mask)
+        )
+    }
+
+    #[test]
+    fn the_best_default_route_is_taken_with_the_address_on_it() {
+        let routes = [
+            HEADER.to_owned(),
+            route("wlan0", [0; 4], [10, 0, 0, 1], 600, [0; 4]),
+            route("eth0", [0; 4], [192, 0, 2, 1], 100, [0; 4]),
+            route("eth0", [192, 0, 2, 0], [0; 4], 100, [255, 255, 255, 0]),
+        ];
+        let way = ipv4(&routes.concat(), |_| Some(Ipv4Addr::new(192, 0, 2, 7))).unwrap();
+        assert_eq!((way.interface.as_str(), way.prefix), ("eth0", 24));
+        assert_eq!(way.gateway, Ipv4Addr::new(192, 0, 2, 1));
+    }
+
+    #[test]
+    fn a_point_to_point_address_still_has_a_gateway_beside_it() {
+        let routes = [
+            HEADER.to_owned(),
+            route("ens3", [0; 4], [172, 31, 1, 1], 0, [0; 4]),
+        ];
+        let way = ipv4(&routes.concat(), |_| Some(Ipv4Addr::new(203, 0, 113, 5))).unwrap();
+        assert_eq!((way.prefix, way.gateway), (30, Ipv4Addr::new(203, 0, 113, 4)));
+    }
+
+    #[test]
+    fn without_a_default_route_there_is_no_way() {
+        assert_eq!(ipv4(HEADER, |_| Some(Ipv4Addr::LOCALHOST)), None);
+        assert_eq!(ipv4("garbage\ngarbage x y\n", |_| None), None);
+        assert_eq!(ipv6("", ""), None);
+    }
+
+    #[test]
+    fn an_ipv6_way_needs_a_global_address_on_the_default_route_s_interface() {
+        let zero = "0".repeat(32);
+        let routes =
+            format!("{zero} 00 {zero} 00 fe800000000000000000000000000001 00000400 1 0 00000003 eth0\n");
+        let local = format!("fe80{}2 04 40 20 80 eth0\n", "0".repeat(27));
+        assert_eq!(ipv6(&routes, &local), None);
+        let global = format!("{local}fd00{}2 04 40 00 80 eth0\n", "0".repeat(27));
+        let way = ipv6(&routes, &global).unwrap();
+        assert_eq!((way.address, way.prefix), ("fd00::2".parse().unwrap(), 64));
+    }
+}
