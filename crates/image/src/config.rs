@@ -140,8 +140,8 @@ impl ImageConfig {
         match platform.rank(&mine) {
             Some(_) => Ok(()),
             None => Err(ConfigError::Platform {
-                found: mine,
-                wanted: platform.clone(),
+                found: Box::new(mine),
+                wanted: Box::new(platform.clone()),
             }),
         }
     }
@@ -161,9 +161,9 @@ pub enum ConfigError {
     #[error("the image is for {found}, but {wanted} is wanted")]
     Platform {
         /// What the image is for.
-        found: Platform,
+        found: Box<Platform>,
         /// What was asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
     },
     /// Manifest and configuration disagree about the layers.
     #[error("the manifest has {layers} layers, but the configuration lists {diff_ids} diff_ids")]

@@ -46,7 +46,7 @@ impl Descriptor {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Document {
     Index(Vec<Descriptor>),
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
 }
 
 /// One image for one platform. `urls` of layers aren't read at all, so nothing can follow them.
@@ -97,7 +97,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Document, ManifestError> {
         }
         (None, Some(config), Some(layers)) if !says_index => {
             check_manifest(&config, &layers)?;
-            Ok(Document::Manifest(Manifest { config, layers }))
+            Ok(Document::Manifest(Box::new(Manifest { config, layers })))
         }
         (None, None, None) => Err(ManifestError::Empty),
         _ => Err(ManifestError::Ambiguous),
@@ -170,7 +170,7 @@ pub(crate) fn choose<'a>(
             offered.retain(|name| name != "unknown/unknown");
             offered.dedup();
             Err(ManifestError::Platform {
-                wanted: platform.clone(),
+                wanted: Box::new(platform.clone()),
                 offered: offered.join(", "),
             })
         }
@@ -246,7 +246,7 @@ pub enum ManifestError {
     #[error("there is no image for {wanted}; there are images for: {}", if offered.is_empty() { "nothing" } else { offered })]
     Platform {
         /// The platform that was asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// The platforms that there are, separated by commas.
         offered: String,
     },

@@ -14,11 +14,9 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use thiserror::Error;
-
 use crate::config::{self, ConfigError, ImageConfig};
 use crate::digest::Digest;
-use crate::layer::{self, ConvertError};
+use crate::layer;
 use crate::manifest::Descriptor;
 use crate::platform::Platform;
 use crate::progress::Progress;
@@ -28,8 +26,11 @@ use crate::store::disk::{self, BlobLock, Scratch};
 use crate::store::record::{ImageRecord, Key, LayerRecord, VERSION};
 use crate::store::{Image, ImageLayer, Store, StoreError, is_full};
 
+mod error;
 pub(crate) mod inflate;
 mod stream;
+
+pub use error::{LayerError, PullError};
 
 /// How many layers an image has at most in the store: what one virtual machine mounts.
 const MOST_LAYERS: usize = 16;
@@ -387,9 +388,17 @@ impl Store {
         if let Some(found) = self.find_layer(key)? {
             return Ok(found);
         }
-        Err(PullError::TooManyLayers {
-            digest: digest.clone(),
-            layers: low.len() + MOST_LAYERS - 1,
+        let mut files = Vec::with_capacity(low.len());
+        for (_, layer) in low {
+            files.push(File::open(&layer.path).map_err(|source| self.failed("open", &layer.path, source))?);
+        }
+        self.make(key, digest, |out| {
+            layer::merge(&files, out, true).map_err(|error| match full_disk(&error) {
+                true => PullError::Store(StoreError::Full {
+                    root: self.root.clone(),
+                }),
+                false => PullError::Merge(Box::new(error)),
+            })
         })
     }
 
@@ -498,112 +507,6 @@ fn full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
         current = error.source();
     }
     false
-}
-
-/// A pull that didn't bring the image. Layers that were complete stay; nothing else does.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum PullError {
-    /// The source doesn't give what it should.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The configuration can't be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A layer was refused.
-    #[error("layer {layer} was refused")]
-    Layer {
-        /// The digest of the layer as it is fetched.
-        layer: Digest,
-        /// Why.
-        #[source]
-        source: Box<LayerError>,
-    },
-    /// There are more layers than a virtual machine mounts.
-    #[error("the image has {layers} layers; at most {MOST_LAYERS} can be mounted ({digest})")]
-    TooManyLayers {
-        /// Stands for the layers.
-        digest: Digest,
-        /// How many there are.
-        layers: usize,
-    },
-    /// The store can't take it.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Something was removed from the store by other means than this program while it was in use.
-    #[error(
-        "the image vanished from the store while it was being pulled; is something else removing files there?"
-    )]
-    Vanished,
-}
-
-/// Why a layer was refused.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum LayerError {
-    /// The source doesn't have it.
-    #[error(transparent)]
-    Source(SourceError),
-    /// The source broke off.
-    #[error("its source failed after {after} bytes")]
-    Read {
-        /// How many bytes had come.
-        after: u64,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// It is shorter than declared.
-    #[error("it has {found} bytes, but {declared} are declared")]
-    Short {
-        /// The declared size in bytes.
-        declared: u64,
-        /// The real size in bytes.
-        found: u64,
-    },
-    /// It is longer than declared.
-    #[error("it goes on beyond the {declared} bytes that are declared")]
-    Long {
-        /// The declared size in bytes.
-        declared: u64,
-    },
-    /// Its bytes aren't what the manifest says.
-    #[error("its bytes have the digest {found}, but {declared} is declared")]
-    Digest {
-        /// The manifest's digest.
-        declared: Digest,
-        /// The real one.
-        found: Digest,
-    },
-    /// Its unpacked bytes aren't what the configuration says.
-    #[error("its unpacked bytes have the digest {found}, but the configuration's diff_id is {declared}")]
-    DiffId {
-        /// The configuration's diff_id.
-        declared: Digest,
-        /// The real one.
-        found: Digest,
-    },
-    /// It isn't well-formed gzip or zstd.
-    #[error("it can't be decompressed")]
-    Compression {
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// It unpacks to far more than its size makes plausible.
-    #[error("it is a decompression bomb: {packed} bytes unpack to more than {most}")]
-    Bomb {
-        /// Its size in bytes.
-        packed: u64,
-        /// The most bytes that it may unpack to.
-        most: u64,
-    },
-    /// It isn't a tar file that can become a file system.
-    #[error("it can't become a file system")]
-    Convert(#[source] ConvertError),
-    /// Another layer failed first.
-    #[error("it was given up because another layer failed")]
-    Aborted,
 }
 
 #[cfg(test)]

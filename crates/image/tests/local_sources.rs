@@ -1,4 +1,5 @@
 //! Images from layout folders and archives, as umoci and skopeo write them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
 

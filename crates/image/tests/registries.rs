@@ -1,4 +1,5 @@
 //! Images from a real registry: plain, with TLS and passwords, and with tokens.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
 use std::path::PathBuf;

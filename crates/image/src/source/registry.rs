@@ -16,6 +16,7 @@ mod challenge;
 mod client;
 mod credentials;
 mod error;
+mod login;
 mod url;
 
 pub use error::RegistryError;

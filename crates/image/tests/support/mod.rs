@@ -1,5 +1,5 @@
 //! What the tests of pulling share: images packed by umoci, and what a store's folder holds.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -6,8 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use ureq::http::{Response, StatusCode, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider};
@@ -16,16 +14,14 @@ use ureq::{Agent, Body};
 
 use super::RegistryError;
 use super::address::{Forbidden, Gate, is_loopback_name};
-use super::challenge;
 use super::credentials::Credentials;
-use super::url::{escape, join, same_origin};
+use super::url::{join, same_origin};
 use crate::digest::Digest;
 
 const MOST_REDIRECTS: usize = 5;
 const MOST_ATTEMPTS: u32 = 4;
 const MOST_HEADER_BYTES: usize = 64 << 10;
 const MOST_ERROR_BYTES: u64 = 8 << 10;
-const MOST_TOKEN_BYTES: u64 = 64 << 10;
 const RESOLVE: Duration = Duration::from_secs(15);
 const CONNECT: Duration = Duration::from_secs(20);
 const ANSWER: Duration = Duration::from_secs(60);
@@ -43,14 +39,14 @@ pub(crate) struct Ask<'a> {
 }
 
 pub(crate) struct Client {
-    agent: Agent,
-    registry: String,
+    pub(super) agent: Agent,
+    pub(super) registry: String,
     /// The registry's own address, which credentials are for.
-    base: Uri,
+    pub(super) base: Uri,
     plain_http: bool,
-    scope: String,
-    credentials: Option<Credentials>,
-    authorization: Mutex<Option<String>>,
+    pub(super) scope: String,
+    pub(super) credentials: Option<Credentials>,
+    pub(super) authorization: Mutex<Option<String>>,
 }
 
 pub(crate) struct Settings<'a> {
@@ -182,7 +178,7 @@ impl Client {
     }
 
     /// Refuses plain HTTP after HTTPS, and plain HTTP to any host that it isn't meant for.
-    fn check_encryption(&self, url: &Uri) -> Result<(), RegistryError> {
+    pub(super) fn check_encryption(&self, url: &Uri) -> Result<(), RegistryError> {
         let host = url.host().unwrap_or_default();
         let plain_is_fine = self.base.scheme_str() == Some("http")
             && (self.plain_http || is_loopback_name(host) || same_origin(url, &self.base));
@@ -193,122 +189,6 @@ impl Client {
             registry: self.registry.clone(),
             url: printable(&url.to_string(), 200),
         })
-    }
-
-    /// Gets what the next request needs to be let in.
-    fn log_in(&self, response: &Response<Body>) -> Result<(), RegistryError> {
-        let challenges: Vec<_> = response
-            .headers()
-            .get_all("www-authenticate")
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(challenge::parse)
-            .collect();
-        let bearer = challenges.iter().find(|challenge| challenge.scheme == "bearer");
-        let basic = challenges.iter().any(|challenge| challenge.scheme == "basic");
-        let value = match (bearer, &self.credentials) {
-            // The registry's own token was shown already, and wasn't taken.
-            (_, Some(Credentials::Token(_))) => return Ok(()),
-            (Some(challenge), credentials) => {
-                let realm = challenge.parameter("realm").unwrap_or_default();
-                let service = challenge.parameter("service");
-                format!("Bearer {}", self.token(realm, service, credentials.as_ref())?)
-            }
-            (None, Some(Credentials::Basic { user, password })) if basic => basic_header(user, password),
-            (None, _) if basic || challenges.is_empty() => return Ok(()),
-            (None, _) => {
-                let schemes: Vec<&str> = challenges
-                    .iter()
-                    .map(|challenge| challenge.scheme.as_str())
-                    .collect();
-                let schemes = printable(&schemes.join(", "), 200);
-                return Err(RegistryError::Scheme {
-                    registry: self.registry.clone(),
-                    schemes,
-                });
-            }
-        };
-        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
-        Ok(())
-    }
-
-    /// Asks the token server for a token that allows pulling this repository and nothing else (distribution's
-    /// token authentication specification). Redirects aren't followed: they could carry the password away.
-    fn token(
-        &self,
-        realm: &str,
-        service: Option<&str>,
-        credentials: Option<&Credentials>,
-    ) -> Result<String, RegistryError> {
-        let url = join(&self.base, realm).ok_or_else(|| RegistryError::Url {
-            url: printable(realm, 200),
-        })?;
-        self.check_encryption(&url)?;
-        let failed = |reason: String| RegistryError::Token {
-            registry: self.registry.clone(),
-            host: host(&url),
-            reason,
-        };
-        let mut query = format!("scope={}", escape(&self.scope));
-        if let Some(service) = service {
-            query.push_str(&format!("&service={}", escape(service)));
-        }
-        let result = match credentials {
-            Some(Credentials::Identity(token)) => {
-                let form = format!(
-                    "grant_type=refresh_token&client_id=vimana&refresh_token={}&{query}",
-                    escape(token)
-                );
-                self.agent
-                    .post(url.clone())
-                    .header("Content-Type", "application/x-www-form-urlencoded")
-                    .send(form.as_bytes())
-            }
-            _ => {
-                let separator = if url.query().is_some() { '&' } else { '?' };
-                let full = format!("{url}{separator}{query}");
-                let mut request = self.agent.get(&full);
-                if let Some(Credentials::Basic { user, password }) = credentials {
-                    request = request.header("Authorization", basic_header(user, password));
-                }
-                request.call()
-            }
-        };
-        let mut response = result.map_err(|error| self.failed(&url, error))?;
-        let status = response.status();
-        if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
-            return Err(RegistryError::Status {
-                host: host(&url),
-                what: "a token".to_owned(),
-                status: status.as_u16(),
-                message: String::new(),
-            });
-        }
-        if status != StatusCode::OK {
-            let known = if credentials.is_some() {
-                "the credentials found"
-            } else {
-                "nobody's credentials"
-            };
-            return Err(failed(format!("it answers {} to {known}", status.as_u16())));
-        }
-        #[derive(Deserialize)]
-        struct Answer {
-            token: Option<String>,
-            access_token: Option<String>,
-        }
-        let mut text = Vec::new();
-        let body = response.body_mut().as_reader().take(MOST_TOKEN_BYTES);
-        { body }
-            .read_to_end(&mut text)
-            .map_err(|error| failed(error.to_string()))?;
-        let answer: Answer =
-            serde_json::from_slice(&text).map_err(|_| failed("its answer isn't understood".to_owned()))?;
-        let token = answer.token.or(answer.access_token).unwrap_or_default();
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(failed("its answer holds no usable token".to_owned()));
-        }
-        Ok(token)
     }
 
     /// Turns a status that isn't success into an error, with what the registry says in its body.
@@ -345,7 +225,7 @@ impl Client {
         }
     }
 
-    fn failed(&self, url: &Uri, error: ureq::Error) -> RegistryError {
+    pub(super) fn failed(&self, url: &Uri, error: ureq::Error) -> RegistryError {
         if let ureq::Error::Io(io) = &error
             && let Some(forbidden) = io.get_ref().and_then(|inner| inner.downcast_ref::<Forbidden>())
         {
@@ -428,10 +308,6 @@ fn is_certificate(error: &ureq::Error) -> bool {
     )
 }
 
-fn basic_header(user: &str, password: &str) -> String {
-    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
-}
-
 pub(crate) fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
     response.headers().get(name)?.to_str().ok()
 }
@@ -441,7 +317,7 @@ pub(crate) fn back_off(attempt: u32) {
     thread::sleep(Duration::from_millis(100_u64.saturating_mul(1 << attempt.min(6))));
 }
 
-fn host(url: &Uri) -> String {
+pub(super) fn host(url: &Uri) -> String {
     url.authority()
         .map(|authority| authority.as_str().to_owned())
         .unwrap_or_default()
@@ -473,7 +349,7 @@ fn message(body: &[u8]) -> String {
 }
 
 /// Makes a stranger's text fit for a person's terminal.
-fn printable(text: &str, most: usize) -> String {
+pub(super) fn printable(text: &str, most: usize) -> String {
     text.chars()
         .take(most)
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
