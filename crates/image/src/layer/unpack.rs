@@ -34,6 +34,7 @@ pub(super) fn convert(tar: impl Read, out: &mut File, limits: &Limits) -> Result
             fragment: packer.buffer(),
             packer,
             limits,
+            entries: 0,
             unpacked: 0,
             metadata: 0,
         };
@@ -116,6 +117,8 @@ struct Unpack<'u, 'p, R> {
     /// The jobs of the fragments handed over.
     fragments: Vec<u32>,
     limits: &'u Limits,
+    /// Entries read, also those that give a node another name, and make none.
+    entries: u64,
     unpacked: u64,
     metadata: u64,
 }
@@ -133,6 +136,12 @@ impl<R: Read> Unpack<'_, '_, R> {
     }
 
     fn entry(&mut self, mut entry: Entry) -> Result<(), Failure> {
+        self.entries += 1;
+        let limit = self.limits.entries;
+        if self.entries > limit.saturating_add(1) {
+            // One more than nodes, for the root.
+            return Err(ConvertError::TooManyEntries { limit }.into());
+        }
         let path = normalise(&entry.path).map_err(|wrong| match wrong {
             Wrong::Parent => ConvertError::ParentComponent {
                 path: shown(&entry.path),

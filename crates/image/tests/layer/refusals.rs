@@ -174,6 +174,16 @@ fn a_layer_may_not_have_more_entries_than_allowed() {
         try_convert(&whiteouts, &limits),
         Err(ConvertError::TooManyEntries { limit: 3 })
     ));
+    // Also when they are only more names of one file.
+    let links = (0..5)
+        .fold(archive().file("a", b""), |archive, at| {
+            archive.hard_link(&format!("{at}"), "a")
+        })
+        .end();
+    assert!(matches!(
+        try_convert(&links, &limits),
+        Err(ConvertError::TooManyEntries { limit: 3 })
+    ));
 }
 
 #[test]
