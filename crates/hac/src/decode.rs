@@ -5,7 +5,7 @@ mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::diagnostic::{Diagnostic, Diagnostics, LineIndex, Related};
+use crate::diagnostic::{Code, Diagnostic, Diagnostics, LineIndex, Related};
 use crate::reference;
 use crate::tree::{Bounds, Entry, Node, Value};
 
@@ -24,7 +24,12 @@ pub(crate) struct Context<'a> {
     /// Keys whose value couldn't be read; what depends on them isn't judged.
     failed: BTreeSet<String>,
     diagnostics: Vec<Diagnostic>,
+    /// How many more there are than are reported.
+    unreported: usize,
 }
+
+/// The most diagnostics that are reported: beyond that, it is another kind of file.
+const MOST_REPORTED: usize = 100;
 
 /// Something that is read from one node.
 pub(crate) trait Decode: Sized {
@@ -39,6 +44,7 @@ impl<'a> Context<'a> {
             places: BTreeMap::new(),
             failed: BTreeSet::new(),
             diagnostics: Vec::new(),
+            unreported: 0,
         }
     }
 
@@ -54,7 +60,25 @@ impl<'a> Context<'a> {
         }
         let mut diagnostics = Diagnostics(self.diagnostics);
         diagnostics.sort();
+        if self.unreported > 0 {
+            let message = format!("{} more errors aren't shown", self.unreported);
+            diagnostics.0.push(Diagnostic {
+                code: Code::Value,
+                message,
+                help: None,
+                key: None,
+                span: diagnostics.0.last().and_then(|last| last.span),
+                related: Vec::new(),
+            });
+        }
         Err(diagnostics)
+    }
+
+    /// Tells whether enough is reported, and counts what isn't.
+    fn is_full(&mut self) -> bool {
+        let is_full = self.diagnostics.len() >= MOST_REPORTED;
+        self.unreported += usize::from(is_full);
+        is_full
     }
 
     fn span(&self, bounds: Bounds) -> Option<crate::diagnostic::Span> {
@@ -65,10 +89,18 @@ impl<'a> Context<'a> {
 
     /// Reports what is wrong with one value, which then counts as unreadable.
     pub(crate) fn wrong(&mut self, path: &str, bounds: Bounds, message: String, help: Option<String>) {
+        self.unreadable(Code::Value, path, bounds, message, help);
+    }
+
+    fn unreadable(&mut self, code: Code, path: &str, bounds: Bounds, message: String, help: Option<String>) {
         self.failed.insert(path.to_owned());
+        if self.is_full() {
+            return;
+        }
         let span = self.span(bounds);
         let key = (!path.is_empty()).then(|| path.to_owned());
         self.diagnostics.push(Diagnostic {
+            code,
             message,
             help,
             key,
@@ -93,7 +125,7 @@ impl<'a> Context<'a> {
                         .is_some_and(|rest| rest.starts_with(['.', '[']))
             })
         };
-        if paths.iter().any(unreadable) {
+        if paths.iter().any(unreadable) || self.is_full() {
             return;
         }
         let mut places = paths
@@ -117,6 +149,7 @@ impl<'a> Context<'a> {
                 .and_then(|bounds| self.span(bounds)),
         };
         self.diagnostics.push(Diagnostic {
+            code: Code::Conflict,
             message: message.into(),
             help: help.into(),
             key: paths.first().map(|path| (*path).to_owned()),
@@ -148,8 +181,11 @@ impl<'a> Context<'a> {
         for entry in entries {
             let path = join(path, &entry.key);
             if !known.contains(&entry.key.as_str()) {
+                if self.is_full() {
+                    continue;
+                }
                 let (message, help) = unknown_key(&entry.key, &path, known);
-                self.wrong(&path, entry.key_bounds, message, Some(help));
+                self.unreadable(Code::UnknownKey, &path, entry.key_bounds, message, Some(help));
             } else if !matches!(entry.node.value, Value::Null) {
                 self.places.insert(
                     path,
@@ -206,6 +242,10 @@ pub(crate) fn nearest_word<'w>(given: &str, words: impl IntoIterator<Item = &'w 
             .map(|c| c.to_ascii_lowercase())
             .collect()
     };
+    // Nothing that long resembles a word, and the comparison would take its time.
+    if given.len() > 100 {
+        return None;
+    }
     let given = plain(given);
     let (distance, word) = words
         .into_iter()

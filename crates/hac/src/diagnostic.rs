@@ -27,9 +27,25 @@ pub struct Related {
     pub span: Span,
 }
 
+/// What sort of thing is wrong, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    /// The text is no TOML or YAML, or beyond the limits.
+    Syntax,
+    /// A key isn't known.
+    UnknownKey,
+    /// A value can't be read.
+    Value,
+    /// Something is missing, or values that can be read don't fit together.
+    Conflict,
+}
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
+    /// What sort of thing it is.
+    pub code: Code,
     /// What is wrong.
     pub message: String,
     /// What would be right.
@@ -210,7 +226,7 @@ fn excerpt(source: &str, span: Span, mark: char, label: &str, width: usize, pale
         format!(" {}", visible(label))
     };
     format!(
-        "{:width$} {gutter}|{reset}\n{gutter}{:>width$} |{reset} {}\n{:width$} {gutter}|{reset} {:indent$}{color}{marks}{label}{reset}\n",
+        "{:width$} {gutter}|{reset}\n{gutter}{:<width$} |{reset} {}\n{:width$} {gutter}|{reset} {:indent$}{color}{marks}{label}{reset}\n",
         "",
         span.line,
         visible(&shown),

@@ -88,6 +88,9 @@ fn describe(schema: &mut Value, path: &str) {
             json!({ "type": ["string", "number", "boolean"] }),
         );
     }
+    if path.ends_with(".command[]") || path.ends_with(".args[]") {
+        object.insert("type".to_owned(), json!(["string", "number", "boolean"]));
+    }
     if path == "spec.deployment.user" {
         object.insert("type".to_owned(), json!(["string", "integer", "null"]));
     }

@@ -10,7 +10,7 @@ pub(crate) const MOST_BYTES: usize = 1 << 20;
 /// The deepest nesting; the manifest itself needs 6.
 const MOST_DEPTH: usize = 32;
 /// The most values in one document.
-const MOST_NODES: usize = 50_000;
+const MOST_NODES: usize = 10_000;
 
 /// The language of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +121,10 @@ impl SyntaxError {
         }
     }
 
+    fn too_deep(bounds: Bounds) -> Self {
+        Self::new(format!("this is nested more than {MOST_DEPTH} deep"), bounds)
+    }
+
     fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
@@ -132,6 +136,7 @@ impl SyntaxError {
             span: lines.span(at.start, at.end),
         });
         Diagnostic {
+            code: crate::diagnostic::Code::Syntax,
             message: self.message,
             help: self.help,
             key: None,
@@ -160,10 +165,7 @@ impl Budget {
             ));
         }
         if depth > MOST_DEPTH {
-            return Err(SyntaxError::new(
-                format!("this is nested more than {MOST_DEPTH} deep"),
-                bounds,
-            ));
+            return Err(SyntaxError::too_deep(bounds));
         }
         Ok(())
     }

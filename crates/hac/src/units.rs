@@ -17,6 +17,12 @@ pub enum UnitError {
         /// What is right.
         example: &'static str,
     },
+    /// The number has more digits than any value needs.
+    #[error("{text:?} has too many digits")]
+    TooManyDigits {
+        /// What was given.
+        text: String,
+    },
     /// The unit after the number isn't known.
     #[error("{unit:?} isn't a unit of {what}; known are {known}")]
     UnknownUnit {
@@ -84,14 +90,16 @@ fn split<'a>(text: &'a str, example: &'static str) -> Result<(Decimal, &'a str),
         Some(_) => return Err(no_number()),
         None => (number, ""),
     };
-    // 30 digits hold every value that fits, and keep the products below u128's range in most cases; the rest is
-    // caught by the checked multiplication.
-    let fraction = fraction.trim_end_matches('0');
-    let whole = whole
-        .strip_prefix('0')
-        .map_or(whole, |rest| if rest.is_empty() { "0" } else { rest });
-    if whole.is_empty() || whole.len() + fraction.len() > 30 {
+    if whole.is_empty() {
         return Err(no_number());
+    }
+    let whole = whole.trim_start_matches('0');
+    let fraction = fraction.trim_end_matches('0');
+    // 30 digits hold every value that fits in any unit, and u128 holds 30 digits.
+    if whole.len() + fraction.len() > 30 {
+        return Err(UnitError::TooManyDigits {
+            text: text.to_owned(),
+        });
     }
     let digits = format!("0{whole}{fraction}").parse().map_err(|_| no_number())?;
     let scale = u32::try_from(fraction.len()).map_err(|_| no_number())?;
@@ -479,10 +487,7 @@ impl FromStr for Duration {
         let mut total: u128 = 0;
         let mut first = true;
         while first || !rest.is_empty() {
-            let (number, after) = split(rest, EXAMPLE).map_err(|_| UnitError::NoNumber {
-                text: text.to_owned(),
-                example: EXAMPLE,
-            })?;
+            let (number, after) = split(rest, EXAMPLE)?;
             let end = after
                 .find(|c: char| !c.is_ascii_alphabetic())
                 .unwrap_or(after.len());

@@ -1,5 +1,7 @@
 //! The two samples of the first version's proposal are valid input.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use hac::model::*;
 use hac::units::{BitRate, Bytes, MilliCpu};
 use hac::{Format, Manifest};

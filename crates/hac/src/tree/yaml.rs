@@ -12,29 +12,29 @@ use super::{Bounds, Budget, Entry, Node, SyntaxError, Value};
 /// Turns the parser's character offsets into byte offsets.
 struct Offsets<'a> {
     source: &'a str,
-    /// Where each character starts; empty for pure ASCII, where the two are the same.
-    starts: Vec<usize>,
+    /// Where each character starts; `None` for pure ASCII, where the two are the same.
+    starts: Option<Vec<usize>>,
 }
 
 impl<'a> Offsets<'a> {
     fn new(source: &'a str) -> Self {
-        let starts = if source.is_ascii() {
-            Vec::new()
-        } else {
+        let starts = || {
             source
                 .char_indices()
                 .map(|(at, _)| at)
                 .chain([source.len()])
                 .collect()
         };
-        Self { source, starts }
+        Self {
+            source,
+            starts: (!source.is_ascii()).then(starts),
+        }
     }
 
     fn byte(&self, character: usize) -> usize {
-        if self.source.is_ascii() {
-            character.min(self.source.len())
-        } else {
-            self.starts.get(character).copied().unwrap_or(self.source.len())
+        match &self.starts {
+            None => character.min(self.source.len()),
+            Some(starts) => starts.get(character).copied().unwrap_or(self.source.len()),
         }
     }
 
@@ -213,6 +213,9 @@ fn syntax_error(source: &str, offsets: &Offsets<'_>, error: &ScanError) -> Synta
         return error;
     }
     let start = offsets.byte(error.marker().index());
+    if error.info().contains("recursion limit") {
+        return SyntaxError::too_deep(Bounds { start, end: start });
+    }
     SyntaxError::new(
         format!("this isn't YAML: {}", error.info()),
         Bounds { start, end: start },

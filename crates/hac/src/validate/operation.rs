@@ -21,7 +21,7 @@ pub(super) fn check(spec: &Spec, context: &mut Context<'_>) {
             "an update that replaces 0 at a time never ends",
             help,
         );
-    } else if spec.update.max_parallel > most {
+    } else if spec.update.max_parallel > most && most > 0 {
         context.conflict(
             &["spec.update.max_parallel", REPLICAS],
             format!(
