@@ -415,7 +415,13 @@ impl Guest {
         match end {
             End::Exit => self.reap(),
             End::Report => {
-                for report in process.read_report() {
+                let reports = process.read_report();
+                if process.is_refused() && number != WORKLOAD {
+                    process.signal(libc::SIGKILL);
+                    let _ = rustix::process::waitpid(Some(process.pid()), WaitOptions::empty());
+                    self.processes.remove(&number);
+                }
+                for report in reports {
                     self.report(number, report);
                 }
             }

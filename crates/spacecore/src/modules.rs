@@ -101,7 +101,9 @@ fn need_of(name: &str) -> Need {
         "virtio_blk" => Need::Configuration,
         "virtio_net" | "net_failover" | "failover" => Need::Network,
         "fuse" => Need::Folders,
-        "dm_mod" | "dm_bufio" | "dm_verity" | "reed_solomon" => Need::Verity,
+        "dm_mod" | "dm_bufio" | "dm_verity" | "reed_solomon" | "sha256_generic" | "sha256_ssse3" => {
+            Need::Verity
+        }
         "ext4" | "jbd2" | "mbcache" | "crc16" | "crc32c_generic" | "crc32c_intel" => Need::WritableDisk,
         _ => Need::Nothing,
     }

@@ -15,7 +15,7 @@ pub enum ToGuest {
         /// What to start.
         spec: Process,
     },
-    /// Sends a signal to a process: to its process group where it leads one.
+    /// Sends a signal to a process: to it alone, as container engines do. Terminals signal their foreground group.
     Signal {
         /// The process' number.
         process: u16,

@@ -128,9 +128,7 @@ fn add_module(name: &str, all: &BTreeMap<String, PathBuf>, order: &mut Vec<(Stri
     }
     let Some(path) = all.get(name) else { return };
     let mut bytes = std::fs::read(path).unwrap();
-    if std::env::var_os("VIMANA_TEST_STRIP").is_some() {
-        strip_signature(&mut bytes);
-    }
+    strip_signature(&mut bytes);
     let at = bytes.windows(8).position(|window| window == b"depends=").unwrap();
     let depends = bytes[at + 8..].split(|byte| *byte == 0).next().unwrap();
     for dependency in String::from_utf8_lossy(depends)
@@ -390,6 +388,9 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.console());
+        }
         let _ = self.vmm.kill();
         let _ = self.vmm.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
