@@ -126,7 +126,8 @@ pub fn paths() -> Vec<&'static str> {
     blocks().map(|block| block.path).collect()
 }
 
-/// Explains a key: a path such as `spec.resources.memory`, or the end of one, such as `memory`, if it is the only one.
+/// Explains a key: a path such as `spec.resources.memory`, or the end of one, such as `memory`, if it is
+/// the only one outside of lists.
 pub fn explain(key: &str) -> Result<Explanation, UnknownKey> {
     let wanted = without_indices(key.trim().trim_matches('.'));
     let all = paths();
@@ -137,6 +138,17 @@ pub fn explain(key: &str) -> Result<Explanation, UnknownKey> {
             .copied()
             .filter(|path| ends_with_key(path, &wanted))
             .collect();
+    }
+    // What everybody means by `memory` is not a sidecar's.
+    if matching.len() > 1 {
+        let outside: Vec<&'static str> = matching
+            .iter()
+            .copied()
+            .filter(|path| !path.contains('['))
+            .collect();
+        if let [only] = outside.as_slice() {
+            matching = vec![only];
+        }
     }
     // An entry of a table with free keys is explained by the table.
     if matching.is_empty()

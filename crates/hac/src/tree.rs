@@ -15,7 +15,7 @@ const MOST_NODES: usize = 10_000;
 /// The language of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// TOML 1.0.
+    /// TOML 1.1, which takes in 1.0.
     Toml,
     /// YAML 1.2, and so JSON too.
     Yaml,

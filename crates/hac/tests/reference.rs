@@ -155,6 +155,7 @@ fn the_page_on_disk_is_the_generated_one() {
 
 #[test]
 fn a_key_is_explained_by_its_path_its_end_and_an_item_of_a_list() {
+    assert_eq!(hac::explain("memory").unwrap().path, "spec.resources.memory");
     assert_eq!(hac::explain("spec.resources.memory").unwrap().default, "512Mi");
     assert_eq!(
         hac::explain("max_parallel").unwrap().path,
