@@ -51,7 +51,24 @@ pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     }
 }
 
+/// Removes what test programs that have ended left: the parts are used until a program's very end.
+fn sweep() {
+    for entry in std::fs::read_dir(env!("CARGO_TARGET_TMPDIR"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some(pid) = name.strip_prefix("parts-")
+            && !Path::new("/proc").join(pid).exists()
+        {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 fn make_parts() -> Result<Parts, String> {
+    sweep();
     run(Command::new("qemu-system-x86_64").arg("--version"))?;
     let folder = scratch("parts");
     let kernel = kernel()?;
