@@ -1,3 +1,17 @@
 //! Joins manifest, image, driver and guest into running spacecores.
+//!
+//! - [`plan`]: a manifest and what this machine can do become an exact plan.
+//! - [`keeper`]: the small process that owns one running spacecore.
+//! - [`session`]: the process that starts a keeper and speaks to it.
+//! - [`folder`]: folders of the host, served to a guest as FUSE messages.
+//! - [`home`], [`run_folder`]: where things lie on disk.
 
+pub mod clock;
 pub mod folder;
+pub mod gather;
+pub mod home;
+pub mod keeper;
+pub mod plan;
+pub mod run_folder;
+pub mod session;
+pub mod signals;

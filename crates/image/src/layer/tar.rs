@@ -246,6 +246,7 @@ impl<R: Read> Tar<R> {
 
     fn skip(&mut self) -> Result<(), ConvertError> {
         let mut left = self.data.saturating_add(self.padding);
+        let padding = self.padding;
         (self.data, self.padding) = (0, 0);
         while left > 0 {
             let available = match self.input.fill_buf() {
@@ -254,7 +255,9 @@ impl<R: Read> Tar<R> {
                 Err(source) => return Err(ConvertError::Read { at: self.at, source }),
             };
             if available == 0 {
-                return Err(ConvertError::Truncated { at: self.at });
+                // Some writers leave the last entry's padding and the end mark off; readers elsewhere accept it.
+                let complete = left <= padding;
+                return if complete { Ok(()) } else { Err(ConvertError::Truncated { at: self.at }) };
             }
             let step = available.min(left);
             self.input.consume(step as usize);

@@ -1,0 +1,134 @@
+//! What a keeper is told to keep: everything is decided, nothing is left to look up.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use hypercore::driver::Machine;
+use hypercore::passt::NetworkPlan;
+use rustix::fs::{MemfdFlags, memfd_create};
+use serde::{Deserialize, Serialize};
+use spacecore::wire::message::Configuration;
+
+/// The version of the assignment's form.
+pub const VERSION: u32 = 1;
+
+/// The largest assignment in bytes.
+const MAX_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Everything that a keeper needs to know. Travels as JSON in memory that only parent and keeper hold (a memfd), because
+/// the environment in it may hold secrets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Assignment {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The spacecore's identifier: its run folder's name.
+    pub id: String,
+    /// The folder that is the spacecore's while it runs; the keeper removes it at the end of a bound life.
+    pub run_folder: PathBuf,
+    /// Whom the keeper outlives.
+    pub lifetime: Lifetime,
+    /// The driver's name.
+    pub driver: String,
+    /// The machine to start.
+    pub machine: Machine,
+    /// The network helper's plan; none where the spacecore has no network.
+    pub network: Option<NetworkPlan>,
+    /// What the guest will be told. Entropy, time and network addresses are filled in by the keeper.
+    pub configuration: Configuration,
+    /// Folders of the host that the guest may reach, by the stream that carries each.
+    pub folders: Vec<FolderShare>,
+    /// Disks to make in the run folder before the machine starts.
+    pub scratch: Vec<ScratchDisk>,
+    /// Whether the guest must shut down in order when the workload ends, because a disk outlives the run.
+    pub orderly_end: bool,
+    /// How long each part may take.
+    pub patience: Patience,
+}
+
+/// Whom a keeper outlives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lifetime {
+    /// It ends when the process that started it is gone.
+    Bound,
+    /// It outlives the process that started it and can be adopted.
+    Independent,
+}
+
+/// A folder or file of the host that the guest may reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FolderShare {
+    /// Where it is on the host.
+    pub source: PathBuf,
+    /// Whether the guest can't write to it.
+    pub readonly: bool,
+    /// The stream that carries it.
+    pub stream: u16,
+}
+
+/// A writable disk that lives as long as the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScratchDisk {
+    /// Its file, inside the run folder.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// How long each part may take, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Patience {
+    /// From the VMM's start to the guest's first message.
+    pub boot_ms: u64,
+    /// From the configuration's sending to the workload's start.
+    pub configure_ms: u64,
+    /// From the order to shut down to the machine's end, beyond the workload's own grace.
+    pub shutdown_ms: u64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            boot_ms: 60_000,
+            configure_ms: 60_000,
+            shutdown_ms: 10_000,
+        }
+    }
+}
+
+impl Assignment {
+    /// Writes the assignment into memory that a keeper can inherit.
+    ///
+    /// # Errors
+    /// No memory or no descriptor is left.
+    pub fn to_memfd(&self) -> io::Result<OwnedFd> {
+        let mut file = File::from(memfd_create("vimana-assignment", MemfdFlags::CLOEXEC)?);
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(file.into())
+    }
+
+    /// Reads what [`Assignment::to_memfd`] wrote.
+    ///
+    /// # Errors
+    /// The bytes aren't an assignment of this version.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        File::from(fd).take(MAX_BYTES).read_to_end(&mut bytes)?;
+        let assignment: Self = serde_json::from_slice(&bytes)?;
+        if assignment.version == VERSION {
+            Ok(assignment)
+        } else {
+            let found = assignment.version;
+            Err(io::Error::other(format!(
+                "the assignment has version {found}; this keeper reads version {VERSION}"
+            )))
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The keeper: the small process that owns one running spacecore.
+//!
+//! It is `vimana` executed again, single-threaded until its machine runs. It owns the VMM, the guest channel, the folders
+//! that it serves to the guest, and the exit status.
+//!
+//! ```text
+//!   vimana run ----control socket---- keeper ----guest channel---- PID 1 of the guest
+//!     streams, signals                  |  \
+//!                                       |   network helper
+//!                                      VMM
+//! ```
+//!
+//! - [`assignment`]: what a keeper is told to keep.
+//! - [`report`]: what keeper and clients say to each other; the framing is that of the guest channel.
+//! - [`state`]: every decision, as `step(state, input) -> effects`, without I/O.
+//! - [`host`]: the poll loop that performs the effects and feeds their results back.
+//! - [`relay`]: bytes of a stream on their way between guest and client, with credit on both sides.
+//!
+//! There are two ways of ending, chosen by [`assignment::Lifetime`]: a `Bound` keeper ends with the process that started
+//! it, however that one dies, because its end of the control socket closes; an `Independent` keeper goes on, listens on
+//! `keeper.sock` in its run folder, and is adopted by whoever connects.
+
+pub mod assignment;
+pub mod host;
+pub mod processes;
+pub mod relay;
+pub mod report;
+pub mod shares;
+pub mod spool;
+pub mod state;
+pub mod wire_socket;

@@ -1,0 +1,153 @@
+//! What keeper and clients say to each other over a unix socket, in the frames of [`spacecore::wire`].
+
+use serde::{Deserialize, Serialize};
+use spacecore::wire::message::{ExitStatus, Process, Refusal, Stats, Step, TerminalSize};
+
+use crate::clock::Mark;
+
+/// What a client asks of a keeper.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ToKeeper {
+    /// The workload's streams shall go to this client from now on.
+    Attach,
+    /// Sends a signal to a process of this client's, or to the workload (0).
+    Signal {
+        /// The process' number.
+        process: u16,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// The size of a process' terminal has changed.
+    Resize {
+        /// The process' number.
+        process: u16,
+        /// The new size.
+        size: TerminalSize,
+    },
+    /// Starts one more process; answered by [`FromKeeper::Opened`].
+    Exec {
+        /// Returned with the answer.
+        request: u32,
+        /// What to start.
+        spec: Process,
+    },
+    /// Asks for [`FromKeeper::Stats`].
+    Stats {
+        /// Returned with the answer.
+        request: u32,
+    },
+    /// Ends the spacecore in order: stop signal, grace period, kill.
+    Stop {
+        /// Milliseconds between stop signal and kill.
+        grace_ms: u64,
+    },
+    /// Ends the spacecore at once.
+    Kill,
+}
+
+/// What a keeper tells its clients.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum FromKeeper {
+    /// Where the spacecore stands; the first message to every client, and again at each change.
+    Standing(Standing),
+    /// The process that an `Exec` asked for has this number; its streams are open.
+    Opened {
+        /// The number from the question.
+        request: u32,
+        /// The process' number.
+        process: u16,
+    },
+    /// A process runs.
+    Started {
+        /// Its number.
+        process: u16,
+    },
+    /// A process ended; all of its output came before.
+    Ended {
+        /// Its number.
+        process: u16,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// A process beside the workload could not be started.
+    Refused {
+        /// Its number.
+        process: u16,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The answer to [`ToKeeper::Stats`].
+    Stats {
+        /// The number from the question.
+        request: u32,
+        /// What the guest claims of itself.
+        guest: Stats,
+        /// Memory of the VMM's process that lies in RAM, in bytes.
+        vmm_resident: u64,
+        /// CPU time of the VMM's process in microseconds.
+        vmm_cpu_us: u64,
+    },
+    /// The last message: the spacecore has ended and its machine is gone.
+    Finished {
+        /// How it ended.
+        outcome: Outcome,
+        /// The keeper's moments.
+        marks: Vec<Mark>,
+        /// The guest's own steps while it was configured.
+        guest_steps: Vec<Step>,
+    },
+}
+
+/// Where a spacecore stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// The machine starts; the guest hasn't spoken yet.
+    Booting,
+    /// The guest sets up what it was told.
+    Configuring,
+    /// The workload runs.
+    Running,
+    /// The workload has ended or been asked to.
+    Stopping,
+    /// The machine is being ended.
+    Ending,
+}
+
+/// How a spacecore ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The workload ended.
+    Exited(ExitStatus),
+    /// The spacecore was ended before its workload was.
+    Stopped,
+    /// The workload could not be started, as the image or the request has it.
+    Refused(Refusal),
+    /// The machine could not be started.
+    NotStarted {
+        /// Why, the whole chain of causes.
+        reason: String,
+    },
+    /// The guest didn't answer in time.
+    Silent {
+        /// What was awaited.
+        awaited: String,
+        /// For how long, in milliseconds.
+        after_ms: u64,
+        /// The last lines of its console, if it has one.
+        console: String,
+    },
+    /// The guest broke the protocol of its channel.
+    Violation {
+        /// How.
+        reason: String,
+    },
+    /// The machine ended without being asked to.
+    MachineEnded {
+        /// The VMM's exit code or signal and its last words.
+        reason: String,
+    },
+}

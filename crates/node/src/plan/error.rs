@@ -1,0 +1,158 @@
+//! Why there is no plan.
+
+use hac::model::{Isolation, Provider};
+
+/// Why a manifest can't be fulfilled on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// KVM is asked for and doesn't work here.
+    #[error("{}KVM doesn't work on this machine: {why}{}", asks(provider.as_deref()), instead(*high))]
+    NoKvm {
+        /// Why not.
+        why: String,
+        /// The provider that asks for it, if one does.
+        provider: Option<String>,
+        /// Whether high security is asked for, which nothing else can give.
+        high: bool,
+    },
+    /// High security demands hardware virtualisation.
+    #[error(
+        "spec.virtualization.criteria.security = \"high\" demands hardware virtualisation{}; with \"standard\" QEMU's emulator (TCG) would run it",
+        because(why.as_deref())
+    )]
+    HighSecurityNeedsKvm {
+        /// Why KVM doesn't work here.
+        why: Option<String>,
+    },
+    /// High security demands what isn't built yet.
+    #[error(
+        "spec.virtualization.criteria.security = \"high\" demands the jail and the image scan, which this version doesn't have yet; with \"standard\" it would run under KVM without them"
+    )]
+    HighSecurityNotYet,
+    /// Emulation and a provider that excludes it.
+    #[error(
+        "spec.virtualization asks for provider {provider}, which needs KVM, and for accel tcg; drop one of them"
+    )]
+    ProviderAgainstTcg {
+        /// The provider.
+        provider: Provider,
+    },
+    /// An isolation that no driver gives yet.
+    #[error(
+        "no driver provides the isolation {isolation} yet; MicroVM is there, and nothing replaces what was asked for by itself"
+    )]
+    IsolationNotYet {
+        /// The isolation.
+        isolation: Isolation,
+    },
+    /// A provider that there is no driver for yet.
+    #[error("there is no driver for {provider} yet; provider = \"QEMU\", or none at all, runs it in QEMU")]
+    ProviderNotYet {
+        /// The provider.
+        provider: Provider,
+    },
+    /// More memory than the machine has.
+    #[error("spec.resources.memory asks for {} MiB; this machine has {} MiB", wanted / 1_048_576, there / 1_048_576)]
+    Memory {
+        /// Bytes asked for.
+        wanted: u64,
+        /// Bytes there.
+        there: u64,
+    },
+    /// A writable disk of an impossible size.
+    #[error("spec.resources.storage asks for {bytes} bytes; a disk has {least} to {most}")]
+    Storage {
+        /// Bytes asked for.
+        bytes: u64,
+        /// The least.
+        least: u64,
+        /// The most.
+        most: u64,
+    },
+    /// An image without a file system.
+    #[error("the image {image} has no layers, so there is nothing to run")]
+    EmptyImage {
+        /// The image.
+        image: String,
+    },
+    /// Nothing says what to run.
+    #[error("the image {image} names no command; give one behind `--`, or as spec.deployment.command")]
+    NoCommand {
+        /// The image.
+        image: String,
+    },
+    /// A stop signal that doesn't exist.
+    #[error("the image {image} names {signal} as its stop signal, which is no signal of Linux")]
+    StopSignal {
+        /// The image.
+        image: String,
+        /// What it says.
+        signal: String,
+    },
+    /// A secret that isn't there.
+    #[error(
+        "spec.deployment.secrets names {name}, and there is no store of secrets yet; pass it with -e {name}=..., or drop it"
+    )]
+    Secret {
+        /// Its name.
+        name: String,
+    },
+    /// Named volumes aren't there yet.
+    #[error(
+        "spec.mounts names the volume {volume}; named volumes aren't there yet: give a folder of this machine, such as \"./{volume}\""
+    )]
+    VolumeNotYet {
+        /// The volume.
+        volume: String,
+    },
+    /// A mount point that can't be one.
+    #[error("{destination:?} can't be a mount point; it must be an absolute path below /, without `..`")]
+    Destination {
+        /// The path.
+        destination: String,
+    },
+    /// Two mounts at one place.
+    #[error("two mounts have the destination {destination}; each needs its own")]
+    DestinationTwice {
+        /// The path.
+        destination: String,
+    },
+    /// Too many folders.
+    #[error("{count} folders are to be mounted; a spacecore can have {most}")]
+    TooManyFolders {
+        /// How many.
+        count: usize,
+        /// The most.
+        most: u16,
+    },
+    /// Ports of a spacecore without a network.
+    #[error("ports are to be published, and spec.networking.network_type is \"none\"; drop one of them")]
+    PortsWithoutNetwork,
+    /// One port of the host for two of the guest.
+    #[error(
+        "port {port} of this machine is to be published twice; publish one of them elsewhere with -p HOST:GUEST"
+    )]
+    PortTwice {
+        /// The port.
+        port: u16,
+    },
+}
+
+fn asks(provider: Option<&str>) -> String {
+    provider
+        .map(|provider| format!("spec.virtualization.provider asks for {provider}, and "))
+        .unwrap_or_default()
+}
+
+fn instead(high: bool) -> &'static str {
+    if high {
+        ", and security = \"high\" accepts nothing less"
+    } else {
+        "; QEMU's emulator (TCG) would run it: ask for that with --accel tcg and without a provider that needs KVM"
+    }
+}
+
+fn because(why: Option<&str>) -> String {
+    why.map(|why| format!(", and KVM doesn't work on this machine: {why}"))
+        .unwrap_or_default()
+}

@@ -1,0 +1,220 @@
+use super::*;
+
+fn facts(kvm_missing: Option<&str>) -> Facts {
+    let layer = Layer {
+        path: "/images/layer".into(),
+        digest: "sha256:aa".into(),
+        bytes: 8192,
+        verity_root: "00".repeat(32),
+        data_blocks: 1,
+        hash_start: 1,
+    };
+    let config = image::ImageConfig {
+        entrypoint: vec!["/bin/sh".into()],
+        cmd: vec!["-c".into(), "true".into()],
+        env: vec!["PATH=/bin".into()],
+        ..image::ImageConfig::default()
+    };
+    Facts {
+        image: ImageFacts {
+            reference: "example".into(),
+            digest: "sha256:bb".into(),
+            config,
+            layers: vec![layer.clone(), layer],
+        },
+        kernel: KernelFacts {
+            release: "6.1.0".into(),
+            digest: "cc".repeat(32),
+            path: "/kernels/vmlinuz".into(),
+        },
+        kvm_missing: kvm_missing.map(str::to_owned),
+        cpus: 2,
+        memory: 8 << 30,
+    }
+}
+
+fn request(manifest: &str) -> Request {
+    let text = format!("[spec.deployment]\nimage = \"example\"\n{manifest}");
+    let manifest = hac::parse(&text, hac::Format::Toml).expect("the manifest is valid");
+    Request {
+        manifest,
+        ..Request::default()
+    }
+}
+
+fn decide(manifest: &str, kvm_missing: Option<&str>) -> Result<Plan, PlanError> {
+    Plan::decide(&request(manifest), &facts(kvm_missing))
+}
+
+#[test]
+fn kvm_is_taken_where_it_works_and_emulation_where_it_doesnt_with_a_notice() {
+    let plan = decide("", None).unwrap();
+    assert_eq!((plan.accelerator, plan.verity), (Accelerator::Kvm, true));
+    let plan = decide("", Some("the processor can't")).unwrap();
+    assert_eq!((plan.accelerator, plan.verity), (Accelerator::Tcg, false));
+    assert!(
+        plan.notices[0].contains("TCG") && plan.notices[0].contains("the processor can't"),
+        "{:?}",
+        plan.notices
+    );
+}
+
+#[test]
+fn a_provider_that_needs_kvm_is_refused_where_there_is_none_with_what_would_run_instead() {
+    let error = decide("[spec.virtualization]\nprovider = \"KVM\"", Some("no /dev/kvm"))
+        .unwrap_err()
+        .to_string();
+    for part in ["KVM", "no /dev/kvm", "--accel tcg"] {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn high_security_is_never_given_by_emulation_nor_claimed_before_the_jail_is_there() {
+    let high = "[spec.virtualization.criteria]\nsecurity = \"high\"";
+    assert!(matches!(
+        decide(high, Some("none")),
+        Err(PlanError::HighSecurityNeedsKvm { .. })
+    ));
+    assert_eq!(decide(high, None).unwrap_err(), PlanError::HighSecurityNotYet);
+}
+
+#[test]
+fn no_isolation_is_replaced_by_another() {
+    for isolation in ["Unikernel", "Container", "Wasm", "TEE"] {
+        let error = decide(&format!("[spec.virtualization]\ntype = \"{isolation}\""), None).unwrap_err();
+        assert!(
+            matches!(error, PlanError::IsolationNotYet { .. }),
+            "{isolation}: {error}"
+        );
+    }
+}
+
+#[test]
+fn the_modules_are_those_that_this_spacecore_needs() {
+    let plan = decide("[spec.networking]\nnetwork_type = \"none\"", Some("none")).unwrap();
+    assert_eq!(
+        plan.modules,
+        [
+            "virtio_pci",
+            "virtio_console",
+            "squashfs",
+            "overlay",
+            "virtio_blk"
+        ]
+    );
+    let plan = decide("[spec.resources]\nstorage = \"1Gi\"", None).unwrap();
+    for module in ["dm-verity", "ext4", "virtio_net"] {
+        assert!(plan.modules.contains(&module), "{module}");
+    }
+}
+
+#[test]
+fn a_command_replaces_the_image_s_whole_and_arguments_only_its_arguments() {
+    let args = |manifest: &str| {
+        let text = format!("[spec.deployment]\nimage = \"example\"\n{manifest}");
+        let manifest = hac::parse(&text, hac::Format::Toml).unwrap();
+        Plan::decide(
+            &Request {
+                manifest,
+                ..Request::default()
+            },
+            &facts(None),
+        )
+        .map(|plan| plan.process.args)
+    };
+    assert_eq!(args("").unwrap(), ["/bin/sh", "-c", "true"]);
+    assert_eq!(args("args = [\"x\"]").unwrap(), ["/bin/sh", "x"]);
+    assert_eq!(args("command = [\"/app\"]").unwrap(), ["/app"]);
+    assert_eq!(
+        args("command = [\"/app\"]\nargs = [\"y\"]").unwrap(),
+        ["/app", "y"]
+    );
+}
+
+#[test]
+fn a_port_of_the_manifest_can_be_published_elsewhere() {
+    let mut request = request("[spec.networking.inbound_ports]\nhttp = 80\nmetrics = 9100");
+    let address = std::net::Ipv4Addr::LOCALHOST.into();
+    request.publish = vec![Publish {
+        address,
+        host: 8080,
+        guest: 80,
+        protocol: Protocol::Tcp,
+    }];
+    let plan = Plan::decide(&request, &facts(None)).unwrap();
+    let pairs: Vec<_> = plan.publish.iter().map(|p| (p.host, p.guest)).collect();
+    assert_eq!(pairs, [(9100, 9100), (8080, 80)]);
+    request.publish.push(Publish {
+        address,
+        host: 9100,
+        guest: 81,
+        protocol: Protocol::Tcp,
+    });
+    assert_eq!(
+        Plan::decide(&request, &facts(None)).unwrap_err(),
+        PlanError::PortTwice { port: 9100 }
+    );
+}
+
+#[test]
+fn the_guest_is_told_of_disks_by_the_serials_that_the_machine_gives_them() {
+    let plan = decide("[spec.resources]\nstorage = \"64Mi\"", None).unwrap();
+    let assignment = plan.assignment("id", Path::new("/run"), Path::new("/initramfs"), Lifetime::Bound);
+    let serials: Vec<_> = assignment
+        .machine
+        .disks
+        .iter()
+        .map(|disk| disk.serial.as_str())
+        .collect();
+    let told: Vec<_> = assignment
+        .configuration
+        .root
+        .layers
+        .iter()
+        .map(|layer| layer.serial.as_str())
+        .collect();
+    assert_eq!(serials[..2], told[..]);
+    assert_eq!(
+        assignment.configuration.root.upper,
+        Upper::Disk {
+            serial: serials[2].to_owned()
+        }
+    );
+    assert_eq!(assignment.scratch[0].path, assignment.machine.disks[2].path);
+    assert!(assignment.machine.disks[..2].iter().all(|disk| disk.readonly));
+}
+
+#[test]
+fn a_printed_plan_never_shows_the_value_of_a_variable() {
+    let plan = decide("[spec.deployment.env]\nTOKEN = \"hunter2\"", None).unwrap();
+    let (text, json) = (plan.to_string(), serde_json::to_string(&plan).unwrap());
+    assert!(text.contains("TOKEN") && json.contains("TOKEN"));
+    assert!(!text.contains("hunter2") && !json.contains("hunter2"));
+}
+
+#[test]
+fn two_mounts_never_share_a_place() {
+    let mut request = request("");
+    let share = |destination: &str| Share {
+        source: "/srv".into(),
+        destination: destination.into(),
+        readonly: true,
+        file: false,
+    };
+    request.shares = vec![share("/data"), share("/data/")];
+    assert!(matches!(
+        Plan::decide(&request, &facts(None)),
+        Err(PlanError::DestinationTwice { .. })
+    ));
+    for bad in ["data", "/", "/a/../b", ""] {
+        request.shares = vec![share(bad)];
+        assert!(
+            matches!(
+                Plan::decide(&request, &facts(None)),
+                Err(PlanError::Destination { .. })
+            ),
+            "{bad:?}"
+        );
+    }
+}

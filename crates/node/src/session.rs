@@ -1,0 +1,189 @@
+//! The process that starts a keeper, or adopts one, and speaks to it.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::event::PollFlags;
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use spacecore::wire::link::{Incoming, Link, Violation};
+
+use crate::keeper::assignment::{Assignment, Lifetime};
+use crate::keeper::host;
+use crate::keeper::report::{FromKeeper, ToKeeper};
+use crate::keeper::wire_socket::WireSocket;
+
+/// The descriptors on which a keeper finds its assignment and its control socket.
+const ASSIGNMENT_FD: i32 = 3;
+const CONTROL_FD: i32 = 4;
+
+/// A connection to a keeper.
+#[derive(Debug)]
+pub struct Session {
+    socket: WireSocket,
+    keeper: Option<Child>,
+    run_folder: PathBuf,
+    lifetime: Lifetime,
+}
+
+impl Session {
+    /// Starts a keeper: `program` (the running `vimana`) executed again with the one argument `keeper`.
+    ///
+    /// # Errors
+    /// The program can't be executed, or no descriptor is left.
+    #[allow(unsafe_code)]
+    pub fn start(program: &Path, assignment: &Assignment) -> io::Result<Self> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        // Out of the way of the numbers they get in the child.
+        let assignment_fd = fcntl_dupfd_cloexec(assignment.to_memfd()?, 10)?;
+        let control = fcntl_dupfd_cloexec(theirs, 10)?;
+        let mut command = Command::new(program);
+        command
+            .arg0("vimana")
+            .arg("keeper")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        if assignment.lifetime == Lifetime::Independent {
+            command.stderr(Stdio::null());
+        }
+        let (from_assignment, from_control) = (assignment_fd.as_raw_fd(), control.as_raw_fd());
+        // SAFETY: dup2 and setsid are async-signal-safe, the descriptors stay open until the child has been made, and
+        // nothing is allocated.
+        unsafe {
+            command.pre_exec(move || {
+                for (from, to) in [(from_assignment, ASSIGNMENT_FD), (from_control, CONTROL_FD)] {
+                    if libc::dup2(from, to) < 0 {
+                        return Err(io::Error::last_os_error());
+                    }
+                }
+                // What the terminal sends to the foreground is for the command, which passes it on.
+                rustix::process::setsid()?;
+                Ok(())
+            });
+        }
+        let keeper = command.spawn()?;
+        Ok(Self {
+            socket: WireSocket::new(ours)?,
+            keeper: Some(keeper),
+            run_folder: assignment.run_folder.clone(),
+            lifetime: assignment.lifetime,
+        })
+    }
+
+    /// Connects to a keeper that outlived whoever started it.
+    ///
+    /// # Errors
+    /// There is none in this run folder.
+    pub fn adopt(run_folder: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(run_folder.join("keeper.sock"))?;
+        Ok(Self {
+            socket: WireSocket::new(stream.into())?,
+            keeper: None,
+            run_folder: run_folder.to_owned(),
+            lifetime: Lifetime::Independent,
+        })
+    }
+
+    /// The process of the keeper, where this process started it.
+    pub fn keeper_pid(&self) -> Option<u32> {
+        self.keeper.as_ref().map(Child::id)
+    }
+
+    /// The protocol's state, for streams.
+    pub fn link(&mut self) -> &mut Link {
+        &mut self.socket.link
+    }
+
+    /// Queues a message.
+    pub fn tell(&mut self, message: &ToKeeper) {
+        self.socket.link.send_control(message);
+    }
+
+    /// What to poll this session for.
+    pub fn interest(&self) -> PollFlags {
+        self.socket.interest()
+    }
+
+    /// Whether the keeper can still say something.
+    pub fn is_open(&self) -> bool {
+        self.socket.is_open()
+    }
+
+    /// Writes what is queued, as far as it fits.
+    pub fn flush(&mut self) {
+        self.socket.flush();
+    }
+
+    /// Reads what is there.
+    pub fn fill(&mut self) {
+        self.socket.fill();
+    }
+
+    /// The next thing that the keeper said.
+    ///
+    /// # Errors
+    /// It isn't the protocol: the keeper is another version's.
+    pub fn next_incoming(&mut self) -> Result<Option<Incoming<FromKeeper>>, Violation> {
+        self.socket.link.next_incoming()
+    }
+
+    /// Waits for the keeper's end and clears away what it couldn't, as when it was killed. To be called when the
+    /// connection has ended, or to end a bound keeper.
+    ///
+    /// # Errors
+    /// The keeper can't be waited for, or its folder can't be removed.
+    pub fn close(self) -> io::Result<()> {
+        let Self {
+            socket,
+            keeper,
+            run_folder,
+            lifetime,
+        } = self;
+        drop(socket);
+        if lifetime == Lifetime::Bound {
+            if let Some(mut keeper) = keeper {
+                keeper.wait()?;
+            }
+            match std::fs::remove_dir_all(&run_folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Session {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The life of a keeper's process, whose parent called [`Session::start`].
+///
+/// # Errors
+/// The process wasn't started that way, or lacks what every keeper needs.
+#[allow(unsafe_code)]
+pub fn keeper_main() -> io::Result<()> {
+    let take = |number: i32| {
+        // SAFETY: fcntl only asks; a number that isn't open is refused before it is owned.
+        if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+            return Err(io::Error::other(
+                "`vimana keeper` is started by other commands only",
+            ));
+        }
+        // SAFETY: the parent put an open descriptor here for this process, and nothing else in it uses the number.
+        Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    };
+    let (assignment, control) = (take(ASSIGNMENT_FD)?, take(CONTROL_FD)?);
+    host::keep(Assignment::from_fd(assignment)?, control)
+}
