@@ -1,5 +1,7 @@
 //! The qemu driver with a real kernel: boots, channel, pause, disks, and what is left when somebody dies.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
+
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
