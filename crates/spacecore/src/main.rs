@@ -15,6 +15,7 @@ mod boot;
 mod channel;
 mod configure;
 mod disks;
+mod dispositions;
 mod environment;
 mod exec;
 mod folder;

@@ -12,6 +12,7 @@ use spacecore::wire::message::{ExitStatus, Process, TerminalSize, ToHost};
 use spacecore::wire::{stderr_of, stdin_of, stdout_of};
 
 use crate::channel::Channel;
+use crate::dispositions;
 use crate::process::{Child, Report, signal};
 use crate::terminal::{END_OF_FILE, resize};
 
@@ -48,6 +49,8 @@ pub(crate) struct Running {
     is_terminal: bool,
     exit: Option<(ExitStatus, Instant)>,
     killed: bool,
+    /// The signal that it was killed for, because the kernel wouldn't have delivered it.
+    stands_for: Option<i32>,
 }
 
 /// Opens the streams of a process that is about to start, so that the keeper may use them at once.
@@ -88,6 +91,7 @@ impl Running {
             slave: child.slave,
             exit: None,
             killed: false,
+            stands_for: None,
         }
     }
 
@@ -244,11 +248,19 @@ impl Running {
     }
 
     /// Sends it a signal, unless it has exited.
+    ///
+    /// The kernel keeps signals from the first process of a pid namespace that it doesn't expect. A person who presses
+    /// Ctrl-C means the workload, not its number: such a signal ends it as it would outside.
     pub(crate) fn signal(&mut self, number: i32) {
-        if self.exit.is_none() {
-            self.killed |= number == libc::SIGKILL;
-            signal(&self.pidfd, number);
+        if self.exit.is_some() {
+            return;
         }
+        let is_first = self.number == 0;
+        if is_first && dispositions::ends_by_default(number) && !dispositions::expects(self.pid, number) {
+            self.stands_for = Some(number);
+        }
+        self.killed |= number == libc::SIGKILL || self.stands_for.is_some();
+        signal(&self.pidfd, if self.stands_for.is_some() { libc::SIGKILL } else { number });
     }
 
     /// Sets the size of its terminal.
@@ -265,7 +277,7 @@ impl Running {
         let status = match signal {
             None => ExitStatus::Code(code.and_then(|code| u8::try_from(code & 0xff).ok()).unwrap_or(0)),
             Some(signal) => ExitStatus::Signal {
-                signal,
+                signal: self.stands_for.filter(|_| signal == libc::SIGKILL).unwrap_or(signal),
                 out_of_memory: signal == libc::SIGKILL
                     && !self.killed
                     && crate::stats::ran_out_of_memory(self.pid),

@@ -1,2 +1,80 @@
-//! The decentralised hypervisor's command line.
-fn main() {}
+//! The decentralised hypervisor's command line: one file per command in `commands/`, nothing else.
+
+mod commands;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use node::home::Home;
+
+/// Runs isolated workloads from a hac.toml or an image, on this machine.
+#[derive(Parser)]
+#[command(
+    name = "vimana",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
+#[command(after_help = "Examples:
+  vimana run docker.io/library/alpine:3.20 -- echo hello
+  vimana run                       what ./hac.toml says
+  vimana doctor                    what this machine can isolate with
+
+Everything lies under VIMANA_HOME: /var/lib/vimana for root, ~/.local/share/vimana for others.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(commands::run::Args),
+    Plan(commands::plan::Args),
+    /// Writes, checks, converts and explains manifests
+    Hac(commands::hac::Args),
+    /// Pulls, lists and removes images
+    Image(commands::image::Args),
+    /// Gets, lists and removes guest kernels
+    Kernel(commands::kernel::Args),
+    /// Shows what this machine can isolate with, what it can't, why, and what would mend it
+    Doctor(commands::doctor::Args),
+    /// Keeps one spacecore; started by other commands
+    #[command(hide = true)]
+    Keeper,
+}
+
+fn main() -> ExitCode {
+    // Output to a pipe that nobody reads ends the command as it ends every other.
+    reset_sigpipe();
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Run(args) => return commands::run::run(args),
+        Command::Keeper => return commands::keeper::run(),
+        Command::Plan(args) => commands::plan::run(args),
+        Command::Hac(args) => commands::hac::run(args),
+        Command::Image(args) => home().and_then(|home| commands::image::run(args, home.root())),
+        Command::Kernel(args) => home().and_then(|home| commands::kernel::run(args, home.root())),
+        Command::Doctor(args) => home().and_then(|home| commands::doctor::run(args, home.root())),
+    };
+    result.unwrap_or_else(|error| {
+        complain(&error);
+        ExitCode::FAILURE
+    })
+}
+
+fn home() -> anyhow::Result<Home> {
+    Ok(Home::find()?)
+}
+
+/// Prints an error with its whole chain of causes, once, at the edge.
+fn complain(error: &anyhow::Error) {
+    // Where standard error is gone there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "vimana: {error:#}");
+}
+
+#[allow(unsafe_code)]
+fn reset_sigpipe() {
+    // SAFETY: setting a signal's default disposition has no precondition, and no other thread runs yet.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}

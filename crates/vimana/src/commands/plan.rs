@@ -1,0 +1,60 @@
+//! `vimana plan`: what `vimana run` would do, exactly, without doing it.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use hypercore::driver::Driver;
+use hypercore::driver::qemu::Qemu;
+use node::keeper::assignment::Lifetime;
+use serde_json::json;
+
+use super::run::request::Workload;
+use super::run::{prepare, progress::Steps};
+
+/// Prints exactly what `vimana run` would do, without running it
+///
+/// The image is pulled and the guest kernel fetched if they aren't there yet, because their digests are part of the plan.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vimana plan
+  vimana plan examples/web/hac.toml --json
+  vimana plan docker.io/library/alpine:3.20 -m 128Mi -- echo hello")]
+pub struct Args {
+    #[command(flatten)]
+    workload: Workload,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let prepared = prepare::prepare(&args.workload, None, &mut Steps::quiet())?;
+    let id = format!("{}-000000000000", prepared.plan.name);
+    let assignment =
+        prepared
+            .plan
+            .assignment(&id, &prepared.home.run(), &prepared.initramfs, Lifetime::Bound);
+    let command = Qemu::find().prepare(&assignment.machine)?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let document = json!({
+            "plan": prepared.plan,
+            "initramfs": Path::new(&prepared.initramfs),
+            "program": command.program,
+            "args": command.args.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>(),
+        });
+        writeln!(out, "{document:#}")?;
+    } else {
+        writeln!(
+            out,
+            "{}{:<12} {}",
+            prepared.plan,
+            "initramfs",
+            prepared.initramfs.display()
+        )?;
+        writeln!(out, "{:<12} {command}", "execute")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,106 @@
+//! `vimana run`: one spacecore in the foreground.
+
+mod attach;
+mod outcome;
+pub mod prepare;
+pub mod progress;
+pub mod request;
+mod terminal;
+mod timings;
+
+use std::process::ExitCode;
+
+use node::clock::Mark;
+use node::keeper::assignment::Lifetime;
+use node::session::Session;
+
+use progress::Steps;
+use request::Workload;
+
+/// The exit code of a failure that is not the workload's.
+const FAILED: u8 = 125;
+
+/// Runs a manifest or an image in the foreground, and ends with its exit code
+///
+/// Without an argument it takes ./hac.toml. What comes behind `--` replaces the image's arguments. A spacecore that is run so
+/// ends with this command, however the command ends, and leaves nothing behind.
+///
+/// Exit codes: the workload's own; 128 and the signal's number if a signal killed it; 126 and 127 if its program can't be
+/// executed or doesn't exist; 125 if Vimana itself failed; 2 for arguments that make no sense.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vimana run docker.io/library/alpine:3.20 -- echo hello
+  vimana run                                         what ./hac.toml says
+  vimana run -p 8080:80 docker.io/library/nginx      http://127.0.0.1:8080
+  vimana run -it -v .:/work alpine -- sh             a shell with this folder
+  vimana run oci:./image-folder -m 128Mi --timings")]
+pub struct Args {
+    #[command(flatten)]
+    workload: Workload,
+    /// Pass standard input to the workload
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give the workload a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Print events, the output among them, as JSON lines on standard output
+    #[arg(long, conflicts_with = "tty")]
+    json: bool,
+    /// Print where the time went, to standard error
+    #[arg(long)]
+    timings: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> ExitCode {
+    match in_foreground(args) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            crate::complain(&error);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn in_foreground(args: Args) -> anyhow::Result<u8> {
+    let mut marks = vec![Mark::now("command started")];
+    let mut terminal = terminal::Terminal::open(args.tty)?;
+    let mut steps = Steps::new(args.json);
+    let streams = prepare::Streams {
+        stdin: args.interactive,
+        terminal: terminal.as_ref().map(|t| t.size()),
+    };
+    let prepared = prepare::prepare(&args.workload, Some(streams), &mut steps)?;
+    marks.append(&mut steps.marks());
+    for notice in prepared.plan.notices.iter().filter(|_| !args.json) {
+        steps.notice(notice);
+    }
+
+    let id = node::gather::new_id(&prepared.plan.name)?;
+    let assignment =
+        prepared
+            .plan
+            .assignment(&id, &prepared.home.run(), &prepared.initramfs, Lifetime::Bound);
+    let session = Session::start(&std::env::current_exe()?, &assignment)?;
+    marks.push(Mark::now("keeper executed"));
+    if let Some(terminal) = &mut terminal {
+        terminal.make_raw()?;
+    }
+    let ended = attach::attach(
+        session,
+        attach::Options {
+            stdin: args.interactive,
+            json: args.json,
+            terminal: terminal.as_ref(),
+        },
+    );
+    // Before anything is printed.
+    drop(terminal);
+    let ended = ended?;
+    marks.extend(ended.marks.iter().cloned());
+    marks.push(Mark::now("all cleared away"));
+    if args.timings {
+        timings::print(marks, &ended.guest_steps, args.json)?;
+    }
+    outcome::report(&ended, &prepared.plan, args.json)
+}

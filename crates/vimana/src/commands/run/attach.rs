@@ -1,0 +1,371 @@
+//! The foreground's loop: streams, signals and terminal size between a person and a keeper.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use node::clock::Mark;
+use node::keeper::report::{FromKeeper, Outcome, ToKeeper};
+use node::session::Session;
+use node::signals::Signals;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{FileType, fstat};
+use rustix::io::Errno;
+use rustix::stdio::{stderr, stdin, stdout};
+use serde_json::json;
+use spacecore::wire::link::Incoming;
+use spacecore::wire::message::Step;
+use spacecore::wire::{stderr_of, stdin_of, stdout_of};
+
+use super::terminal::Terminal;
+
+/// What a pipe surely takes without blocking once it can be written at all (`PIPE_BUF`).
+const PIPE_PIECE: usize = 4096;
+
+/// Signals that are passed on to the workload.
+const FORWARDED: [i32; 7] = [
+    libc::SIGINT,
+    libc::SIGTERM,
+    libc::SIGHUP,
+    libc::SIGQUIT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGCONT,
+];
+
+/// How to attach.
+pub struct Options<'a> {
+    /// Whether standard input is passed on.
+    pub stdin: bool,
+    /// Whether output becomes events.
+    pub json: bool,
+    /// The terminal, if the workload has it.
+    pub terminal: Option<&'a Terminal>,
+}
+
+/// How it ended.
+pub struct Ended {
+    /// The spacecore's outcome.
+    pub outcome: Outcome,
+    /// Moments of the keeper's and of this side's.
+    pub marks: Vec<Mark>,
+    /// The guest's own steps.
+    pub guest_steps: Vec<Step>,
+    /// The signal by which a person asked for the end.
+    pub asked: Option<i32>,
+}
+
+/// Stays attached until the spacecore has ended and the keeper is gone.
+pub fn attach(session: Session, options: Options<'_>) -> io::Result<Ended> {
+    let mut watched = FORWARDED.to_vec();
+    // SIGPIPE only so that a closed output is an error to deal with and not the end.
+    watched.extend([libc::SIGWINCH, libc::SIGPIPE]);
+    let mut foreground = Foreground {
+        signals: Signals::block(&watched)?,
+        session,
+        outputs: [Output::new(1), Output::new(2)],
+        input: options.stdin.then(VecDeque::new),
+        input_open: options.stdin,
+        asked: None,
+        first_byte: None,
+        finished: None,
+        options,
+    };
+    foreground.open();
+    let ended = foreground.run();
+    foreground.session.close()?;
+    ended
+}
+
+struct Foreground<'a> {
+    session: Session,
+    signals: Signals,
+    options: Options<'a>,
+    outputs: [Output; 2],
+    /// Bytes of standard input that wait for credit; none where it isn't passed on.
+    input: Option<VecDeque<u8>>,
+    input_open: bool,
+    /// The last signal that asked for the end; a second one doesn't wait for the workload.
+    asked: Option<i32>,
+    first_byte: Option<Mark>,
+    finished: Option<Ended>,
+}
+
+impl Foreground<'_> {
+    fn open(&mut self) {
+        let link = self.session.link();
+        link.open_receiver(stdout_of(0));
+        if self.options.terminal.is_none() {
+            link.open_receiver(stderr_of(0));
+        }
+        if self.options.stdin {
+            link.open_sender(stdin_of(0));
+        }
+        self.session.tell(&ToKeeper::Attach);
+    }
+
+    fn run(&mut self) -> io::Result<Ended> {
+        loop {
+            self.send_input();
+            self.session.flush();
+            let done = self.outputs.iter().all(|output| output.waiting.is_empty());
+            if let (true, Some(ended)) = (done, self.finished.take_if(|_| done)) {
+                return Ok(self.with_first_byte(ended));
+            }
+            if !self.session.is_open() && done {
+                let reason = "its keeper was killed".to_owned();
+                let outcome = Outcome::MachineEnded { reason };
+                return Ok(self.with_first_byte(Ended {
+                    outcome,
+                    marks: Vec::new(),
+                    guest_steps: Vec::new(),
+                    asked: None,
+                }));
+            }
+            self.wait()?;
+            self.take_signals();
+            self.read_input();
+            self.session.fill();
+            self.take_from_keeper()?;
+            self.write_output()?;
+        }
+    }
+
+    fn with_first_byte(&mut self, mut ended: Ended) -> Ended {
+        ended.marks.extend(self.first_byte.take());
+        ended
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        if self.session.is_open() {
+            fds.push(PollFd::new(&self.session, self.session.interest()));
+        }
+        if self.input_open && self.input.as_ref().is_some_and(VecDeque::is_empty) {
+            fds.push(PollFd::from_borrowed_fd(stdin(), PollFlags::IN));
+        }
+        for output in self.outputs.iter().filter(|output| !output.waiting.is_empty()) {
+            fds.push(PollFd::from_borrowed_fd(output.fd(), PollFlags::OUT));
+        }
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn take_signals(&mut self) {
+        while let Some(signal) = self.signals.next_signal() {
+            if signal == libc::SIGWINCH {
+                if let Some(terminal) = self.options.terminal {
+                    self.session.tell(&ToKeeper::Resize {
+                        process: 0,
+                        size: terminal.size(),
+                    });
+                }
+                continue;
+            }
+            if signal == libc::SIGPIPE {
+                continue;
+            }
+            let ends = matches!(
+                signal,
+                libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT
+            );
+            match self.asked.filter(|_| ends) {
+                Some(_) => self.session.tell(&ToKeeper::Kill),
+                None => self.session.tell(&ToKeeper::Signal { process: 0, signal }),
+            }
+            if ends {
+                self.asked = Some(signal);
+            }
+        }
+    }
+
+    fn read_input(&mut self) {
+        let Some(waiting) = self
+            .input
+            .as_mut()
+            .filter(|waiting| waiting.is_empty() && self.input_open)
+        else {
+            return;
+        };
+        let mut ready = [PollFd::from_borrowed_fd(stdin(), PollFlags::IN)];
+        let now = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        if !matches!(poll(&mut ready, Some(&now)), Ok(1)) {
+            return;
+        }
+        let mut chunk = [0; 16 * 1024];
+        match rustix::io::read(stdin(), &mut chunk) {
+            Ok(0) => self.input_open = false,
+            Ok(read) => waiting.extend(&chunk[..read]),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(_) => self.input_open = false,
+        }
+    }
+
+    fn send_input(&mut self) {
+        let Some(waiting) = &mut self.input else { return };
+        let link = self.session.link();
+        while !waiting.is_empty() {
+            let taken = link.send_data(stdin_of(0), waiting.as_slices().0);
+            if taken == 0 {
+                break;
+            }
+            waiting.drain(..taken);
+        }
+        if waiting.is_empty() && !self.input_open {
+            link.send_eof(stdin_of(0));
+        }
+    }
+
+    fn take_from_keeper(&mut self) -> io::Result<()> {
+        loop {
+            match self.session.next_incoming() {
+                Ok(None) => return Ok(()),
+                Ok(Some(Incoming::Control(message))) => self.keeper_said(message)?,
+                Ok(Some(Incoming::Data(stream, bytes))) => {
+                    self.first_byte
+                        .get_or_insert_with(|| Mark::now("first byte of output"));
+                    let index = usize::from(stream == stderr_of(0));
+                    self.outputs[index].waiting.extend(bytes);
+                }
+                Ok(Some(Incoming::Eof(_) | Incoming::Writable(_) | Incoming::Message(..))) => {}
+                Err(violation) => {
+                    return Err(io::Error::other(format!(
+                        "the keeper isn't of this version: {violation}"
+                    )));
+                }
+            }
+        }
+    }
+
+    fn keeper_said(&mut self, message: FromKeeper) -> io::Result<()> {
+        if self.options.json && !matches!(message, FromKeeper::Finished { .. }) {
+            writeln!(io::stdout(), "{}", json!({ "event": "keeper", "said": message }))?;
+        }
+        if let FromKeeper::Finished {
+            outcome,
+            marks,
+            guest_steps,
+        } = message
+        {
+            self.finished = Some(Ended {
+                outcome,
+                marks,
+                guest_steps,
+                asked: self.asked,
+            });
+        }
+        Ok(())
+    }
+
+    fn write_output(&mut self) -> io::Result<()> {
+        for (index, stream) in [stdout_of(0), stderr_of(0)].into_iter().enumerate() {
+            let written = match self.options.json {
+                true => self.outputs[index].write_event(index)?,
+                false => self.outputs[index].write()?,
+            };
+            match written {
+                Written::Bytes(0) => {}
+                Written::Bytes(bytes) => self.session.link().consumed(stream, bytes),
+                // Nobody reads any more: as if SIGPIPE had ended a process of this machine.
+                Written::Closed(bytes) => {
+                    self.session.link().consumed(stream, bytes);
+                    self.session.tell(&ToKeeper::Signal {
+                        process: 0,
+                        signal: libc::SIGPIPE,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Written {
+    Bytes(usize),
+    Closed(usize),
+}
+
+/// Standard output or standard error.
+struct Output {
+    number: i32,
+    waiting: VecDeque<u8>,
+    piece: usize,
+    closed: bool,
+}
+
+impl Output {
+    fn new(number: i32) -> Self {
+        let mut output = Self {
+            number,
+            waiting: VecDeque::new(),
+            piece: PIPE_PIECE,
+            closed: false,
+        };
+        if fstat(output.fd()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+        {
+            output.piece = 1024 * 1024;
+        }
+        output
+    }
+
+    fn fd(&self) -> BorrowedFd<'static> {
+        if self.number == 1 { stdout() } else { stderr() }
+    }
+
+    /// Writes as much as is sure not to block, so that a signal is heard while nobody reads.
+    fn write(&mut self) -> io::Result<Written> {
+        let mut written = 0;
+        while !self.waiting.is_empty() {
+            if self.closed {
+                written += self.waiting.len();
+                self.waiting.clear();
+                return Ok(Written::Bytes(written));
+            }
+            let mut ready = [PollFd::from_borrowed_fd(self.fd(), PollFlags::OUT)];
+            let now = rustix::event::Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            };
+            if !matches!(poll(&mut ready, Some(&now)), Ok(1)) {
+                break;
+            }
+            let (front, _) = self.waiting.as_slices();
+            match rustix::io::write(self.fd(), &front[..front.len().min(self.piece)]) {
+                Ok(bytes) => {
+                    self.waiting.drain(..bytes);
+                    written += bytes;
+                }
+                Err(Errno::INTR | Errno::AGAIN) => break,
+                Err(Errno::PIPE | Errno::IO) => {
+                    self.closed = true;
+                    written += self.waiting.len();
+                    self.waiting.clear();
+                    return Ok(Written::Closed(written));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Written::Bytes(written))
+    }
+
+    fn write_event(&mut self, index: usize) -> io::Result<Written> {
+        if self.waiting.is_empty() {
+            return Ok(Written::Bytes(0));
+        }
+        let bytes: Vec<u8> = self.waiting.drain(..).collect();
+        let name = ["stdout", "stderr"][index];
+        let line = match std::str::from_utf8(&bytes) {
+            Ok(text) => json!({ "event": "output", "stream": name, "text": text }),
+            Err(_) => json!({ "event": "output", "stream": name, "base64": BASE64_STANDARD.encode(&bytes) }),
+        };
+        writeln!(io::stdout(), "{line}")?;
+        Ok(Written::Bytes(bytes.len()))
+    }
+}

@@ -1,0 +1,319 @@
+//! What a person asks for: a manifest or an image, and what the command line changes in it.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use hac::model::{Accel, Isolation};
+use hac::units::{Bytes, MilliCpu};
+use hac::{Format, Manifest};
+use hypercore::passt::{Protocol, Publish};
+use node::plan::{Request, Share};
+
+/// The workload, and what is changed in it.
+#[derive(clap::Args, Default)]
+pub struct Workload {
+    /// A manifest (a file that ends in .toml, .yaml or .yml) or an image's name [default: ./hac.toml]
+    #[arg(value_name = "MANIFEST | IMAGE")]
+    pub source: Option<String>,
+    /// Arguments in place of the image's own
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+    /// The isolation: MicroVM, Unikernel, Container, Wasm or TEE
+    #[arg(long, value_name = "TYPE")]
+    pub isolation: Option<Isolation>,
+    /// What executes the guest: auto, kvm or tcg
+    #[arg(long, value_name = "ACCEL")]
+    pub accel: Option<Accel>,
+    /// Set a variable; without =VALUE, to its value here
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// Publish a port of the workload's on this machine; on 127.0.0.1 unless an address is given
+    #[arg(short, long, value_name = "[ADDR:]HOST:GUEST[/udp]", value_parser = parse_publish)]
+    pub publish: Vec<Publish>,
+    /// Mount a folder or file of this machine
+    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro]")]
+    pub volumes: Vec<String>,
+    /// Memory, such as 256Mi
+    #[arg(short, long, value_name = "SIZE")]
+    pub memory: Option<Bytes>,
+    /// Virtual CPUs
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<MilliCpu>,
+    /// Have the guest hold its layers to their Merkle roots (dm-verity) also under emulation
+    #[arg(long)]
+    pub verity: bool,
+    /// The guest kernel: an image's path, or the digest of one in the store
+    #[arg(long, value_name = "FILE | DIGEST")]
+    pub kernel: Option<PathBuf>,
+    /// Pull the image also if it is in the store
+    #[arg(long)]
+    pub pull: bool,
+    /// Speak plain HTTP with the registry
+    #[arg(long)]
+    pub plain_http: bool,
+}
+
+impl Workload {
+    /// Reads the manifest, if there is one, and applies what the command line changes.
+    ///
+    /// # Errors
+    /// The manifest is wrong (all its errors are in the message), or an argument is.
+    pub fn request(&self) -> anyhow::Result<Request> {
+        let (mut manifest, base) = self.manifest()?;
+        let spec = &mut manifest.spec;
+        if !self.command.is_empty() {
+            spec.deployment.args = Some(self.command.clone());
+        }
+        if let Some(isolation) = self.isolation {
+            spec.virtualization.isolation = isolation;
+        }
+        if let Some(accel) = self.accel {
+            spec.virtualization.accel = accel;
+        }
+        if let Some(memory) = self.memory {
+            let least = spec.virtualization.isolation.least_memory();
+            if memory < least {
+                bail!(
+                    "-m {memory}: a {} needs at least {least}",
+                    spec.virtualization.isolation
+                );
+            }
+            spec.resources.memory = memory;
+        }
+        if let Some(cpus) = self.cpus {
+            if cpus.0 == 0 {
+                bail!("--cpus 0: a spacecore needs at least a fraction of a CPU");
+            }
+            spec.resources.cpu = cpus;
+        }
+        for pair in &self.env {
+            let (name, value) = variable(pair)?;
+            spec.deployment.env.insert(name, value);
+        }
+        let mut shares = Vec::new();
+        for mount in spec.mounts.iter().filter(|mount| mount.is_host_folder()) {
+            let source = mount.source.as_deref().unwrap_or_default();
+            shares.push(share(
+                &base.join(expand_home(source)),
+                &mount.destination,
+                mount.readonly,
+            )?);
+        }
+        for volume in &self.volumes {
+            let share = parse_volume(volume)?;
+            shares.retain(|known: &Share| known.destination != share.destination);
+            shares.push(share);
+        }
+        Ok(Request {
+            manifest,
+            publish: self.publish.clone(),
+            shares,
+            stdin: false,
+            terminal: None,
+            verity: self.verity,
+        })
+    }
+
+    /// The manifest and the folder that its relative paths start from.
+    fn manifest(&self) -> anyhow::Result<(Manifest, PathBuf)> {
+        let here = PathBuf::from(".");
+        match &self.source {
+            Some(source) if looks_like_manifest(source) => read(Path::new(source)),
+            Some(image) => Ok((Manifest::from_image(image), here)),
+            None => {
+                let known = ["hac.toml", "hac.yaml", "hac.yml"];
+                let Some(found) = known.iter().map(Path::new).find(|path| path.is_file()) else {
+                    bail!(
+                        "there is no hac.toml in this folder; name a manifest or an image, or make one with: vimana hac init"
+                    );
+                };
+                read(found)
+            }
+        }
+    }
+}
+
+fn looks_like_manifest(source: &str) -> bool {
+    let path = Path::new(source);
+    let named_so = path
+        .extension()
+        .is_some_and(|ending| ["toml", "yaml", "yml"].iter().any(|known| ending == *known));
+    named_so && !source.contains("://")
+}
+
+fn read(path: &Path) -> anyhow::Result<(Manifest, PathBuf)> {
+    let name = path.display().to_string();
+    let source = fs::read_to_string(path).with_context(|| format!("can't read the manifest {name}"))?;
+    let format = Format::from_file_name(&name).unwrap_or_else(|| Format::from_content(&source));
+    let manifest = hac::parse(&source, format).map_err(|diagnostics| {
+        let count = diagnostics.0.len();
+        let errors = if count == 1 {
+            "an error".to_owned()
+        } else {
+            format!("{count} errors")
+        };
+        anyhow::anyhow!(
+            "the manifest has {errors}\n\n{}",
+            diagnostics.render(&name, &source, false).trim_end()
+        )
+    })?;
+    let base = path.parent().unwrap_or(Path::new(".")).to_owned();
+    let mut manifest = manifest;
+    manifest.spec.deployment.image = beside(&base, &manifest.spec.deployment.image);
+    Ok((manifest, base))
+}
+
+/// An image in a file or folder is looked for from the manifest's folder, as the manifest's mounts are.
+fn beside(base: &Path, image: &str) -> String {
+    for transport in ["oci:", "oci-archive:", "docker-archive:"] {
+        if let Some(rest) = image.strip_prefix(transport)
+            && !rest.starts_with('/')
+            && !base.as_os_str().is_empty()
+        {
+            return format!("{transport}{}", base.join(rest).display());
+        }
+    }
+    image.to_owned()
+}
+
+fn variable(pair: &str) -> anyhow::Result<(String, String)> {
+    let (name, value) = match pair.split_once('=') {
+        Some((name, value)) => (name, value.to_owned()),
+        None => match std::env::var(pair) {
+            Ok(value) => (pair, value),
+            Err(_) => bail!("-e {pair}: there is no such variable here; give a value with -e {pair}=..."),
+        },
+    };
+    if name.is_empty() || name.contains('\0') || value.contains('\0') {
+        bail!("-e {pair:?}: a variable has a name, and no NUL bytes");
+    }
+    Ok((name.to_owned(), value))
+}
+
+fn parse_volume(text: &str) -> anyhow::Result<Share> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, destination, readonly) = match parts[..] {
+        [source, destination] | [source, destination, "rw"] => (source, destination, false),
+        [source, destination, "ro"] => (source, destination, true),
+        _ => bail!("-v {text}: expected SRC:DST, SRC:DST:ro or SRC:DST:rw"),
+    };
+    share(&expand_home(source), destination, readonly).with_context(|| format!("-v {text}"))
+}
+
+fn share(source: &Path, destination: &str, readonly: bool) -> anyhow::Result<Share> {
+    let source = node::gather::existing(source)?;
+    let file = !source.is_dir();
+    Ok(Share {
+        source,
+        destination: destination.to_owned(),
+        readonly,
+        file,
+    })
+}
+
+fn expand_home(path: &str) -> PathBuf {
+    let home = || std::env::var_os("HOME").map(PathBuf::from);
+    match path.strip_prefix('~') {
+        Some("") => home().unwrap_or_else(|| path.into()),
+        Some(rest) if rest.starts_with('/') => {
+            home().map_or_else(|| path.into(), |home| home.join(rest.trim_start_matches('/')))
+        }
+        _ => path.into(),
+    }
+}
+
+fn parse_publish(text: &str) -> Result<Publish, String> {
+    let (ports, protocol) = match text.rsplit_once('/') {
+        Some((ports, "tcp")) => (ports, Protocol::Tcp),
+        Some((ports, "udp")) => (ports, Protocol::Udp),
+        Some((_, other)) => return Err(format!("{other} is no protocol; tcp or udp is")),
+        None => (text, Protocol::Tcp),
+    };
+    let shape = || "expected HOST:GUEST, or ADDR:HOST:GUEST with an IPv6 address in [ ]".to_owned();
+    let (rest, guest) = ports.rsplit_once(':').ok_or_else(shape)?;
+    let (address, host) = match rest.rsplit_once(':') {
+        Some((address, host)) => {
+            let bare = address
+                .strip_prefix('[')
+                .and_then(|a| a.strip_suffix(']'))
+                .unwrap_or(address);
+            let address: IpAddr = bare
+                .parse()
+                .map_err(|_| format!("{address:?} is no IP address; {}", shape()))?;
+            (address, host)
+        }
+        None => (IpAddr::V4(Ipv4Addr::LOCALHOST), rest),
+    };
+    let port = |text: &str| match text.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(format!("{text:?} is no port; ports are 1 to 65535")),
+    };
+    Ok(Publish {
+        address,
+        host: port(host)?,
+        guest: port(guest)?,
+        protocol,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published(text: &str) -> Option<(String, u16, u16, Protocol)> {
+        parse_publish(text)
+            .ok()
+            .map(|p| (p.address.to_string(), p.host, p.guest, p.protocol))
+    }
+
+    #[test]
+    fn ports_are_published_on_loopback_unless_said_otherwise() {
+        let v4 = |address: &str, protocol| Some((address.to_owned(), 8080, 80, protocol));
+        assert_eq!(published("8080:80"), v4("127.0.0.1", Protocol::Tcp));
+        assert_eq!(published("0.0.0.0:8080:80"), v4("0.0.0.0", Protocol::Tcp));
+        assert_eq!(published("[::1]:8080:80/udp"), v4("::1", Protocol::Udp));
+        for wrong in [
+            "80",
+            "0:80",
+            "80:0",
+            "x:80",
+            "80:70000",
+            "1.2.3:80:80",
+            "80:80/sctp",
+            "",
+        ] {
+            assert_eq!(published(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_source_is_a_manifest_by_its_ending_alone() {
+        assert!(looks_like_manifest("hac.toml") && looks_like_manifest("./a/b.yaml"));
+        assert!(!looks_like_manifest("alpine") && !looks_like_manifest("docker://example.org/x.yml"));
+    }
+
+    #[test]
+    fn an_image_in_a_folder_is_looked_for_from_the_manifest() {
+        let from = |image: &str| beside(Path::new("examples/web"), image);
+        assert_eq!(
+            from("oci:../busybox.oci:latest"),
+            "oci:examples/web/../busybox.oci:latest"
+        );
+        assert_eq!(from("oci:/srv/image"), "oci:/srv/image");
+        assert_eq!(from("alpine:3.20"), "alpine:3.20");
+    }
+
+    #[test]
+    fn a_volume_that_isnt_one_is_refused_with_its_shape() {
+        for wrong in ["/tmp", "/tmp:/a:rx", "/no/such/folder:/a", "a:b:c:d"] {
+            assert!(parse_volume(wrong).is_err(), "{wrong}");
+        }
+        let share = parse_volume("/tmp:/data:ro").unwrap();
+        assert_eq!(
+            (share.destination.as_str(), share.readonly, share.file),
+            ("/data", true, false)
+        );
+    }
+}

@@ -1,0 +1,166 @@
+//! A keeper that outlives whoever started it.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use node::keeper::assignment::{Assignment, Lifetime};
+use node::keeper::report::{FromKeeper, Outcome, Standing, ToKeeper};
+use node::session::Session;
+use rustix::event::{PollFd, Timespec, poll};
+use spacecore::wire::link::Incoming;
+use spacecore::wire::message::{ExitStatus, Process};
+use spacecore::wire::{stderr_of, stdout_of};
+
+use crate::support::{Home, VIMANA, eventually, text};
+
+/// Waits for a message that satisfies `wanted`; the output of process `process` collects in `output`.
+fn until<T>(
+    session: &mut Session,
+    output: &mut Vec<u8>,
+    mut wanted: impl FnMut(&FromKeeper) -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + Duration::from_secs(40);
+    loop {
+        session.flush();
+        let step = Timespec {
+            tv_sec: 0,
+            tv_nsec: 50_000_000,
+        };
+        let interest = session.interest();
+        let _ = poll(&mut [PollFd::new(session, interest)], Some(&step));
+        session.fill();
+        while let Some(incoming) = session.next_incoming().unwrap() {
+            match incoming {
+                Incoming::Control(message) => {
+                    if let FromKeeper::Opened { process, .. } = &message {
+                        session.link().open_receiver(stdout_of(*process));
+                        session.link().open_receiver(stderr_of(*process));
+                    }
+                    if let Some(value) = wanted(&message) {
+                        return value;
+                    }
+                }
+                Incoming::Data(stream, bytes) => {
+                    session.link().consumed(stream, bytes.len());
+                    output.extend(bytes);
+                }
+                _ => {}
+            }
+        }
+        assert!(
+            Instant::now() < deadline && session.is_open(),
+            "the keeper said nothing of it"
+        );
+    }
+}
+
+/// An assignment as `vimana run` makes it, but for a keeper that stays.
+fn assignment(home: &Home, script: &str) -> Assignment {
+    let mut manifest = hac::Manifest::from_image(&home.image);
+    manifest.spec.deployment.args = Some(vec!["sh".into(), "-c".into(), script.into()]);
+    manifest.spec.resources.memory = hac::units::Bytes::from_mib(96);
+    manifest.spec.networking.network_type = hac::model::NetworkType::None;
+    let store = image::Store::open(&home.path().join("images"), image::StoreOptions::default()).unwrap();
+    let image = store
+        .pull(
+            &home.image.parse().unwrap(),
+            &image::PullOptions::default(),
+            &|_| {},
+        )
+        .unwrap();
+    let node_home = node::home::Home::at(home.path());
+    let kernels = node::gather::kernels(&node_home).unwrap();
+    let (kernel, _) = hypercore::kernel::choose(&kernels, None, None).unwrap();
+    let facts = node::gather::facts(&image, &kernel, Some("this test emulates".into()));
+    let request = node::plan::Request {
+        manifest,
+        ..node::plan::Request::default()
+    };
+    let plan = node::plan::Plan::decide(&request, &facts).unwrap();
+    let initramfs = node::gather::initramfs(&node_home, &kernel, &plan).unwrap();
+    plan.assignment("stays", &node_home.run(), &initramfs, Lifetime::Independent)
+}
+
+#[test]
+fn a_keeper_outlives_its_parent_and_is_adopted_with_its_workload_running() {
+    let Some(home) = Home::new("a_keeper_outlives_its_parent_and_is_adopted_with_its_workload_running")
+    else {
+        return;
+    };
+    let assignment = assignment(
+        &home,
+        "trap 'echo bye; exit 4' TERM; echo begun; while :; do sleep 0.1; done",
+    );
+    let run_folder = assignment.run_folder.clone();
+    let session = Session::start(Path::new(VIMANA), &assignment).unwrap();
+    let keeper = session.keeper_pid().unwrap();
+    // As the parent's death would: its end of the socket closes.
+    drop(session);
+
+    let log = run_folder.join("stdout.log");
+    eventually("the workload's output is kept", 40, || {
+        fs::read_to_string(&log)
+            .is_ok_and(|log| log == "begun\n")
+            .then_some(())
+    });
+    let mut adopted = Session::adopt(&run_folder).unwrap();
+    let mut output = Vec::new();
+    let standing = until(&mut adopted, &mut output, |message| match message {
+        FromKeeper::Standing(standing) => Some(*standing),
+        _ => None,
+    });
+    assert_eq!(standing, Standing::Running);
+
+    let spec = Process {
+        args: ["sh", "-c", "cat /proc/1/comm; echo beside; exit 6"]
+            .map(String::from)
+            .to_vec(),
+        env: vec!["PATH=/bin".into()],
+        user: String::new(),
+        working_directory: String::new(),
+        stdin: false,
+        terminal: None,
+        stop_signal: 15,
+    };
+    adopted.tell(&ToKeeper::Exec { request: 1, spec });
+    let status = until(&mut adopted, &mut output, |message| match message {
+        FromKeeper::Ended { process, status } if *process != 0 => Some(*status),
+        _ => None,
+    });
+    assert_eq!(status, ExitStatus::Code(6));
+    assert_eq!(text(&output), "sh\nbeside\n");
+
+    adopted.tell(&ToKeeper::Stats { request: 9 });
+    let (guest_memory, resident) = until(&mut adopted, &mut output, |message| match message {
+        FromKeeper::Stats {
+            request: 9,
+            guest,
+            vmm_resident,
+            ..
+        } => Some((guest.memory_total, *vmm_resident)),
+        _ => None,
+    });
+    assert!(
+        guest_memory > 48 << 20 && guest_memory <= 96 << 20,
+        "{guest_memory}"
+    );
+    assert!(resident > 16 << 20, "{resident}");
+
+    adopted.tell(&ToKeeper::Stop { grace_ms: 10_000 });
+    let outcome = until(&mut adopted, &mut output, |message| match message {
+        FromKeeper::Finished { outcome, .. } => Some(outcome.clone()),
+        _ => None,
+    });
+    assert_eq!(outcome, Outcome::Exited(ExitStatus::Code(4)));
+    adopted.close().unwrap();
+    eventually("the keeper ends", 10, || {
+        home.processes().is_empty().then_some(())
+    });
+    let kept: Outcome = serde_json::from_slice(&fs::read(run_folder.join("outcome.json")).unwrap()).unwrap();
+    assert_eq!(kept, outcome);
+    assert_eq!(fs::read_to_string(log).unwrap(), "begun\nbye\n");
+    // This test's own child; the keeper is reaped by it.
+    let pid = rustix::process::Pid::from_raw(i32::try_from(keeper).unwrap());
+    let _ = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty());
+}

@@ -1,0 +1,324 @@
+//! A guest that doesn't keep to the protocol can't hang, crash or grow its keeper.
+//!
+//! The machine is real; in place of PID 1 a shell script of the attacker's drives the channel.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use hypercore::driver::{Accelerator, Machine};
+use node::keeper::assignment::{Assignment, Lifetime, Patience, VERSION};
+use node::keeper::report::{FromKeeper, Outcome, ToKeeper};
+use node::session::Session;
+use rustix::event::{PollFd, Timespec, poll};
+use spacecore::wire;
+use spacecore::wire::frame::Frame;
+use spacecore::wire::link::Incoming;
+use spacecore::wire::message::{Configuration, Process, Root, ToHost, Upper};
+
+use crate::support::{Home, VIMANA};
+
+/// The most memory that a keeper may have while it is attacked, in KiB.
+const KEEPER_LIMIT_KIB: u64 = 64 * 1024;
+
+/// Boots a guest whose PID 1 runs this script, with `$port` the channel, and files in `/`; returns how it ended.
+fn attacked(test: &str, script: &str, files: &[(&str, Vec<u8>)], boot_ms: u64) -> Option<Outcome> {
+    let home = Home::new(test)?;
+    let kernel = kernel(&home);
+    let initramfs = initramfs(&home, &kernel, script, files);
+    let assignment = assignment(&home, &kernel, initramfs, boot_ms);
+    let mut session = Session::start(Path::new(VIMANA), &assignment).unwrap();
+    let keeper = session.keeper_pid().unwrap();
+    session.link().open_receiver(wire::stdout_of(0));
+    session.link().open_receiver(wire::stderr_of(0));
+    session.tell(&ToKeeper::Attach);
+    let deadline = Instant::now() + Duration::from_secs(40);
+    let outcome = 'outer: loop {
+        assert!(Instant::now() < deadline, "the keeper hangs");
+        session.flush();
+        let step = Timespec {
+            tv_sec: 0,
+            tv_nsec: 50_000_000,
+        };
+        let interest = session.interest();
+        let _ = poll(&mut [PollFd::new(&session, interest)], Some(&step));
+        session.fill();
+        let peak = peak_kib(keeper);
+        assert!(peak < KEEPER_LIMIT_KIB, "the keeper grew to {peak} KiB");
+        while let Ok(Some(incoming)) = session.next_incoming() {
+            match incoming {
+                Incoming::Control(FromKeeper::Finished { outcome, .. }) => break 'outer outcome,
+                Incoming::Data(stream, bytes) => session.link().consumed(stream, bytes.len()),
+                _ => {}
+            }
+        }
+        assert!(session.is_open(), "the keeper crashed");
+    };
+    session.close().unwrap();
+    home.assert_nothing_is_left();
+    Some(outcome)
+}
+
+fn peak_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap_or("VmHWM: 0");
+    line.split_whitespace().nth(1).unwrap_or("0").parse().unwrap_or(0)
+}
+
+fn kernel(home: &Home) -> PathBuf {
+    let list = home.vimana(&["kernel", "ls", "--json"]).output().unwrap();
+    let kernels: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    let digest = kernels[0]["digest"].as_str().expect("a kernel was fetched");
+    home.path().join("kernels").join(digest)
+}
+
+/// A busybox that loads the channel's driver and then runs the script.
+fn initramfs(home: &Home, kernel: &Path, script: &str, files: &[(&str, Vec<u8>)]) -> PathBuf {
+    let root = home.path().join("attacker");
+    fs::create_dir_all(root.join("bin")).unwrap();
+    for folder in ["proc", "sys", "dev"] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"]
+        .iter()
+        .find(|path| Path::new(path).exists())
+        .unwrap();
+    fs::copy(busybox, root.join("bin/busybox")).unwrap();
+    let mut load = String::new();
+    for name in [
+        "virtio",
+        "virtio_ring",
+        "virtio_pci_legacy_dev",
+        "virtio_pci_modern_dev",
+        "virtio_pci",
+        "virtio_console",
+    ] {
+        let module = kernel.join("modules").join(format!("{name}.ko"));
+        if module.exists() {
+            fs::copy(&module, root.join(format!("{name}.ko"))).unwrap();
+            load.push_str(&format!("insmod /{name}.ko\n"));
+        }
+    }
+    for (name, bytes) in files {
+        fs::write(root.join(name), bytes).unwrap();
+    }
+    let init = format!(
+        "#!/bin/busybox sh\n/bin/busybox --install -s /bin\nexport PATH=/bin\nmount -t proc proc /proc\n\
+         mount -t sysfs sys /sys\nmount -t devtmpfs dev /dev\n{load}\
+         port=/dev/$(basename $(dirname $(grep -l vimana.channel /sys/class/virtio-ports/*/name)))\n{script}\nsleep 1000\n"
+    );
+    fs::write(root.join("init"), init).unwrap();
+    Command::new("chmod")
+        .arg("755")
+        .arg(root.join("init"))
+        .status()
+        .unwrap();
+    let archive = home.path().join("attacker.cpio");
+    let pack = format!(
+        "cd {} && find . | cpio -o -H newc --quiet > {}",
+        root.display(),
+        archive.display()
+    );
+    assert!(
+        Command::new("sh")
+            .args(["-c", &pack])
+            .stderr(Stdio::inherit())
+            .status()
+            .unwrap()
+            .success()
+    );
+    archive
+}
+
+fn assignment(home: &Home, kernel: &Path, initramfs: PathBuf, boot_ms: u64) -> Assignment {
+    let process = Process {
+        args: vec!["true".into()],
+        env: Vec::new(),
+        user: String::new(),
+        working_directory: String::new(),
+        stdin: false,
+        terminal: None,
+        stop_signal: 15,
+    };
+    Assignment {
+        version: VERSION,
+        id: "attacked".into(),
+        run_folder: home.path().join("run/attacked"),
+        lifetime: Lifetime::Bound,
+        driver: "qemu".into(),
+        machine: Machine {
+            name: "attacked".into(),
+            accelerator: Accelerator::Tcg,
+            kernel: kernel.join("vmlinuz"),
+            initramfs,
+            command_line: Vec::new(),
+            vcpus: 1,
+            memory_mib: 128,
+            disks: Vec::new(),
+            network: None,
+            console: false,
+        },
+        network: None,
+        configuration: Configuration {
+            version: wire::VERSION,
+            hostname: "attacked".into(),
+            unix_time_ns: 0,
+            entropy: String::new(),
+            root: Root {
+                layers: Vec::new(),
+                upper: Upper::Memory { bytes: 1 << 20 },
+                readonly: false,
+            },
+            mounts: Vec::new(),
+            network: None,
+            process,
+        },
+        folders: Vec::new(),
+        scratch: Vec::new(),
+        orderly_end: false,
+        patience: Patience {
+            boot_ms,
+            configure_ms: 3000,
+            shutdown_ms: 1000,
+        },
+    }
+}
+
+fn control(message: &ToHost) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Frame::Control(serde_json::to_vec(message).unwrap()).encode(&mut bytes);
+    bytes
+}
+
+fn hello() -> Vec<u8> {
+    control(&ToHost::Hello {
+        version: wire::VERSION,
+        release: "6.6.6".into(),
+        uptime_us: 1,
+    })
+}
+
+/// As if the workload ran.
+fn up() -> Vec<u8> {
+    [
+        hello(),
+        control(&ToHost::Configured { steps: Vec::new() }),
+        control(&ToHost::Started { process: 0 }),
+    ]
+    .concat()
+}
+
+#[test]
+fn a_guest_that_writes_garbage_is_ended() {
+    let outcome = attacked(
+        "a_guest_that_writes_garbage_is_ended",
+        "cat /dev/urandom > $port",
+        &[],
+        20_000,
+    );
+    assert!(
+        matches!(outcome, None | Some(Outcome::Violation { .. })),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn a_guest_that_never_answers_is_ended_in_time() {
+    let outcome = attacked(
+        "a_guest_that_never_answers_is_ended_in_time",
+        "exec 3<>$port",
+        &[],
+        4_000,
+    );
+    assert!(
+        matches!(outcome, None | Some(Outcome::Silent { after_ms: 4_000, .. })),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn a_guest_that_goes_silent_after_its_hello_is_ended_in_time() {
+    let test = "a_guest_that_goes_silent_after_its_hello_is_ended_in_time";
+    let outcome = attacked(
+        test,
+        "exec 3<>$port; cat /hello >&3",
+        &[("hello", hello())],
+        20_000,
+    );
+    assert!(
+        matches!(outcome, None | Some(Outcome::Silent { after_ms: 3_000, .. })),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn a_guest_that_breaks_off_within_a_frame_is_ended_in_time() {
+    let test = "a_guest_that_breaks_off_within_a_frame_is_ended_in_time";
+    let mut half = hello();
+    half.truncate(half.len() - 3);
+    let outcome = attacked(test, "exec 3<>$port; cat /half >&3", &[("half", half)], 5_000);
+    assert!(
+        matches!(outcome, None | Some(Outcome::Silent { .. })),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn a_guest_that_floods_beyond_its_credit_is_ended() {
+    let test = "a_guest_that_floods_beyond_its_credit_is_ended";
+    let mut data = Vec::new();
+    Frame::Data {
+        stream: wire::stdout_of(0),
+        bytes: vec![b'x'; 64 * 1024],
+    }
+    .encode(&mut data);
+    // Whoever reads nothing gets no credit back beyond what it has; this one never waits for any.
+    let script = "exec 3<>$port; cat /up >&3; while :; do cat /data; done >&3";
+    let outcome = attacked(test, script, &[("up", up()), ("data", data)], 20_000);
+    // A fast reader may keep up for a while, so the flood is also ended from outside at last.
+    assert!(
+        matches!(outcome, None | Some(Outcome::Violation { .. })),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn a_guest_that_lies_about_processes_and_streams_is_ended() {
+    let test = "a_guest_that_lies_about_processes_and_streams_is_ended";
+    let lie = control(&ToHost::Ended {
+        process: 77,
+        status: spacecore::wire::message::ExitStatus::Code(0),
+    });
+    let outcome = attacked(
+        test,
+        "exec 3<>$port; cat /up /lie >&3",
+        &[("up", up()), ("lie", lie)],
+        20_000,
+    );
+    assert!(
+        matches!(outcome, None | Some(Outcome::Violation { .. })),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn a_guest_that_claims_an_endless_frame_is_ended() {
+    let test = "a_guest_that_claims_an_endless_frame_is_ended";
+    let mut endless = Vec::new();
+    endless.write_all(&[2, 0, 1, 0, 0xff, 0xff, 0xff, 0x7f]).unwrap();
+    let outcome = attacked(
+        test,
+        "exec 3<>$port; cat /e >&3; cat /dev/zero >&3",
+        &[("e", endless)],
+        20_000,
+    );
+    assert!(
+        matches!(outcome, None | Some(Outcome::Violation { .. })),
+        "{outcome:?}"
+    );
+}

@@ -1,0 +1,103 @@
+//! Nothing is left, however a run ends.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::support::{Home, Killed, kill};
+
+/// Runs, in all the tests of this file.
+const ROUNDS: u64 = 60;
+
+/// A generator whose numbers are the same for the same seed everywhere (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+fn network_devices() -> BTreeSet<String> {
+    fs::read_dir("/sys/class/net")
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// Half of the runs end by themselves; of the others one process is killed at a random moment.
+fn rounds(test: &str, seed: u64, victim_of: fn(&Home, u32) -> Option<u32>) {
+    let Some(home) = Home::new(test) else { return };
+    let mut random = Random(seed);
+    let before = network_devices();
+    let mounts_before = fs::read_to_string("/proc/self/mounts").unwrap().lines().count();
+    let share = home.path().join("share");
+    fs::create_dir(&share).unwrap();
+    let volume = format!("{}:/share", share.display());
+    for round in 0..ROUNDS / 3 {
+        let mut child = Killed(
+            home.run(&["-v", &volume], "echo x > /share/x; cat /share/x; sleep 0.2")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap(),
+        );
+        if round % 2 == 1 {
+            let moment = Duration::from_millis(random.below(3000));
+            eprintln!("{test}: seed {seed}, round {round}: kill after {moment:?}");
+            let deadline = Instant::now() + moment;
+            while Instant::now() < deadline && child.0.try_wait().unwrap().is_none() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if let Some(victim) = victim_of(&home, child.0.id()) {
+                kill(victim, libc::SIGKILL);
+            }
+        }
+        child.0.wait().unwrap();
+        home.assert_nothing_is_left();
+    }
+    assert_eq!(network_devices(), before);
+    assert_eq!(
+        fs::read_to_string("/proc/self/mounts").unwrap().lines().count(),
+        mounts_before
+    );
+}
+
+fn pid_of(home: &Home, named: impl Fn(&str, &str) -> bool) -> Option<u32> {
+    let processes = home.processes();
+    let found = processes.iter().find(|(pid, name)| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        named(name, &String::from_utf8_lossy(&line).replace('\0', " "))
+    });
+    found.and_then(|(pid, _)| u32::try_from(*pid).ok())
+}
+
+#[test]
+fn nothing_is_left_when_the_command_is_killed() {
+    rounds("nothing_is_left_when_the_command_is_killed", 1, |_, command| {
+        Some(command)
+    });
+}
+
+#[test]
+fn nothing_is_left_when_the_keeper_is_killed() {
+    rounds("nothing_is_left_when_the_keeper_is_killed", 2, |home, _| {
+        pid_of(home, |_, line| line.trim() == "vimana keeper")
+    });
+}
+
+#[test]
+fn nothing_is_left_when_the_machine_is_killed() {
+    rounds("nothing_is_left_when_the_machine_is_killed", 3, |home, _| {
+        pid_of(home, |name, _| name.starts_with("qemu"))
+    });
+}

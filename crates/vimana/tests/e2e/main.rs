@@ -1,0 +1,19 @@
+//! Real virtual machines, real kernels, real processes: what a person at the command line would notice.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
+
+mod adoption;
+mod command_line;
+mod folders;
+mod hostile;
+mod leaks;
+mod network;
+mod process;
+mod signals;
+mod support;

@@ -1,0 +1,127 @@
+//! The network of a spacecore: what reaches it, and what it reaches.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
+
+use crate::support::{Home, Killed, code, eventually, skipped, text};
+
+fn has_passt(test: &str) -> bool {
+    let there = std::process::Command::new("passt")
+        .arg("--version")
+        .output()
+        .is_ok();
+    if !there {
+        skipped(test, "passt isn't installed");
+    }
+    there
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// `vimana run` of the image with a network, and this shell command.
+fn run(home: &Home, flags: &[&str], script: &str) -> std::process::Command {
+    let manifest = home.path().join("net.toml");
+    let text_of = format!(
+        "[spec.deployment]\nimage = \"{}\"\n[spec.resources]\nmemory = \"96Mi\"\n[spec.networking]\nnetwork_type = \"public\"\n",
+        home.image
+    );
+    std::fs::write(&manifest, text_of).unwrap();
+    let mut args = vec!["run", "--accel", "tcg"];
+    args.extend(flags);
+    args.extend([manifest.to_str().unwrap(), "--", "sh", "-c", script]);
+    home.vimana(&args)
+}
+
+#[test]
+fn a_published_port_answers_from_inside_and_only_on_loopback() {
+    let test = "a_published_port_answers_from_inside_and_only_on_loopback";
+    let Some(home) = Home::new(test) else { return };
+    if !has_passt(test) {
+        return;
+    }
+    let port = free_port();
+    let script = "echo hello from $(uname -n) > /www/index.html; httpd -f -p 8080 -h /www & echo ready; wait";
+    let mut child = Killed(
+        run(&home, &["-p", &format!("{port}:8080")], script)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut line = String::new();
+    BufReader::new(child.0.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let answer = eventually("the server answers", 20, || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.contains("hello from").then_some(answer)
+    });
+    assert!(answer.contains("200 OK"), "{answer}");
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let listening: Vec<&str> = sockets
+        .lines()
+        .filter(|line| line.contains(&format!(":{port:04X} 00000000:0000 0A")))
+        .collect();
+    assert!(
+        !listening.is_empty() && listening.iter().all(|line| line.contains("0100007F:")),
+        "{listening:?}"
+    );
+}
+
+#[test]
+fn services_of_the_host_s_loopback_cant_be_reached() {
+    let test = "services_of_the_host_s_loopback_cant_be_reached";
+    let Some(home) = Home::new(test) else { return };
+    if !has_passt(test) {
+        return;
+    }
+    let service = TcpListener::bind("127.0.0.1:0").unwrap();
+    service.set_nonblocking(true).unwrap();
+    let port = service.local_addr().unwrap().port();
+    let script = format!(
+        "for a in 127.0.0.1 $(ip route | sed -n 's/default via \\([0-9.]*\\).*/\\1/p') 10.0.2.2 169.254.169.254 \
+         $(sed -n 's/nameserver //p' /etc/resolv.conf); do echo knock | timeout 2 nc $a {port}; done; echo tried"
+    );
+    let output = run(&home, &[], &script).output().unwrap();
+    assert!(
+        text(&output.stdout).ends_with("tried\n"),
+        "{}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    assert!(
+        service.accept().is_err(),
+        "the guest reached a service of the host's loopback"
+    );
+    home.assert_nothing_is_left();
+}
+
+#[test]
+fn a_port_in_use_is_named_before_the_machine_boots() {
+    let test = "a_port_in_use_is_named_before_the_machine_boots";
+    let Some(home) = Home::new(test) else { return };
+    if !has_passt(test) {
+        return;
+    }
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let output = run(&home, &["-p", &format!("{port}:80")], "true")
+        .output()
+        .unwrap();
+    assert_eq!(code(output.status), 125);
+    assert!(
+        text(&output.stderr).contains(&port.to_string()),
+        "{}",
+        text(&output.stderr)
+    );
+    home.assert_nothing_is_left();
+}
