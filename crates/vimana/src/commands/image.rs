@@ -26,7 +26,7 @@ const NAMES: &str = "Images are named as skopeo names them:
   vimana image pull alpine:3.20 && vimana image ls
 
 The store lies under VIMANA_HOME. VIMANA_IMAGE_QUOTA (such as 20Gi) is the most that it keeps.")]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -122,7 +122,7 @@ struct PruneArgs {
 }
 
 /// Runs the command on the store in the folder `images` of `home`.
-pub fn run(args: Args, home: &Path) -> Result<ExitCode> {
+pub(crate) fn run(args: Args, home: &Path) -> Result<ExitCode> {
     let store = open(home)?;
     match args.command {
         Command::Pull(args) => pull(&store, args),
