@@ -117,8 +117,10 @@ impl Store {
             }
             Err(error) => return Err(failed(&version)(error)),
         }
-        let tmp = root.join("tmp");
-        disk::sweep(&tmp).map_err(failed(&tmp))?;
+        for folder in ["tmp", "locks"] {
+            let folder = root.join(folder);
+            disk::sweep(&folder).map_err(failed(&folder))?;
+        }
         Ok(Store { root, options })
     }
 

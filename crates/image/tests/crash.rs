@@ -1,5 +1,5 @@
 //! What a killed pull leaves: nothing that counts, and nothing that the next one doesn't remove.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -89,8 +89,10 @@ fn a_pull_killed_at_any_moment_leaves_nothing_and_the_next_one_succeeds() {
         let _ = child.kill();
         child.wait().unwrap();
         let store = Store::open(shelf.store.root(), StoreOptions::default()).unwrap();
-        let left = names(&store.root().join("tmp"));
-        assert!(left.is_empty(), "round {round} left {left:?}");
+        for folder in ["tmp", "locks"] {
+            let left = names(&store.root().join(folder));
+            assert!(left.is_empty(), "round {round} left {left:?} in {folder}");
+        }
         if let Some(image) = store.get(&reference).unwrap() {
             let roots: Vec<_> = image.layers.iter().map(|layer| layer.verity_root).collect();
             assert_eq!(roots, expected, "round {round}: what is there is whole");

@@ -100,10 +100,10 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes what dead processes left in `tmp`, and answers how many things that were.
-pub(crate) fn sweep(tmp: &Path) -> io::Result<u64> {
+/// Removes what dead processes left in `folder`, scratch folders or blobs' locks, and answers how many that were.
+pub(crate) fn sweep(folder: &Path) -> io::Result<u64> {
     let mut removed = 0;
-    for entry in fs::read_dir(tmp)? {
+    for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         // Another sweeper may be faster; both see to the same end.
         let Ok(file) = File::open(&path) else { continue };

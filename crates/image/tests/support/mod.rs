@@ -1,5 +1,5 @@
 //! What the tests of pulling share: images packed by umoci, and what a store's folder holds.
-#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
+#![allow(dead_code, clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
