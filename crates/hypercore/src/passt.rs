@@ -1,17 +1,19 @@
 //! The network helper: `passt`, which gives a guest the host's network without root, over one socket.
 //!
-//! What a guest reaches of its host is kept small by three choices:
+//! What a guest reaches of its host is kept small by four choices:
 //!
 //! - the guest has the host's own address, so that what it sends there never leaves the guest;
 //! - the gateway isn't mapped to the host's loopback (`--no-map-gw`);
-//! - every outgoing socket is bound to the interface of the default route (`--outbound-if4`, `--outbound-if6`): a
-//!   connection to any other address of the host itself can't be answered, because its answer comes by another interface.
+//! - a filter of our own drops every frame that is addressed to the host: see [`filter`];
+//! - every outgoing socket is bound to the interface of the default route (`--outbound-if4`, `--outbound-if6`): a connection
+//!   to an address that the host gets later can't be answered, because its answer comes by another interface.
 //!
-//! What remains: everything that the host reaches *through* that interface, so the local network too, and single datagrams
-//! (UDP) to the host's further addresses, whose answers are lost. There is no egress policy yet.
+//! What remains: everything that the host reaches *through* that interface, so the local network too. There is no egress
+//! policy yet.
 //!
 //! Name queries go to an address of their own ([`DNS`]), from where `passt` forwards them to the host's resolver.
 
+mod filter;
 mod route;
 
 use std::ffi::OsString;
@@ -22,6 +24,7 @@ use std::os::unix::net::UnixStream;
 
 use serde::{Deserialize, Serialize};
 
+use self::filter::{Filter, Refused};
 use crate::spawn::{self, FIRST, Spawned};
 
 /// Where the guest asks for names: a link-local address that nothing else has.
@@ -130,10 +133,11 @@ pub struct Passt {
     spawned: Spawned,
     handle: OwnedFd,
     published: Vec<Publish>,
+    filter: Filter,
 }
 
 impl Passt {
-    /// Starts `passt`. The descriptor is for the machine ([`crate::driver::Wiring::network`]).
+    /// Starts `passt` and two threads that filter what the guest sends. The descriptor is for the machine ([`crate::driver::Wiring::network`]).
     ///
     /// Like a machine it dies with the thread that called this; where it changes its user (for root: to `nobody`) the
     /// kernel forgets that, and it ends with the machine instead.
@@ -142,17 +146,26 @@ impl Passt {
         let host = route::Host::look();
         let published = plan.published.iter().map(free).collect::<Result<Vec<_>, _>>()?;
         let (args, guest) = arguments(&host, &published).ok_or(PasstError::NoRoute)?;
-        let (ours, theirs) = UnixStream::pair().map_err(PasstError::Execute)?;
+        let pair = || UnixStream::pair().map_err(PasstError::Execute);
+        let ((helper, theirs), (guest_end, machine)) = (pair()?, pair()?);
         let mut spawned = spawn::spawn(&program, &args, vec![theirs.into()]).map_err(PasstError::Execute)?;
-        let handle = spawn::handle(&spawned.child).inspect_err(|_| end(&mut spawned));
-        let handle = handle.map_err(PasstError::Execute)?;
+        let refused = Refused {
+            own: host.addresses,
+            dns: guest.dns.clone(),
+        };
+        let joined = spawn::handle(&spawned.child)
+            .and_then(|handle| Ok((handle, Filter::start(guest_end.into(), helper.into(), refused)?)));
+        let (handle, filter) = joined
+            .inspect_err(|_| end(&mut spawned))
+            .map_err(PasstError::Execute)?;
         Ok((
             Self {
                 spawned,
                 handle,
                 published,
+                filter,
             },
-            ours.into(),
+            machine.into(),
             guest,
         ))
     }
@@ -179,14 +192,15 @@ impl Passt {
     }
 
     /// Ends it and waits until it is gone.
-    pub fn stop(mut self) {
-        end(&mut self.spawned);
+    pub fn stop(self) {
+        drop(self);
     }
 }
 
 impl Drop for Passt {
     fn drop(&mut self) {
         end(&mut self.spawned);
+        self.filter.join();
     }
 }
 
@@ -306,6 +320,7 @@ mod tests {
                 gateway,
             }),
             ipv6: None,
+            addresses: Vec::new(),
         }
     }
 
@@ -330,7 +345,8 @@ mod tests {
             arguments(
                 &Host {
                     ipv4: None,
-                    ipv6: None
+                    ipv6: None,
+                    addresses: Vec::new(),
                 },
                 &[]
             )

@@ -1,7 +1,7 @@
 //! How this machine reaches the world: its default routes, and its own address on them.
 
 use std::fs;
-use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 /// The gateway that an IPv6 guest is told; `passt` answers for every neighbour.
 const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
@@ -16,19 +16,45 @@ pub(super) struct Way<A> {
 }
 
 /// The ways out of this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Host {
     pub(super) ipv4: Option<Way<Ipv4Addr>>,
     pub(super) ipv6: Option<Way<Ipv6Addr>>,
+    /// Every address of this machine.
+    pub(super) addresses: Vec<IpAddr>,
 }
 
 impl Host {
     pub(super) fn look() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let ipv4 = ipv4(&read("/proc/net/route"), source);
-        let ipv6 = ipv6(&read("/proc/net/ipv6_route"), &read("/proc/net/if_inet6"));
-        Self { ipv4, ipv6 }
+        let if_inet6 = read("/proc/net/if_inet6");
+        let ipv6 = ipv6(&read("/proc/net/ipv6_route"), &if_inet6);
+        let addresses = addresses(&read("/proc/net/fib_trie"), &if_inet6);
+        Self {
+            ipv4,
+            ipv6,
+            addresses,
+        }
     }
+}
+
+/// Reads every address of this machine from `/proc/net/fib_trie` and `/proc/net/if_inet6`.
+fn addresses(trie: &str, if_inet6: &str) -> Vec<IpAddr> {
+    let lines: Vec<&str> = trie.lines().collect();
+    let local = lines.windows(2).filter_map(|pair| {
+        let [address, kind] = pair else { return None };
+        kind.contains("/32 host LOCAL")
+            .then(|| address.trim_start_matches([' ', '|', '-', '+']).parse().ok())?
+    });
+    let six = if_inet6.lines().filter_map(|line| {
+        let address = u128::from_str_radix(line.split_whitespace().next()?, 16).ok()?;
+        Some(IpAddr::from(Ipv6Addr::from(address)))
+    });
+    let mut all: Vec<IpAddr> = local.map(|address: Ipv4Addr| address.into()).chain(six).collect();
+    all.sort();
+    all.dedup();
+    all
 }
 
 /// This machine's own address on the way to another one. Sends nothing.
@@ -170,6 +196,16 @@ mod tests {
         ];
         let way = ipv4(&routes.concat(), |_| Some(Ipv4Addr::new(203, 0, 113, 5))).unwrap();
         assert_eq!((way.prefix, way.gateway), (30, Ipv4Addr::new(203, 0, 113, 4)));
+    }
+
+    #[test]
+    fn every_address_of_the_machine_is_found() {
+        let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n     |-- 127.0.0.1\n        \
+                    /32 host LOCAL\n        |-- 192.0.2.2\n           /32 host LOCAL\n        |-- 192.0.2.255\n           \
+                    /32 link BROADCAST\n";
+        let global = format!("fd00{}2 04 40 00 80 eth0\n", "0".repeat(27));
+        let found: Vec<String> = addresses(trie, &global).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["127.0.0.1", "192.0.2.2", "fd00::2"]);
     }
 
     #[test]

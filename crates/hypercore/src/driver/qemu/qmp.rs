@@ -11,11 +11,12 @@
 //! The greeting is awaited at the first command, not at the start, so that a boot pays nothing for it. A line is at most
 //! [`LINE_MAX`] bytes and an answer comes within [`PATIENCE`]; QEMU isn't trusted any more than its guest.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use rustix::net::SendFlags;
 use serde_json::Value;
 
 use crate::driver::ControlError;
@@ -70,7 +71,13 @@ impl Qmp {
         self.stream
             .set_write_timeout(Some(PATIENCE))
             .map_err(ControlError::Connection)?;
-        self.stream.write_all(request.as_bytes()).map_err(lost)?;
+        // A QEMU that has ended must be an error here, and no signal.
+        let mut left = request.as_bytes();
+        while !left.is_empty() {
+            let count = rustix::net::send(&self.stream, left, SendFlags::NOSIGNAL)
+                .map_err(|error| lost(error.into()))?;
+            left = left.get(count..).unwrap_or_default();
+        }
         for _ in 0..EVENTS_MAX {
             let mut answer = self.line(deadline, command)?;
             if let Some(value) = answer.get_mut("return") {
@@ -139,6 +146,7 @@ fn lost(error: io::Error) -> ControlError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
     use std::thread;
 
     /// A peer that says `script` at once, whatever it is asked.

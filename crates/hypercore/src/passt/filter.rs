@@ -1,0 +1,301 @@
+//! The filter between a guest and the network helper: drops what is addressed to the host itself.
+//!
+//! The helper connects from the host's own network, and some versions of it pass on what a guest addresses to `127.0.0.1`.
+//! So each frame is looked at before the helper sees it. Frames come as on the wire of [`crate::driver::Wiring::network`]:
+//! their length in 32 bits, big endian, then the frame. What is dropped:
+//!
+//! - everything that is neither ARP, IPv4 nor IPv6;
+//! - what is sent to loopback, unspecified, broadcast or (but for ICMPv6, by which neighbours are found) multicast and
+//!   link-local addresses; to IPv4 addresses written as IPv6 ones; and to any address that the host has at the start.
+//!
+//! A length that no frame has ends the connection. What comes back from the helper passes as it is.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread::{self, JoinHandle};
+
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+
+/// The shortest frame: two hardware addresses and a type.
+const FRAME_MIN: usize = 14;
+/// The longest that the helper takes.
+const FRAME_MAX: usize = 65535 + FRAME_MIN;
+/// What is read at once, at least one whole frame.
+const BUFFER: usize = 256 * 1024;
+
+/// What a guest may not send to.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    /// The host's own addresses.
+    pub(super) own: Vec<IpAddr>,
+    /// The address by which the guest asks for names, which it may send to in any case.
+    pub(super) dns: Vec<IpAddr>,
+}
+
+impl Refused {
+    /// Whether a frame may pass.
+    fn passes(&self, frame: &[u8]) -> bool {
+        match frame.get(12..14) {
+            Some([0x08, 0x06]) => true,
+            Some([0x08, 0x00]) => frame
+                .get(30..34)
+                .and_then(|bytes| <[u8; 4]>::try_from(bytes).ok())
+                .is_some_and(|a| self.passes4(a.into())),
+            Some([0x86, 0xdd]) => {
+                let to = frame
+                    .get(38..54)
+                    .and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+                to.is_some_and(|to| self.passes6(to.into(), frame.get(20) == Some(&58)))
+            }
+            _ => false,
+        }
+    }
+
+    fn passes4(&self, to: Ipv4Addr) -> bool {
+        if self.dns.contains(&to.into()) {
+            return true;
+        }
+        let special = to.is_loopback()
+            || to.is_broadcast()
+            || to.is_multicast()
+            || to.is_link_local()
+            || to.octets()[0] == 0;
+        !special && !self.own.contains(&to.into())
+    }
+
+    fn passes6(&self, to: Ipv6Addr, icmp: bool) -> bool {
+        if self.dns.contains(&to.into()) || (icmp && (to.is_multicast() || to.is_unicast_link_local())) {
+            return true;
+        }
+        // ::/96 and ::ffff:0:0/96 hold IPv4 addresses, ::1 and :: too.
+        let [high @ .., _, _] = to.segments();
+        let old = high[..5] == [0; 5] && [0, 0xffff].contains(&high[5]);
+        !old && !to.is_multicast() && !to.is_unicast_link_local() && !self.own.contains(&to.into())
+    }
+}
+
+/// The two threads of a filter.
+#[derive(Debug)]
+pub(super) struct Filter {
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Filter {
+    /// Joins the guest's wire with the helper's until one of them closes; then both are closed.
+    pub(super) fn start(guest: OwnedFd, helper: OwnedFd, refused: Refused) -> io::Result<Self> {
+        let (guest_too, helper_too) = (guest.try_clone()?, helper.try_clone()?);
+        let name = |name: &str| thread::Builder::new().name(name.to_owned());
+        let out = name("network-out").spawn(move || {
+            // However it ends, the other direction must end too.
+            let _ = outwards(&guest, &helper, &refused);
+            close(&guest, &helper);
+        })?;
+        let back = name("network-back").spawn(move || {
+            let _ = back(&helper_too, &guest_too);
+            close(&guest_too, &helper_too);
+        })?;
+        Ok(Self {
+            threads: vec![out, back],
+        })
+    }
+
+    /// Waits for the threads; they end when a wire is closed.
+    pub(super) fn join(&mut self) {
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn close(guest: &OwnedFd, helper: &OwnedFd) {
+    // A wire that is closed already is as good.
+    let _ = shutdown(guest, Shutdown::Both);
+    let _ = shutdown(helper, Shutdown::Both);
+}
+
+fn outwards(guest: &OwnedFd, helper: &OwnedFd, refused: &Refused) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    let mut filled = 0;
+    let mut passing = Vec::with_capacity(BUFFER);
+    loop {
+        let count = receive(guest.as_fd(), buffer.get_mut(filled..).unwrap_or_default())?;
+        if count == 0 {
+            return Ok(());
+        }
+        filled = filled.saturating_add(count);
+        passing.clear();
+        let taken = sort(buffer.get(..filled).unwrap_or_default(), refused, &mut passing)?;
+        buffer.copy_within(taken..filled, 0);
+        filled = filled.saturating_sub(taken);
+        send_all(helper.as_fd(), &passing)?;
+    }
+}
+
+/// Copies the whole frames that may pass; returns how many bytes were looked at.
+fn sort(bytes: &[u8], refused: &Refused, passing: &mut Vec<u8>) -> io::Result<usize> {
+    let mut taken = 0_usize;
+    while let Some((length, rest)) = bytes.get(taken..).and_then(|rest| rest.split_first_chunk::<4>()) {
+        let size = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+        if !(FRAME_MIN..=FRAME_MAX).contains(&size) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let Some(frame) = rest.get(..size) else { break };
+        if refused.passes(frame) {
+            passing.extend_from_slice(length);
+            passing.extend_from_slice(frame);
+        }
+        taken = taken.saturating_add(4).saturating_add(size);
+    }
+    Ok(taken)
+}
+
+fn back(helper: &OwnedFd, guest: &OwnedFd) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let count = receive(helper.as_fd(), &mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        send_all(guest.as_fd(), buffer.get(..count).unwrap_or_default())?;
+    }
+}
+
+fn receive(from: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let (count, _) = rustix::io::retry_on_intr(|| recv(from, &mut *buffer, RecvFlags::empty()))?;
+    Ok(count)
+}
+
+/// Sends everything; a closed peer is an error and no signal.
+fn send_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let count = rustix::io::retry_on_intr(|| send(to, bytes, SendFlags::NOSIGNAL))?;
+        bytes = bytes.get(count..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    fn refused() -> Refused {
+        let own = vec!["192.0.2.2".parse().unwrap(), "fd00::2".parse().unwrap()];
+        Refused {
+            own,
+            dns: vec!["169.254.53.53".parse().unwrap()],
+        }
+    }
+
+    fn framed(frame: &[u8]) -> Vec<u8> {
+        [&(frame.len() as u32).to_be_bytes()[..], frame].concat()
+    }
+
+    fn to(address: &str, protocol: u8) -> Vec<u8> {
+        let mut frame = vec![0; 60];
+        match address.parse().unwrap() {
+            IpAddr::V4(address) => {
+                frame[12..14].copy_from_slice(&[8, 0]);
+                frame[30..34].copy_from_slice(&address.octets());
+            }
+            IpAddr::V6(address) => {
+                frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+                frame[20] = protocol;
+                frame[38..54].copy_from_slice(&address.octets());
+            }
+        }
+        frame
+    }
+
+    #[test]
+    fn the_world_and_the_name_server_pass_and_the_host_doesn_t() {
+        let refused = refused();
+        for address in ["8.8.8.8", "169.254.53.53", "192.0.2.1", "2001:db8::1", "10.1.2.3"] {
+            assert!(refused.passes(&to(address, 6)), "{address}");
+        }
+        for address in [
+            "127.0.0.1",
+            "127.255.0.9",
+            "0.0.0.0",
+            "192.0.2.2",
+            "255.255.255.255",
+            "224.0.0.251",
+            "169.254.169.254",
+            "::1",
+            "::",
+            "::ffff:127.0.0.1",
+            "::127.0.0.1",
+            "fd00::2",
+            "fe80::1",
+            "ff02::1",
+        ] {
+            assert!(!refused.passes(&to(address, 6)), "{address}");
+        }
+        assert!(refused.passes(&to("ff02::1:ff00:1", 58)) && refused.passes(&to("fe80::1", 58)));
+        assert!(!refused.passes(&to("::1", 58)));
+        let mut tagged = to("8.8.8.8", 6);
+        tagged[12..14].copy_from_slice(&[0x81, 0]);
+        assert!(!refused.passes(&tagged));
+    }
+
+    #[test]
+    fn frames_pass_both_ways_until_one_side_closes() {
+        let ((mut guest, a), (b, mut helper)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+        let mut filter = Filter::start(a.into(), b.into(), refused()).unwrap();
+        let (good, bad) = (framed(&to("8.8.8.8", 6)), framed(&to("127.0.0.1", 6)));
+        guest
+            .write_all(&[bad.clone(), good.clone(), bad].concat())
+            .unwrap();
+        helper.write_all(b"anything").unwrap();
+        let mut answer = [0; 8];
+        guest.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"anything");
+        drop(guest);
+        let mut seen = Vec::new();
+        helper.read_to_end(&mut seen).unwrap();
+        assert_eq!(seen, good);
+        filter.join();
+    }
+
+    #[test]
+    fn a_length_that_no_frame_has_ends_the_connection() {
+        for length in [0_u32, 13, 70_000, u32::MAX] {
+            let ((mut guest, a), (b, mut helper)) =
+                (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+            let mut filter = Filter::start(a.into(), b.into(), refused()).unwrap();
+            guest.write_all(&length.to_be_bytes()).unwrap();
+            assert_eq!(helper.read_to_end(&mut Vec::new()).unwrap(), 0);
+            filter.join();
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn however_frames_are_cut_the_same_ones_pass(
+            kinds in proptest::collection::vec(any::<bool>(), 0..20), cuts in proptest::collection::vec(1_usize..200, 1..50),
+        ) {
+            let (good, bad) = (framed(&to("8.8.8.8", 6)), framed(&to("127.0.0.1", 6)));
+            let whole: Vec<u8> = kinds.iter().flat_map(|kind| if *kind { good.clone() } else { bad.clone() }).collect();
+            let (mut pending, mut seen) = (Vec::new(), Vec::new());
+            let mut rest = &whole[..];
+            for cut in cuts.iter().cycle().take(whole.len() + 1) {
+                let (now, later) = rest.split_at((*cut).min(rest.len()));
+                rest = later;
+                pending.extend_from_slice(now);
+                let taken = sort(&pending, &refused(), &mut seen).unwrap();
+                pending.drain(..taken);
+            }
+            let expected: Vec<u8> = kinds.iter().filter(|kind| **kind).flat_map(|_| good.clone()).collect();
+            prop_assert_eq!(seen, expected);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = refused().passes(&bytes);
+            let _ = sort(&bytes, &refused(), &mut Vec::new());
+        }
+    }
+}
