@@ -90,6 +90,8 @@ pub(crate) fn apply(
         network::set_up(network)?;
         steps.end("network");
     }
+    crate::cgroup::make();
+    steps.end("memory limit");
     let mut folders = Vec::new();
     for mount in &configuration.mounts {
         if let MountSource::Folder { stream, .. } = mount.source {

@@ -12,6 +12,7 @@
 //! are done by the process that becomes the workload. It is single-threaded throughout, since it forks.
 
 mod boot;
+mod cgroup;
 mod channel;
 mod configure;
 mod disks;
@@ -26,6 +27,7 @@ mod network;
 mod paths;
 mod process;
 mod refusal;
+mod relay;
 mod root;
 mod running;
 mod shutdown;

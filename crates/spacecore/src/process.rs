@@ -15,6 +15,7 @@ use crate::exec::{become_program, lead_session};
 use crate::inside::{move_in, show_console};
 use crate::paths::Inside;
 use crate::refusal::OrRefuse;
+use crate::relay;
 use crate::steps::Steps;
 use crate::terminal::Terminal;
 
@@ -87,11 +88,16 @@ fn duplicate(fd: &OwnedFd) -> Result<OwnedFd, Refusal> {
         .or_refuse(RefusalKind::Other, || "duplicating a descriptor".to_owned())
 }
 
-/// Starts a process.
+/// Starts a process. Where the spacecore has folders, PID 1 must be `relayed` to its pipes.
 ///
 /// # Errors
 /// It couldn't even be forked; everything later is in its report.
-pub(crate) fn start(place: Place<'_>, spec: &Process, hostname: &str) -> Result<Child, Refusal> {
+pub(crate) fn start(
+    place: Place<'_>,
+    spec: &Process,
+    hostname: &str,
+    relayed: bool,
+) -> Result<Child, Refusal> {
     let (report, report_end) = pipe()?;
     let (stdin, stdout, stderr, slave, ends);
     match spec.terminal {
@@ -123,7 +129,15 @@ pub(crate) fn start(place: Place<'_>, spec: &Process, hostname: &str) -> Result<
                 report: report_end,
                 terminal: None,
             };
-            (stdin, stdout, stderr, slave) = (input, output, Some(errors), None);
+            (stdin, stdout, stderr, slave) = match relayed {
+                true => (
+                    input.map(relay::before_input).transpose()?,
+                    relay::behind_output(output)?,
+                    Some(relay::behind_output(errors)?),
+                    None,
+                ),
+                false => (input, output, Some(errors), None),
+            };
         }
     }
     for fd in [Some(&report), stdin.as_ref(), Some(&stdout), stderr.as_ref()]
@@ -195,6 +209,7 @@ fn fork(place: Place<'_>, spec: &Process, hostname: &str, ends: Ends) -> Result<
 #[allow(unsafe_code)]
 fn run_child(place: Place<'_>, spec: &Process, hostname: &str, ends: Ends) -> ! {
     crate::shutdown::forget_that_this_is_pid_1();
+    crate::cgroup::join();
     let mut report = std::fs::File::from(match duplicate(&ends.report) {
         Ok(report) => report,
         Err(_) => exit_child(),

@@ -16,8 +16,9 @@ use crate::dispositions;
 use crate::process::{Child, Report, signal};
 use crate::terminal::{END_OF_FILE, resize};
 
-/// How long output may still come from what a process left behind with its pipes.
-const LINGER: Duration = Duration::from_millis(200);
+/// How long output may still come from what a process beside the workload left behind with its pipes. What the workload
+/// leaves behind dies with it, so that its own pipes always end.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// A descriptor of a process that something can happen to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,8 @@ pub(crate) struct Running {
     outputs: [Option<(u16, File)>; 2],
     slave: Option<OwnedFd>,
     is_terminal: bool,
-    exit: Option<(ExitStatus, Instant)>,
+    exit: Option<ExitStatus>,
+    linger_until: Option<Instant>,
     killed: bool,
     /// The signal that it was killed for, because the kernel wouldn't have delivered it.
     stands_for: Option<i32>,
@@ -90,6 +92,7 @@ impl Running {
             ],
             slave: child.slave,
             exit: None,
+            linger_until: None,
             killed: false,
             stands_for: None,
         }
@@ -199,14 +202,14 @@ impl Running {
     }
 
     fn has_lingered(&self) -> bool {
-        self.exit.is_some_and(|(_, until)| Instant::now() >= until)
+        self.linger_until.is_some_and(|until| Instant::now() >= until)
     }
 
     /// When output is looked at next although nothing happens.
     pub(crate) fn deadline(&self, channel: &Channel) -> Option<Instant> {
         let mut open = self.outputs.iter().flatten();
         let can_send = open.any(|(stream, _)| channel.link.credit(*stream) > 0) && channel.has_room();
-        self.exit.filter(|_| can_send).map(|(_, until)| until)
+        self.linger_until.filter(|_| can_send)
     }
 
     /// Takes bytes for its standard input.
@@ -260,7 +263,14 @@ impl Running {
             self.stands_for = Some(number);
         }
         self.killed |= number == libc::SIGKILL || self.stands_for.is_some();
-        signal(&self.pidfd, if self.stands_for.is_some() { libc::SIGKILL } else { number });
+        signal(
+            &self.pidfd,
+            if self.stands_for.is_some() {
+                libc::SIGKILL
+            } else {
+                number
+            },
+        );
     }
 
     /// Sets the size of its terminal.
@@ -277,13 +287,17 @@ impl Running {
         let status = match signal {
             None => ExitStatus::Code(code.and_then(|code| u8::try_from(code & 0xff).ok()).unwrap_or(0)),
             Some(signal) => ExitStatus::Signal {
-                signal: self.stands_for.filter(|_| signal == libc::SIGKILL).unwrap_or(signal),
+                signal: self
+                    .stands_for
+                    .filter(|_| signal == libc::SIGKILL)
+                    .unwrap_or(signal),
                 out_of_memory: signal == libc::SIGKILL
                     && !self.killed
                     && crate::stats::ran_out_of_memory(self.pid),
             },
         };
-        self.exit = Some((status, Instant::now() + LINGER));
+        self.exit = Some(status);
+        self.linger_until = (self.number > 0 || self.is_terminal).then(|| Instant::now() + LINGER);
         self.slave = None;
         self.input = None;
         self.waiting.clear();
@@ -292,6 +306,6 @@ impl Running {
     /// How it ended, once all of its output has been sent.
     pub(crate) fn ended(&self) -> Option<ExitStatus> {
         let all_sent = self.report.is_none() && self.outputs.iter().all(Option::is_none);
-        self.exit.filter(|_| all_sent).map(|(status, _)| status)
+        self.exit.filter(|_| all_sent)
     }
 }

@@ -13,7 +13,8 @@ use crate::root::WRITABLE;
 
 const CLOCK_TICK_US: u64 = 10_000;
 
-fn proc_file(name: &str) -> String {
+/// A file of `/proc`; empty where it can't be read.
+pub(crate) fn proc_file(name: &str) -> String {
     if let Ok(text) = std::fs::read_to_string(format!("/proc/{name}")) {
         return text;
     }

@@ -81,11 +81,9 @@ impl Guest {
         }
         let spec = &configuration.process;
         open_streams(&mut self.channel, WORKLOAD, spec);
-        let child = start(
-            Place::New(configuration, &outside, steps),
-            spec,
-            &configuration.hostname,
-        )?;
+        let relayed = !outside.folders.is_empty();
+        let place = Place::New(configuration, &outside, steps);
+        let child = start(place, spec, &configuration.hostname, relayed)?;
         self.folders.append(&mut outside.folders);
         self.processes.insert(WORKLOAD, Running::new(WORKLOAD, child));
         Ok(())
@@ -103,7 +101,8 @@ impl Guest {
             .get(&WORKLOAD)
             .filter(|workload| workload.is_running())
             .ok_or_else(|| refuse(RefusalKind::Other, "the workload isn't running"))?;
-        let child = start(Place::Beside(workload.pidfd()), spec, &self.hostname)?;
+        let relayed = !self.folders.is_empty();
+        let child = start(Place::Beside(workload.pidfd()), spec, &self.hostname, relayed)?;
         self.processes.insert(number, Running::new(number, child));
         Ok(())
     }

@@ -516,7 +516,12 @@ impl Keeper {
             if let Some(message) = self.controls.pop_front() {
                 return message;
             }
-            assert!(start.elapsed() < PATIENCE, "the guest says nothing");
+            assert!(
+                start.elapsed() < PATIENCE,
+                "the guest says nothing; the workload said {:?} and {:?}",
+                self.output(0),
+                self.errors(0)
+            );
             self.turn();
         }
     }
