@@ -213,13 +213,24 @@ fn streams_are_whole_in_both_directions_and_terminals_are_terminals() {
 #[test]
 fn a_workload_that_ignores_its_stop_signal_is_killed_after_the_grace_period() {
     let parts = parts_or_skip!("a_workload_that_ignores_its_stop_signal_is_killed_after_the_grace_period");
-    let mut machine = started("grace", parts, configuration(process(&["sleep", "1000"])));
-    machine.keeper.send(&ToGuest::Shutdown { grace_ms: 300 });
-    let killed = ExitStatus::Signal {
-        signal: 9,
+    let ended_by = |signal| ExitStatus::Signal {
+        signal,
         out_of_memory: false,
     };
-    assert_eq!(machine.keeper.wait_ended(0), killed);
+    let workload = configuration(shell("trap '' TERM; echo ready; while :; do sleep 1; done"));
+    let mut machine = started("grace", parts, workload);
+    machine.keeper.wait_for(0, "ready");
+    machine.keeper.send(&ToGuest::Shutdown { grace_ms: 300 });
+    assert_eq!(machine.keeper.wait_ended(0), ended_by(9));
+    machine.wait_off();
+
+    let mut machine = started("no-handler", parts, configuration(process(&["sleep", "1000"])));
+    machine.keeper.send(&ToGuest::Shutdown { grace_ms: 600_000 });
+    assert_eq!(
+        machine.keeper.wait_ended(0),
+        ended_by(15),
+        "it says nothing about the signal"
+    );
     machine.wait_off();
 }
 
