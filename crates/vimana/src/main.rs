@@ -1,5 +1,8 @@
 //! The decentralised hypervisor's command line: one file per command in `commands/`, nothing else.
 
+// A binary has no outside that could reach anything.
+#![allow(unreachable_pub)]
+
 mod commands;
 
 use std::io::Write;

@@ -257,7 +257,11 @@ impl<R: Read> Tar<R> {
             if available == 0 {
                 // Some writers leave the last entry's padding and the end mark off; readers elsewhere accept it.
                 let complete = left <= padding;
-                return if complete { Ok(()) } else { Err(ConvertError::Truncated { at: self.at }) };
+                return if complete {
+                    Ok(())
+                } else {
+                    Err(ConvertError::Truncated { at: self.at })
+                };
             }
             let step = available.min(left);
             self.input.consume(step as usize);

@@ -242,7 +242,10 @@ fn a_stream_that_ends_early_is_refused() {
     let data = 512 + 512 + 3072;
     // Between two entries the end can't be told from an archive without its end mark.
     let in_padding = |cut: usize| (1024 + 3000..data).contains(&cut);
-    for cut in (1..data + 2048).step_by(97).filter(|cut| cut % 512 != 0 && !in_padding(*cut)) {
+    for cut in (1..data + 2048)
+        .step_by(97)
+        .filter(|cut| cut % 512 != 0 && !in_padding(*cut))
+    {
         let result = try_convert(&tar[..cut], &Limits::default());
         assert!(
             matches!(result, Err(ConvertError::Truncated { .. })),
@@ -267,7 +270,11 @@ fn a_last_entry_without_padding_and_end_mark_is_whole() {
     let tar = archive().dir("d").file("d/f", &[7; 3000]).end();
     let whole = try_convert(&tar, &Limits::default()).unwrap().1;
     for cut in [512 + 512 + 3000, 512 + 512 + 3001] {
-        assert_eq!(try_convert(&tar[..cut], &Limits::default()).unwrap().1, whole, "cut at {cut}");
+        assert_eq!(
+            try_convert(&tar[..cut], &Limits::default()).unwrap().1,
+            whole,
+            "cut at {cut}"
+        );
     }
 }
 

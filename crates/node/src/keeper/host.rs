@@ -45,8 +45,8 @@ const FAREWELL: Duration = Duration::from_secs(3600);
 
 /// Keeps a spacecore from its start to its end.
 ///
-/// `parent` is the control socket to the process that started this one. To be called by the main thread of a process
-/// that has no other thread: the machine dies with the thread that started it.
+/// `parent` is the control socket to the process that started this one. To be called by the main thread of
+/// the process, because the machine dies with the thread that started it.
 ///
 /// # Errors
 /// The process lacks what every keeper needs (descriptors, a run folder). How the spacecore itself fares is told to the
@@ -175,7 +175,7 @@ impl Host {
         }
         self.guest = Some(guest);
         if !folders.is_empty() {
-            // Only now: the machine had to be started by a process with a single thread.
+            // Last: nothing else may fail once a thread holds the folders.
             self.shares = Some(Shares::serve(folders).map_err(|e| told(&e))?);
         }
         Ok(())
@@ -440,6 +440,7 @@ impl Host {
             }
             ToHost::Started { process: 0 } => {
                 self.mark("workload started");
+                self.processes.workload_started();
                 self.input(Input::WorkloadStarted);
                 self.tell_all(&FromKeeper::Started { process: 0 });
             }

@@ -1,6 +1,6 @@
 //! The keeper: the small process that owns one running spacecore.
 //!
-//! It is `vimana` executed again, single-threaded until its machine runs. It owns the VMM, the guest channel, the folders
+//! It is `vimana` executed again, with a single thread at its start. It owns the VMM, the guest channel, the folders
 //! that it serves to the guest, and the exit status.
 //!
 //! ```text

@@ -27,6 +27,8 @@ struct Process {
     errors: Relay,
     terminal: bool,
     stdin: bool,
+    /// Whether the guest knows the streams already: the workload's only once it has been configured.
+    known: bool,
     /// The message that tells its end; held back until its output is through.
     end: Option<FromKeeper>,
 }
@@ -80,6 +82,7 @@ impl Processes {
             owner: Some(client),
             terminal,
             stdin,
+            known: true,
             ..Process::default()
         };
         open_on_guest(number, &process, guest);
@@ -91,6 +94,13 @@ impl Processes {
     /// Who owns a process.
     pub fn owner(&self, process: u16) -> Option<u32> {
         self.live.get(&process).and_then(|process| process.owner)
+    }
+
+    /// Notes that the workload runs, so that it can take input.
+    pub fn workload_started(&mut self) {
+        if let Some(workload) = self.live.get_mut(&0) {
+            workload.known = true;
+        }
     }
 
     /// Takes a client's processes from it; returns those that nobody needs any more.
@@ -166,7 +176,9 @@ impl Processes {
             };
             process.output.pump(stdout_of(*number), guest, &mut client.link);
             process.errors.pump(stderr_of(*number), guest, &mut client.link);
-            process.input.pump(stdin_of(*number), &mut client.link, guest);
+            if process.known {
+                process.input.pump(stdin_of(*number), &mut client.link, guest);
+            }
             let through = process.output.is_empty() && process.errors.is_empty();
             if through && let Some(end) = &process.end {
                 client.link.send_control(end);

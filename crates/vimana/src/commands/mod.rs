@@ -1,9 +1,9 @@
 //! One file per command.
 
-pub(crate) mod doctor;
-pub(crate) mod hac;
-pub(crate) mod image;
-pub(crate) mod keeper;
-pub(crate) mod kernel;
-pub(crate) mod plan;
-pub(crate) mod run;
+pub mod doctor;
+pub mod hac;
+pub mod image;
+pub mod keeper;
+pub mod kernel;
+pub mod plan;
+pub mod run;

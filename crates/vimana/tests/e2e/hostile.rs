@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hypercore::driver::{Accelerator, Machine};
+use hypercore::kernel::{Kernel, KernelStore};
 use node::keeper::assignment::{Assignment, Lifetime, Patience, VERSION};
 use node::keeper::report::{FromKeeper, Outcome, ToKeeper};
 use node::session::Session;
@@ -50,7 +51,7 @@ fn attacked(test: &str, script: &str, files: &[(&str, Vec<u8>)], boot_ms: u64) -
         while let Ok(Some(incoming)) = session.next_incoming() {
             match incoming {
                 Incoming::Control(FromKeeper::Finished { outcome, .. }) => break 'outer outcome,
-                Incoming::Data(stream, bytes) => session.link().consumed(stream, bytes.len()),
+                // What arrives is never said to be read: a keeper that believed the guest would have to hold it all.
                 _ => {}
             }
         }
@@ -70,15 +71,13 @@ fn peak_kib(pid: u32) -> u64 {
     line.split_whitespace().nth(1).unwrap_or("0").parse().unwrap_or(0)
 }
 
-fn kernel(home: &Home) -> PathBuf {
-    let list = home.vimana(&["kernel", "ls", "--json"]).output().unwrap();
-    let kernels: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
-    let digest = kernels[0]["digest"].as_str().expect("a kernel was fetched");
-    home.path().join("kernels").join(digest)
+fn kernel(home: &Home) -> Kernel {
+    let store = KernelStore::open(&home.path().join("kernels")).unwrap();
+    store.newest().unwrap().expect("a kernel was fetched")
 }
 
 /// A busybox that loads the channel's driver and then runs the script.
-fn initramfs(home: &Home, kernel: &Path, script: &str, files: &[(&str, Vec<u8>)]) -> PathBuf {
+fn initramfs(home: &Home, kernel: &Kernel, script: &str, files: &[(&str, Vec<u8>)]) -> PathBuf {
     let root = home.path().join("attacker");
     fs::create_dir_all(root.join("bin")).unwrap();
     for folder in ["proc", "sys", "dev"] {
@@ -90,19 +89,10 @@ fn initramfs(home: &Home, kernel: &Path, script: &str, files: &[(&str, Vec<u8>)]
         .unwrap();
     fs::copy(busybox, root.join("bin/busybox")).unwrap();
     let mut load = String::new();
-    for name in [
-        "virtio",
-        "virtio_ring",
-        "virtio_pci_legacy_dev",
-        "virtio_pci_modern_dev",
-        "virtio_pci",
-        "virtio_console",
-    ] {
-        let module = kernel.join("modules").join(format!("{name}.ko"));
-        if module.exists() {
-            fs::copy(&module, root.join(format!("{name}.ko"))).unwrap();
-            load.push_str(&format!("insmod /{name}.ko\n"));
-        }
+    for module in kernel.modules_for(&["virtio_pci", "virtio_console"]).unwrap() {
+        let name = module.file_name().unwrap().to_str().unwrap().to_owned();
+        fs::copy(&module, root.join(&name)).unwrap();
+        load.push_str(&format!("insmod /{name}\n"));
     }
     for (name, bytes) in files {
         fs::write(root.join(name), bytes).unwrap();
@@ -135,7 +125,7 @@ fn initramfs(home: &Home, kernel: &Path, script: &str, files: &[(&str, Vec<u8>)]
     archive
 }
 
-fn assignment(home: &Home, kernel: &Path, initramfs: PathBuf, boot_ms: u64) -> Assignment {
+fn assignment(home: &Home, kernel: &Kernel, initramfs: PathBuf, boot_ms: u64) -> Assignment {
     let process = Process {
         args: vec!["true".into()],
         env: Vec::new(),
@@ -154,7 +144,7 @@ fn assignment(home: &Home, kernel: &Path, initramfs: PathBuf, boot_ms: u64) -> A
         machine: Machine {
             name: "attacked".into(),
             accelerator: Accelerator::Tcg,
-            kernel: kernel.join("vmlinuz"),
+            kernel: kernel.image.clone(),
             initramfs,
             command_line: Vec::new(),
             vcpus: 1,
@@ -277,10 +267,8 @@ fn a_guest_that_floods_beyond_its_credit_is_ended() {
         bytes: vec![b'x'; 64 * 1024],
     }
     .encode(&mut data);
-    // Whoever reads nothing gets no credit back beyond what it has; this one never waits for any.
     let script = "exec 3<>$port; cat /up >&3; while :; do cat /data; done >&3";
     let outcome = attacked(test, script, &[("up", up()), ("data", data)], 20_000);
-    // A fast reader may keep up for a while, so the flood is also ended from outside at last.
     assert!(
         matches!(outcome, None | Some(Outcome::Violation { .. })),
         "{outcome:?}"

@@ -44,9 +44,27 @@ fn a_workload_that_doesnt_expect_a_signal_ends_by_it_as_it_would_outside() {
     else {
         return;
     };
-    let (mut child, _out) = ready(&home, "echo ready; exec sleep 1000");
+    // `yes` expects nothing, and what it says proves that it runs; a shell before it could catch the signal.
+    let args = [
+        "run",
+        "--accel",
+        "tcg",
+        "-m",
+        "96Mi",
+        "--network",
+        "none",
+        &home.image,
+        "--",
+        "yes",
+    ];
+    let mut child = Killed(home.vimana(&args).stdout(Stdio::piped()).spawn().unwrap());
+    let mut out = BufReader::new(child.0.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "y\n");
     let asked = Instant::now();
     kill(child.0.id(), libc::SIGINT);
+    std::io::copy(&mut out, &mut std::io::sink()).unwrap();
     assert_eq!(code(child.0.wait().unwrap()), 130);
     assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
     home.assert_nothing_is_left();

@@ -60,7 +60,7 @@ impl Home {
 
     /// `vimana run` of the image without a network, emulated, with these flags and this shell command.
     pub fn run(&self, flags: &[&str], script: &str) -> Command {
-        let mut args = vec!["run", "--accel", "tcg", "-m", "96Mi"];
+        let mut args = vec!["run", "--accel", "tcg", "-m", "96Mi", "--network", "none"];
         args.extend(flags);
         args.extend([self.image.as_str(), "--", "sh", "-c", script]);
         self.vimana(&args)
@@ -71,20 +71,23 @@ impl Home {
         self.run(flags, script).output().unwrap()
     }
 
-    /// Everything that lives because of this home: processes with it in their environment.
+    /// Everything that lives because of this home: processes with it in their environment or arguments, and network
+    /// helpers that no keeper has any more.
     pub fn processes(&self) -> Vec<(i32, String)> {
         let marker = format!("VIMANA_HOME={}", self.path().display());
+        let home = self.path().display().to_string();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
                 continue;
             };
             let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-            if environment
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            let is_of_home = environment
                 .split(|byte| *byte == 0)
                 .any(|variable| variable == marker.as_bytes())
-            {
-                let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+                || text(&fs::read(entry.path().join("cmdline")).unwrap_or_default()).contains(&*home);
+            if is_of_home || (name.starts_with("passt") && !has_keeper(&entry.path())) {
                 found.push((pid, name.trim().to_owned()));
             }
         }
@@ -120,6 +123,20 @@ impl Home {
             .filter(|path| path.is_dir())
             .collect()
     }
+}
+
+/// Whether a process' parent is a keeper.
+fn has_keeper(process: &Path) -> bool {
+    let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+    let parent = status
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:"))
+        .unwrap_or("0")
+        .trim()
+        .to_owned();
+    let line = fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
+    // A process that has gone meanwhile has no status.
+    status.is_empty() || text(&line).contains("keeper")
 }
 
 pub fn text(bytes: &[u8]) -> String {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use hac::model::{Accel, Isolation};
+use hac::model::{Accel, Isolation, NetworkType};
 use hac::units::{Bytes, MilliCpu};
 use hac::{Format, Manifest};
 use hypercore::passt::{Protocol, Publish};
@@ -32,6 +32,9 @@ pub struct Workload {
     /// Publish a port of the workload's on this machine; on 127.0.0.1 unless an address is given
     #[arg(short, long, value_name = "[ADDR:]HOST:GUEST[/udp]", value_parser = parse_publish)]
     pub publish: Vec<Publish>,
+    /// The network: public, private or none
+    #[arg(long, value_name = "TYPE")]
+    pub network: Option<NetworkType>,
     /// Mount a folder or file of this machine
     #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro]")]
     pub volumes: Vec<String>,
@@ -71,6 +74,9 @@ impl Workload {
         }
         if let Some(accel) = self.accel {
             spec.virtualization.accel = accel;
+        }
+        if let Some(network) = self.network {
+            spec.networking.network_type = network;
         }
         if let Some(memory) = self.memory {
             let least = spec.virtualization.isolation.least_memory();
