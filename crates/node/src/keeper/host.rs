@@ -390,7 +390,7 @@ impl Host {
         while let Some(guest) = &mut self.guest {
             match guest.link.next_incoming::<ToHost>() {
                 Ok(None) => return,
-                Ok(Some(incoming)) => self.from_guest(incoming),
+                Ok(Some(incoming)) => self.guest_sent(incoming),
                 Err(violation) => {
                     self.violation(&violation);
                     return;
@@ -405,10 +405,10 @@ impl Host {
         self.input(Input::Violation(violation.to_string()));
     }
 
-    fn from_guest(&mut self, incoming: Incoming<ToHost>) {
+    fn guest_sent(&mut self, incoming: Incoming<ToHost>) {
         match incoming {
             Incoming::Control(message) => self.guest_said(message),
-            Incoming::Data(stream, bytes) => self.processes.from_guest(stream, &bytes),
+            Incoming::Data(stream, bytes) => self.processes.guest_sent(stream, &bytes),
             Incoming::Eof(stream) => self.processes.guest_eof(stream),
             Incoming::Writable(_) => {}
             Incoming::Message(stream, request) => {
@@ -534,7 +534,7 @@ impl Host {
             while let Some(client) = self.clients.get_mut(&id) {
                 match client.link.next_incoming::<ToKeeper>() {
                     Ok(None) => break,
-                    Ok(Some(incoming)) => self.from_client(id, incoming),
+                    Ok(Some(incoming)) => self.client_sent(id, incoming),
                     Err(_) => _ = self.clients.remove(&id),
                 }
             }
@@ -557,10 +557,10 @@ impl Host {
         }
     }
 
-    fn from_client(&mut self, id: u32, incoming: Incoming<ToKeeper>) {
+    fn client_sent(&mut self, id: u32, incoming: Incoming<ToKeeper>) {
         match incoming {
             Incoming::Control(message) => self.client_said(id, message),
-            Incoming::Data(stream, bytes) => self.processes.from_client(stream, &bytes),
+            Incoming::Data(stream, bytes) => self.processes.client_sent(stream, &bytes),
             Incoming::Eof(stream) => self.processes.client_eof(stream),
             Incoming::Writable(_) | Incoming::Message(..) => {}
         }

@@ -118,25 +118,25 @@ impl Processes {
     }
 
     /// Takes bytes that the guest sent.
-    pub fn from_guest(&mut self, stream: u16, bytes: &[u8]) {
+    pub fn guest_sent(&mut self, stream: u16, bytes: &[u8]) {
         let number = stream / 3;
         if number == 0 {
             self.keep_output(stream, bytes);
         }
-        if let Some(relay) = self.from_guest_relay(stream) {
+        if let Some(relay) = self.output_relay(stream) {
             relay.push(bytes);
         }
     }
 
     /// Notes that the guest is done with a stream.
     pub fn guest_eof(&mut self, stream: u16) {
-        if let Some(relay) = self.from_guest_relay(stream) {
+        if let Some(relay) = self.output_relay(stream) {
             relay.end();
         }
     }
 
     /// Takes bytes that a client sent.
-    pub fn from_client(&mut self, stream: u16, bytes: &[u8]) {
+    pub fn client_sent(&mut self, stream: u16, bytes: &[u8]) {
         if let Some(process) = self.live.get_mut(&(stream / 3)) {
             process.input.push(bytes);
         }
@@ -195,7 +195,7 @@ impl Processes {
         })
     }
 
-    fn from_guest_relay(&mut self, stream: u16) -> Option<&mut Relay> {
+    fn output_relay(&mut self, stream: u16) -> Option<&mut Relay> {
         let process = self.live.get_mut(&(stream / 3))?;
         match stream % 3 {
             1 => Some(&mut process.output),

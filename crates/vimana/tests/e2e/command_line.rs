@@ -11,7 +11,8 @@ fn a_plan_is_exact_and_runs_nothing() {
         .vimana(&["plan", "--json", "--accel", "tcg", "-m", "96Mi", &home.image])
         .output()
         .unwrap();
-    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).expect(&text(&output.stderr));
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", text(&output.stderr)));
     assert_eq!(plan["plan"]["accelerator"], "tcg");
     assert_eq!(plan["plan"]["memory_mib"], 96);
     assert_eq!(plan["plan"]["kernel"]["digest"].as_str().unwrap().len(), 64);
