@@ -13,10 +13,7 @@ const GUEST_MAX: u64 = 2 << 20;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let here = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
-    let workspace = here
-        .ancestors()
-        .nth(2)
-        .ok_or("crates/hypercore isn't in a workspace")?;
+    let workspace = here.ancestors().nth(2).ok_or("crates/hypercore isn't in a workspace")?;
     for watched in ["crates/spacecore", "Cargo.lock", "Cargo.toml"] {
         println!("cargo::rerun-if-changed={}", workspace.join(watched).display());
     }
@@ -30,10 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let guest = fs::read(&built)?;
     fs::write(out.join("spacecore"), &guest)?;
-    let digest: String = Sha256::digest(&guest)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest: String = Sha256::digest(&guest).iter().map(|byte| format!("{byte:02x}")).collect();
     println!("cargo::rustc-env=GUEST_DIGEST={digest}");
     Ok(())
 }
@@ -54,10 +48,7 @@ fn build(workspace: &Path, target_dir: &Path) -> Result<PathBuf, Box<dyn Error>>
             cargo.env_remove(&name);
         }
     }
-    cargo.env(
-        "CARGO_ENCODED_RUSTFLAGS",
-        "-Ctarget-feature=+crt-static\u{1f}-Crelocation-model=static",
-    );
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static\u{1f}-Crelocation-model=static");
     cargo.current_dir(workspace).args([
         "build",
         "--locked",
@@ -67,9 +58,7 @@ fn build(workspace: &Path, target_dir: &Path) -> Result<PathBuf, Box<dyn Error>>
         "--bin",
         "spacecore",
     ]);
-    cargo
-        .args(["--profile", "guest", "--target", &target, "--target-dir"])
-        .arg(target_dir);
+    cargo.args(["--profile", "guest", "--target", &target, "--target-dir"]).arg(target_dir);
     let status = cargo.status()?;
     if !status.success() {
         return Err(format!("the guest binary can't be built for {target} ({status}); see above").into());

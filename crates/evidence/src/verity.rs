@@ -40,11 +40,7 @@ impl Tree {
     /// Starts a tree over no data. The salt may be empty; dm-verity allows at most 256 bytes of it.
     #[must_use]
     pub fn new(salt: &[u8]) -> Self {
-        Self {
-            salted: salted(salt),
-            leaves: Vec::new(),
-            partial: Vec::new(),
-        }
+        Self { salted: salted(salt), leaves: Vec::new(), partial: Vec::new() }
     }
 
     /// Appends one whole block. Where [`Tree::update`] has left a part of a block, the bytes continue that part.
@@ -63,8 +59,7 @@ impl Tree {
             self.partial.extend_from_slice(head);
             bytes = rest;
             if self.partial.len() == BLOCK {
-                self.leaves
-                    .extend_from_slice(&digest(&self.salted, &self.partial));
+                self.leaves.extend_from_slice(&digest(&self.salted, &self.partial));
                 self.partial.clear();
             }
         }
@@ -80,10 +75,7 @@ impl Tree {
     /// # Errors
     /// [`NoSuchBlock`] when fewer blocks than that have been completed.
     pub fn replace_block(&mut self, index: u64, block: &[u8; BLOCK]) -> Result<(), NoSuchBlock> {
-        let missing = NoSuchBlock {
-            index,
-            blocks: (self.leaves.len() / DIGEST) as u64,
-        };
+        let missing = NoSuchBlock { index, blocks: (self.leaves.len() / DIGEST) as u64 };
         let slot = usize::try_from(index)
             .ok()
             .and_then(|index| index.checked_mul(DIGEST))
@@ -100,8 +92,7 @@ impl Tree {
     pub fn finish(mut self) -> Result<Verity, NoData> {
         if !self.partial.is_empty() {
             self.partial.resize(BLOCK, 0);
-            self.leaves
-                .extend_from_slice(&digest(&self.salted, &self.partial));
+            self.leaves.extend_from_slice(&digest(&self.salted, &self.partial));
         }
         let data_blocks = (self.leaves.len() / DIGEST) as u64;
         let mut level = self.leaves;
@@ -117,11 +108,7 @@ impl Tree {
         }
         levels.reverse();
         let root = Digest::try_from(level.as_slice()).map_err(|_| NoData)?;
-        Ok(Verity {
-            root,
-            data_blocks,
-            levels,
-        })
+        Ok(Verity { root, data_blocks, levels })
     }
 }
 
@@ -153,10 +140,7 @@ impl Verity {
     /// # Errors
     /// [`NoSuchBlock`] when the index isn't below [`Verity::data_blocks`].
     pub fn prove(&self, index: u64) -> Result<Proof, NoSuchBlock> {
-        let missing = NoSuchBlock {
-            index,
-            blocks: self.data_blocks,
-        };
+        let missing = NoSuchBlock { index, blocks: self.data_blocks };
         if index >= self.data_blocks {
             return Err(missing);
         }
@@ -196,17 +180,11 @@ pub fn check(
     proof: &Proof,
 ) -> Result<(), Refuted> {
     if proof.index >= data_blocks {
-        return Err(Refuted::Index {
-            index: proof.index,
-            blocks: data_blocks,
-        });
+        return Err(Refuted::Index { index: proof.index, blocks: data_blocks });
     }
     let wanted = depth(data_blocks);
     if proof.path.len() != wanted {
-        return Err(Refuted::Depth {
-            given: proof.path.len(),
-            wanted,
-        });
+        return Err(Refuted::Depth { given: proof.path.len(), wanted });
     }
     let salted = salted(salt);
     let mut expected = digest(&salted, block);
@@ -220,11 +198,7 @@ pub fn check(
         expected = digest(&salted, hash_block);
         position /= FANOUT;
     }
-    if expected == *root {
-        Ok(())
-    } else {
-        Err(Refuted::Root)
-    }
+    if expected == *root { Ok(()) } else { Err(Refuted::Root) }
 }
 
 /// The number of hash levels over that many data blocks.

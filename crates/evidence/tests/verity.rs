@@ -22,9 +22,7 @@ fn data(blocks: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(blocks * BLOCK);
     while bytes.len() < blocks * BLOCK {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         bytes.extend_from_slice(&(state ^ (state >> 29)).to_le_bytes());
     }
     bytes
@@ -51,10 +49,7 @@ fn root_and_tree_are_those_of_veritysetup() {
             let bytes = data(blocks);
             let folder = tempfile::tempdir().unwrap();
             let (data_path, hash_path) = (folder.path().join("data"), folder.path().join("hash"));
-            std::fs::File::create(&data_path)
-                .unwrap()
-                .write_all(&bytes)
-                .unwrap();
+            std::fs::File::create(&data_path).unwrap().write_all(&bytes).unwrap();
             let output = Command::new("veritysetup")
                 .args(["format", "--no-superblock", "--format=1", "--hash=sha256"])
                 .args(["--data-block-size=4096", "--hash-block-size=4096"])
@@ -63,32 +58,19 @@ fn root_and_tree_are_those_of_veritysetup() {
                 .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
                 .output();
             let Ok(output) = output else {
-                return skipped(
-                    "root_and_tree_are_those_of_veritysetup",
-                    "veritysetup isn't installed",
-                );
+                return skipped("root_and_tree_are_those_of_veritysetup", "veritysetup isn't installed");
             };
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(
-                output.status.success(),
-                "{text}{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
             let salt_bytes: Vec<u8> = (0..salt.len() / 2)
                 .map(|at| u8::from_str_radix(&salt[at * 2..at * 2 + 2], 16).unwrap())
                 .collect();
             let ours = verity(&bytes, &salt_bytes);
-            assert!(
-                text.contains(&hex(&ours.root)),
-                "{blocks} blocks, salt {salt}: {text}"
-            );
+            assert!(text.contains(&hex(&ours.root)), "{blocks} blocks, salt {salt}: {text}");
             assert_eq!(ours.data_blocks, blocks as u64);
             let mut theirs = std::fs::read(&hash_path).unwrap_or_default();
             theirs.resize(theirs.len().next_multiple_of(BLOCK), 0);
-            assert!(
-                tree_bytes(&ours) == theirs,
-                "another tree over {blocks} blocks, salt {salt}"
-            );
+            assert!(tree_bytes(&ours) == theirs, "another tree over {blocks} blocks, salt {salt}");
             assert_eq!(ours.tree_bytes(), theirs.len() as u64);
         }
     }
@@ -99,11 +81,7 @@ fn the_root_of_one_block_is_its_own_hash() {
     use sha2::Digest as _;
     let bytes = data(1);
     let one = verity(&bytes, b"salt");
-    let expected: [u8; 32] = sha2::Sha256::new()
-        .chain_update(b"salt")
-        .chain_update(&bytes)
-        .finalize()
-        .into();
+    let expected: [u8; 32] = sha2::Sha256::new().chain_update(b"salt").chain_update(&bytes).finalize().into();
     assert_eq!(one.root, expected);
     assert_eq!(one.tree_bytes(), 0);
 }
@@ -129,10 +107,7 @@ fn a_replaced_block_is_as_if_pushed_at_first() {
     tree.update(&other);
     tree.replace_block(0, bytes[..BLOCK].try_into().unwrap()).unwrap();
     assert_eq!(tree.replace_block(200, &[0; BLOCK]).unwrap_err().blocks, 200);
-    assert_eq!(
-        tree.replace_block(u64::MAX, &[0; BLOCK]).unwrap_err().index,
-        u64::MAX
-    );
+    assert_eq!(tree.replace_block(u64::MAX, &[0; BLOCK]).unwrap_err().index, u64::MAX);
     assert_eq!(tree.finish().unwrap(), verity(&bytes, b""));
 }
 
@@ -148,10 +123,7 @@ fn a_proof_of_another_height_is_refused() {
     let hash_block = shorter.path.remove(0);
     let refuted = check(&verity.root, 129, b"", &hash_block, &shorter);
     assert_eq!(refuted, Err(Refuted::Depth { given: 1, wanted: 2 }));
-    assert!(matches!(
-        check(&verity.root, 129, b"", block, &shorter),
-        Err(Refuted::Depth { .. })
-    ));
+    assert!(matches!(check(&verity.root, 129, b"", block, &shorter), Err(Refuted::Depth { .. })));
     assert_eq!(verity.prove(129).unwrap_err().blocks, 129);
 }
 

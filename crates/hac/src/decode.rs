@@ -82,9 +82,7 @@ impl<'a> Context<'a> {
     }
 
     fn span(&self, bounds: Bounds) -> Option<crate::diagnostic::Span> {
-        self.lines
-            .as_ref()
-            .map(|lines| lines.span(bounds.start, bounds.end))
+        self.lines.as_ref().map(|lines| lines.span(bounds.start, bounds.end))
     }
 
     /// Reports what is wrong with one value, which then counts as unreadable.
@@ -99,14 +97,7 @@ impl<'a> Context<'a> {
         }
         let span = self.span(bounds);
         let key = (!path.is_empty()).then(|| path.to_owned());
-        self.diagnostics.push(Diagnostic {
-            code,
-            message,
-            help,
-            key,
-            span,
-            related: Vec::new(),
-        });
+        self.diagnostics.push(Diagnostic { code, message, help, key, span, related: Vec::new() });
     }
 
     /// Reports what is wrong between values: the first path is where it is, the others are shown beside it if the
@@ -120,33 +111,23 @@ impl<'a> Context<'a> {
         let unreadable = |path: &&str| {
             self.failed.iter().any(|failed| {
                 *path == failed
-                    || path
-                        .strip_prefix(failed.as_str())
-                        .is_some_and(|rest| rest.starts_with(['.', '[']))
+                    || path.strip_prefix(failed.as_str()).is_some_and(|rest| rest.starts_with(['.', '[']))
             })
         };
         if paths.iter().any(unreadable) || self.is_full() {
             return;
         }
-        let mut places = paths
-            .iter()
-            .filter_map(|path| self.places.get(*path).map(|place| (*path, *place)));
+        let mut places = paths.iter().filter_map(|path| self.places.get(*path).map(|place| (*path, *place)));
         let first = places.next();
         let related: Vec<Related> = places
             .filter_map(|(path, place)| {
-                Some(Related {
-                    label: format!("`{path}` is here"),
-                    span: self.span(place.value)?,
-                })
+                Some(Related { label: format!("`{path}` is here"), span: self.span(place.value)? })
             })
             .collect();
         let span = match first {
             Some((_, place)) => self.span(place.value),
             // What isn't in the source is shown at the nearest table that is.
-            None => paths
-                .first()
-                .and_then(|path| self.nearest(path))
-                .and_then(|bounds| self.span(bounds)),
+            None => paths.first().and_then(|path| self.nearest(path)).and_then(|bounds| self.span(bounds)),
         };
         self.diagnostics.push(Diagnostic {
             code: Code::Conflict,
@@ -187,13 +168,7 @@ impl<'a> Context<'a> {
                 let (message, help) = unknown_key(&entry.key, &path, known);
                 self.unreadable(Code::UnknownKey, &path, entry.key_bounds, message, Some(help));
             } else if !matches!(entry.node.value, Value::Null) {
-                self.places.insert(
-                    path,
-                    Place {
-                        key: entry.key_bounds,
-                        value: entry.node.bounds,
-                    },
-                );
+                self.places.insert(path, Place { key: entry.key_bounds, value: entry.node.bounds });
                 found.push(entry);
             }
         }
@@ -202,11 +177,7 @@ impl<'a> Context<'a> {
 
     /// Reports a value of the wrong kind.
     pub(crate) fn expected(&mut self, node: &Node, path: &str, what: &str, help: Option<String>) {
-        let name = if path.is_empty() {
-            "the manifest".to_owned()
-        } else {
-            format!("`{path}`")
-        };
+        let name = if path.is_empty() { "the manifest".to_owned() } else { format!("`{path}`") };
         let message = format!("{name} expects {what}, and this is {}", node.kind());
         let example = reference::example_of(path).map(|example| format!("for example: {example}"));
         self.wrong(path, node.bounds, message, help.or(example));
@@ -215,15 +186,8 @@ impl<'a> Context<'a> {
 
 /// Says what an unknown key might have been meant to be.
 fn unknown_key(key: &str, path: &str, known: &[&str]) -> (String, String) {
-    let parent = path
-        .strip_suffix(&segment(key))
-        .unwrap_or_default()
-        .trim_end_matches('.');
-    let place = if parent.is_empty() {
-        "at the top".to_owned()
-    } else {
-        format!("in `{parent}`")
-    };
+    let parent = path.strip_suffix(&segment(key)).unwrap_or_default().trim_end_matches('.');
+    let place = if parent.is_empty() { "at the top".to_owned() } else { format!("in `{parent}`") };
     let message = format!("there is no key `{key}` {place}");
     let elsewhere = reference::other_place(key);
     let help = match (nearest_word(key, known.iter().copied()), elsewhere) {
@@ -237,10 +201,7 @@ fn unknown_key(key: &str, path: &str, known: &[&str]) -> (String, String) {
 /// Finds the word that was most likely meant; `None` if none is near.
 pub(crate) fn nearest_word<'w>(given: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let plain = |text: &str| -> String {
-        text.chars()
-            .filter(|c| !matches!(c, '_' | '-' | ' '))
-            .map(|c| c.to_ascii_lowercase())
-            .collect()
+        text.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).map(|c| c.to_ascii_lowercase()).collect()
     };
     // Nothing that long resembles a word, and the comparison would take its time.
     if given.len() > 100 {
@@ -263,18 +224,12 @@ pub(crate) fn nearest_word<'w>(given: &str, words: impl IntoIterator<Item = &'w 
 /// Extends a path by a key.
 pub(crate) fn join(path: &str, key: &str) -> String {
     let segment = segment(key);
-    if path.is_empty() {
-        segment
-    } else {
-        format!("{path}.{segment}")
-    }
+    if path.is_empty() { segment } else { format!("{path}.{segment}") }
 }
 
 /// Writes one key of a path: in quotes unless it is a plain word.
 fn segment(key: &str) -> String {
     let plain = !key.is_empty()
-        && key
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+        && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     if plain { key.to_owned() } else { format!("{key:?}") }
 }

@@ -70,11 +70,8 @@ pub struct Diagnostics(pub Vec<Diagnostic>);
 impl Diagnostics {
     /// Renders all of them, with the source's lines, for a person.
     pub fn render(&self, file_name: &str, source: &str, color: bool) -> String {
-        let rendered: Vec<String> = self
-            .0
-            .iter()
-            .map(|diagnostic| diagnostic.render(file_name, source, color))
-            .collect();
+        let rendered: Vec<String> =
+            self.0.iter().map(|diagnostic| diagnostic.render(file_name, source, color)).collect();
         rendered.join("\n")
     }
 
@@ -85,8 +82,7 @@ impl Diagnostics {
 
     /// Sorts by place, which is the order in which a person mends a file.
     pub(crate) fn sort(&mut self) {
-        self.0
-            .sort_by_key(|diagnostic| diagnostic.span.map_or(0, |span| span.start));
+        self.0.sort_by_key(|diagnostic| diagnostic.span.map_or(0, |span| span.start));
     }
 }
 
@@ -125,18 +121,9 @@ struct Palette {
     reset: &'static str,
 }
 
-const PLAIN: Palette = Palette {
-    error: "",
-    gutter: "",
-    bold: "",
-    reset: "",
-};
-const COLORED: Palette = Palette {
-    error: "\x1b[1;31m",
-    gutter: "\x1b[1;34m",
-    bold: "\x1b[1m",
-    reset: "\x1b[0m",
-};
+const PLAIN: Palette = Palette { error: "", gutter: "", bold: "", reset: "" };
+const COLORED: Palette =
+    Palette { error: "\x1b[1;31m", gutter: "\x1b[1;34m", bold: "\x1b[1m", reset: "\x1b[0m" };
 
 /// The widest piece of a source line that is shown, in characters.
 const WIDEST: usize = 140;
@@ -145,42 +132,23 @@ impl Diagnostic {
     /// Renders it for a person: place and message, the line underlined, related lines, help.
     pub fn render(&self, file_name: &str, source: &str, color: bool) -> String {
         let palette = if color { &COLORED } else { &PLAIN };
-        let Palette {
-            error,
-            gutter,
-            bold,
-            reset,
-        } = palette;
+        let Palette { error, gutter, bold, reset } = palette;
         let place = match self.span {
             Some(span) => format!("{}:{}:{}", visible(file_name), span.line, span.column),
             None => visible(file_name),
         };
         let mut out = format!("{bold}{place}:{reset} {error}{}{reset}\n", visible(&self.message));
-        let lines = self
-            .related
-            .iter()
-            .map(|related| related.span.line)
-            .chain(self.span.map(|span| span.line));
+        let lines =
+            self.related.iter().map(|related| related.span.line).chain(self.span.map(|span| span.line));
         let width = lines.max().unwrap_or(0).to_string().len();
         if let Some(span) = self.span {
             out.push_str(&excerpt(source, span, '^', "", width, palette));
         }
         for related in &self.related {
-            out.push_str(&excerpt(
-                source,
-                related.span,
-                '-',
-                &related.label,
-                width,
-                palette,
-            ));
+            out.push_str(&excerpt(source, related.span, '-', &related.label, width, palette));
         }
         if let Some(help) = &self.help {
-            out.push_str(&format!(
-                "{:width$} {gutter}={reset} help: {}\n",
-                "",
-                visible(help)
-            ));
+            out.push_str(&format!("{:width$} {gutter}={reset} help: {}\n", "", visible(help)));
         }
         out
     }
@@ -188,43 +156,22 @@ impl Diagnostic {
 
 /// Renders one line of the source with what matters underlined.
 fn excerpt(source: &str, span: Span, mark: char, label: &str, width: usize, palette: &Palette) -> String {
-    let Palette {
-        error, gutter, reset, ..
-    } = palette;
-    let line = source
-        .split('\n')
-        .nth(span.line.saturating_sub(1))
-        .unwrap_or_default()
-        .trim_end_matches('\r');
+    let Palette { error, gutter, reset, .. } = palette;
+    let line = source.split('\n').nth(span.line.saturating_sub(1)).unwrap_or_default().trim_end_matches('\r');
     let characters: Vec<char> = line.chars().collect();
     let from = span.column.saturating_sub(1).min(characters.len());
     let marked = source.get(span.start..span.end).unwrap_or_default();
-    let first_line = marked
-        .split('\n')
-        .next()
-        .unwrap_or_default()
-        .trim_end_matches('\r');
-    let length = first_line
-        .chars()
-        .count()
-        .clamp(1, (characters.len() - from).max(1));
+    let first_line = marked.split('\n').next().unwrap_or_default().trim_end_matches('\r');
+    let length = first_line.chars().count().clamp(1, (characters.len() - from).max(1));
 
     // A long line is shown around its mark.
-    let skipped = if from + length > WIDEST {
-        from.saturating_sub(WIDEST / 4)
-    } else {
-        0
-    };
+    let skipped = if from + length > WIDEST { from.saturating_sub(WIDEST / 4) } else { 0 };
     let shown: String = characters[skipped..].iter().take(WIDEST).collect();
     let indent = from - skipped;
     let length = length.min(WIDEST.saturating_sub(indent)).max(1);
     let color = if mark == '^' { error } else { gutter };
     let marks = mark.to_string().repeat(length);
-    let label = if label.is_empty() {
-        String::new()
-    } else {
-        format!(" {}", visible(label))
-    };
+    let label = if label.is_empty() { String::new() } else { format!(" {}", visible(label)) };
     format!(
         "{:width$} {gutter}|{reset}\n{gutter}{:<width$} |{reset} {}\n{:width$} {gutter}|{reset} {:indent$}{color}{marks}{label}{reset}\n",
         "",
@@ -258,10 +205,7 @@ pub(crate) struct LineIndex<'a> {
 impl<'a> LineIndex<'a> {
     pub(crate) fn new(source: &'a str) -> Self {
         let after_breaks = source.match_indices('\n').map(|(at, _)| at + 1);
-        Self {
-            source,
-            starts: std::iter::once(0).chain(after_breaks).collect(),
-        }
+        Self { source, starts: std::iter::once(0).chain(after_breaks).collect() }
     }
 
     /// Locates the bytes from `start` to `end`; offsets beyond the end or within a character are moved to the left.
@@ -278,11 +222,6 @@ impl<'a> LineIndex<'a> {
         let line = self.starts.partition_point(|first| *first <= start);
         let first = self.starts.get(line.saturating_sub(1)).copied().unwrap_or(0);
         let column = self.source.get(first..start).unwrap_or_default().chars().count() + 1;
-        Span {
-            line,
-            column,
-            start,
-            end,
-        }
+        Span { line, column, start, end }
     }
 }

@@ -90,11 +90,7 @@ impl Manifest {
 /// Derives a DNS label from an image reference: `docker://ghcr.io/acme/Web_App:1.2@sha256:...` gives `web-app`.
 pub(crate) fn name_of_image(image: &str) -> String {
     let before_digest = image.split('@').next().unwrap_or_default();
-    let last = before_digest
-        .trim_end_matches('/')
-        .rsplit('/')
-        .next()
-        .unwrap_or_default();
+    let last = before_digest.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     // `oci:folder:tag` has its transport in the same segment; a tag alone comes after the name.
     let mut parts = last.split(':');
     let first = parts.next().unwrap_or_default();
@@ -105,13 +101,7 @@ pub(crate) fn name_of_image(image: &str) -> String {
     let stem = stem.strip_suffix(".tar").unwrap_or(stem);
     let label: String = stem
         .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() {
-                c.to_ascii_lowercase()
-            } else {
-                '-'
-            }
-        })
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
         .take(63)
         .collect();
     match label.trim_matches('-') {

@@ -25,10 +25,9 @@ pub(crate) struct Operations {
 /// Reads `spec.operations`, if it is there.
 pub(crate) fn operations(root: &Node, context: &mut Context<'_>) -> Operations {
     let find = |node: &Node, key: &str| match &node.value {
-        Value::Table(entries) => entries
-            .iter()
-            .find(|entry| entry.key == key)
-            .map(|entry| entry.node.clone()),
+        Value::Table(entries) => {
+            entries.iter().find(|entry| entry.key == key).map(|entry| entry.node.clone())
+        }
         _ => None,
     };
     find(root, "spec")
@@ -96,10 +95,7 @@ fn apply_operations(manifest: &mut Manifest, operations: &Operations, context: &
         } else if spec.update.strategy != strategy {
             context.conflict(
                 &["spec.update.strategy", "spec.operations.updateStrategy"],
-                format!(
-                    "two update strategies: {} here, {strategy} as the short form",
-                    spec.update.strategy
-                ),
+                format!("two update strategies: {} here, {strategy} as the short form", spec.update.strategy),
                 "keep one of the two".to_owned(),
             );
         }

@@ -19,14 +19,8 @@ pub fn to_yaml(manifest: &Manifest) -> String {
 }
 
 /// Keys that are written even if they are at their default: what a reader looks for first.
-const ALWAYS: [&str; 6] = [
-    ".apiVersion",
-    ".kind",
-    ".metadata",
-    ".metadata.name",
-    ".spec.deployment",
-    ".spec.deployment.image",
-];
+const ALWAYS: [&str; 6] =
+    [".apiVersion", ".kind", ".metadata", ".metadata.name", ".spec.deployment", ".spec.deployment.image"];
 
 /// Gives what a manifest says beyond the defaults, in the order of the model.
 fn essence(manifest: &Manifest) -> Map<String, Value> {

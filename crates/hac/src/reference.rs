@@ -97,13 +97,7 @@ struct Block {
 /// Iterates over the blocks, in the reference's order.
 fn blocks() -> impl Iterator<Item = Block> {
     KEYS.split("## ").skip(1).map(|text| {
-        let mut block = Block {
-            path: "",
-            kind: "",
-            default: "",
-            effect: "",
-            example: Vec::new(),
-        };
+        let mut block = Block { path: "", kind: "", default: "", effect: "", example: Vec::new() };
         for (index, line) in text.lines().enumerate() {
             if index == 0 {
                 block.path = line;
@@ -133,19 +127,12 @@ pub fn explain(key: &str) -> Result<Explanation, UnknownKey> {
     let all = paths();
     let mut matching: Vec<&'static str> = all.iter().copied().filter(|path| *path == wanted).collect();
     if matching.is_empty() {
-        matching = all
-            .iter()
-            .copied()
-            .filter(|path| ends_with_key(path, &wanted))
-            .collect();
+        matching = all.iter().copied().filter(|path| ends_with_key(path, &wanted)).collect();
     }
     // What everybody means by `memory` is not a sidecar's.
     if matching.len() > 1 {
-        let outside: Vec<&'static str> = matching
-            .iter()
-            .copied()
-            .filter(|path| !path.contains('['))
-            .collect();
+        let outside: Vec<&'static str> =
+            matching.iter().copied().filter(|path| !path.contains('[')).collect();
         if let [only] = outside.as_slice() {
             matching = vec![only];
         }
@@ -163,18 +150,9 @@ pub fn explain(key: &str) -> Result<Explanation, UnknownKey> {
         [path] => blocks()
             .find(|block| block.path == *path)
             .map(explanation)
-            .ok_or_else(|| UnknownKey {
-                key: key.to_owned(),
-                similar: Vec::new(),
-            }),
-        [] => Err(UnknownKey {
-            key: key.to_owned(),
-            similar: similar(&wanted),
-        }),
-        several => Err(UnknownKey {
-            key: key.to_owned(),
-            similar: several.to_vec(),
-        }),
+            .ok_or_else(|| UnknownKey { key: key.to_owned(), similar: Vec::new() }),
+        [] => Err(UnknownKey { key: key.to_owned(), similar: similar(&wanted) }),
+        several => Err(UnknownKey { key: key.to_owned(), similar: several.to_vec() }),
     }
 }
 
@@ -247,14 +225,9 @@ fn similar(wanted: &str) -> Vec<&'static str> {
 
 /// Finds the full path of a key that stands in the wrong table, or has another name here.
 pub(crate) fn other_place(key: &str) -> Option<&'static str> {
-    let synonym = ELSEWHERE
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(key))
-        .map(|(_, path)| *path);
+    let synonym = ELSEWHERE.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, path)| *path);
     synonym.or_else(|| {
-        let mut matching = paths()
-            .into_iter()
-            .filter(|path| !path.contains('[') && ends_with_key(path, key));
+        let mut matching = paths().into_iter().filter(|path| !path.contains('[') && ends_with_key(path, key));
         let first = matching.next()?;
         matching.next().is_none().then_some(first)
     })
@@ -269,7 +242,5 @@ pub(crate) fn example_of(path: &str) -> Option<String> {
 
 /// Gives the meaning of a key, for the schema.
 pub(crate) fn effect_of(path: &str) -> Option<&'static str> {
-    blocks()
-        .find(|block| block.path == path)
-        .map(|block| block.effect)
+    blocks().find(|block| block.path == path).map(|block| block.effect)
 }

@@ -11,17 +11,12 @@ use crate::words::Word;
 /// Gives the JSON Schema (draft 2020-12) of a manifest, for editors and validators.
 pub fn schema() -> Value {
     let mut schema = generate::<Manifest>();
-    if let Some(properties) = schema
-        .pointer_mut("/properties/spec/properties")
-        .and_then(Value::as_object_mut)
+    if let Some(properties) = schema.pointer_mut("/properties/spec/properties").and_then(Value::as_object_mut)
     {
         properties.insert("operations".to_owned(), generate::<Operations>());
     }
     if let Value::Object(root) = &mut schema {
-        root.insert(
-            "$schema".to_owned(),
-            json!("https://json-schema.org/draft/2020-12/schema"),
-        );
+        root.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
         root.insert("title".to_owned(), json!("hac.toml"));
     }
     describe(&mut schema, "");
@@ -51,10 +46,7 @@ fn required(path: &str) -> &'static [&'static str] {
 /// Replaces descriptions by the reference's and sets what must be given, from `path` down.
 fn describe(schema: &mut Value, path: &str) {
     let Value::Object(object) = schema else { return };
-    object
-        .remove("title")
-        .filter(|_| path.is_empty())
-        .map(|title| object.insert("title".to_owned(), title));
+    object.remove("title").filter(|_| path.is_empty()).map(|title| object.insert("title".to_owned(), title));
     object.remove("required");
     // serde and schemars call whole numbers by their Rust types, which no validator knows.
     object.remove("format");
@@ -67,11 +59,7 @@ fn describe(schema: &mut Value, path: &str) {
     }
     if let Some(Value::Object(properties)) = object.get_mut("properties") {
         for (key, property) in properties {
-            let path = if path.is_empty() {
-                key.clone()
-            } else {
-                format!("{path}.{key}")
-            };
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
             describe(property, &path);
         }
     }
@@ -83,10 +71,7 @@ fn describe(schema: &mut Value, path: &str) {
         path,
         "spec.deployment.env" | "spec.sidecars[].env" | "metadata.labels" | "spec.placement.attributes"
     ) {
-        object.insert(
-            "additionalProperties".to_owned(),
-            json!({ "type": ["string", "number", "boolean"] }),
-        );
+        object.insert("additionalProperties".to_owned(), json!({ "type": ["string", "number", "boolean"] }));
     }
     if path.ends_with(".command[]") || path.ends_with(".args[]") {
         object.insert("type".to_owned(), json!(["string", "number", "boolean"]));

@@ -39,11 +39,7 @@ impl Format {
             return Self::Toml;
         };
         let before_value = |sign: char| first.find(sign).unwrap_or(usize::MAX);
-        if first.starts_with('[') || before_value('=') < before_value(':') {
-            Self::Toml
-        } else {
-            Self::Yaml
-        }
+        if first.starts_with('[') || before_value('=') < before_value(':') { Self::Toml } else { Self::Yaml }
     }
 
     /// Recognises a format by a file's name, else by content.
@@ -113,12 +109,7 @@ pub(crate) struct SyntaxError {
 
 impl SyntaxError {
     fn new(message: impl Into<String>, bounds: Bounds) -> Self {
-        Self {
-            message: message.into(),
-            help: None,
-            bounds,
-            related: None,
-        }
+        Self { message: message.into(), help: None, bounds, related: None }
     }
 
     fn too_deep(bounds: Bounds) -> Self {
@@ -131,10 +122,9 @@ impl SyntaxError {
     }
 
     pub(crate) fn into_diagnostic(self, lines: &LineIndex<'_>) -> Diagnostic {
-        let related = self.related.map(|(label, at)| crate::diagnostic::Related {
-            label,
-            span: lines.span(at.start, at.end),
-        });
+        let related = self
+            .related
+            .map(|(label, at)| crate::diagnostic::Related { label, span: lines.span(at.start, at.end) });
         Diagnostic {
             code: crate::diagnostic::Code::Syntax,
             message: self.message,
@@ -159,10 +149,7 @@ impl Budget {
     fn take(&mut self, depth: usize, bounds: Bounds) -> Result<(), SyntaxError> {
         self.nodes += 1;
         if self.nodes > MOST_NODES {
-            return Err(SyntaxError::new(
-                format!("this has more than {MOST_NODES} values"),
-                bounds,
-            ));
+            return Err(SyntaxError::new(format!("this has more than {MOST_NODES} values"), bounds));
         }
         if depth > MOST_DEPTH {
             return Err(SyntaxError::too_deep(bounds));
@@ -174,10 +161,7 @@ impl Budget {
 /// Reads a source into a tree whose root is a table.
 pub(crate) fn read(source: &str, format: Format) -> Result<Node, SyntaxError> {
     if source.len() > MOST_BYTES {
-        let message = format!(
-            "the manifest has {} bytes; at most {MOST_BYTES} are read",
-            source.len()
-        );
+        let message = format!("the manifest has {} bytes; at most {MOST_BYTES} are read", source.len());
         return Err(SyntaxError::new(message, Bounds::default())
             .help("a manifest describes hardware; put data into the image or a mount"));
     }
@@ -187,10 +171,7 @@ pub(crate) fn read(source: &str, format: Format) -> Result<Node, SyntaxError> {
     }?;
     match root.value {
         Value::Table(_) => Ok(root),
-        Value::Null => Ok(Node {
-            bounds: root.bounds,
-            value: Value::Table(Vec::new()),
-        }),
+        Value::Null => Ok(Node { bounds: root.bounds, value: Value::Table(Vec::new()) }),
         _ => {
             let message = format!("the manifest is {}, where it must be a table", root.kind());
             Err(SyntaxError::new(message, root.bounds).help("start with `spec:` and the keys below it"))

@@ -87,14 +87,9 @@ impl Decimal {
 
 /// Splits `12.5Gi` into the number and what follows it, without blanks around.
 fn split<'a>(text: &'a str, example: &'static str) -> Result<(Decimal, &'a str), UnitError> {
-    let no_number = || UnitError::NoNumber {
-        text: text.to_owned(),
-        example,
-    };
+    let no_number = || UnitError::NoNumber { text: text.to_owned(), example };
     let trimmed = text.trim();
-    let end = trimmed
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(trimmed.len());
+    let end = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
     let (number, unit) = trimmed.split_at(end);
     let (whole, fraction) = match number.split_once('.') {
         Some((whole, fraction)) if !fraction.is_empty() && !fraction.contains('.') => (whole, fraction),
@@ -108,9 +103,7 @@ fn split<'a>(text: &'a str, example: &'static str) -> Result<(Decimal, &'a str),
     let fraction = fraction.trim_end_matches('0');
     // 30 digits hold every value that fits in any unit, and u128 holds 30 digits.
     if whole.len() + fraction.len() > 30 {
-        return Err(UnitError::TooManyDigits {
-            text: text.to_owned(),
-        });
+        return Err(UnitError::TooManyDigits { text: text.to_owned() });
     }
     let digits = format!("0{whole}{fraction}").parse().map_err(|_| no_number())?;
     let scale = u32::try_from(fraction.len()).map_err(|_| no_number())?;
@@ -124,13 +117,11 @@ fn fit(
     what: &'static str,
     largest: impl fmt::Display,
 ) -> Result<u64, UnitError> {
-    value
-        .and_then(|value| u64::try_from(value).ok())
-        .ok_or_else(|| UnitError::TooLarge {
-            text: text.to_owned(),
-            what,
-            largest: largest.to_string(),
-        })
+    value.and_then(|value| u64::try_from(value).ok()).ok_or_else(|| UnitError::TooLarge {
+        text: text.to_owned(),
+        what,
+        largest: largest.to_string(),
+    })
 }
 
 /// Gives serde and JSON Schema the textual form of a quantity.

@@ -32,10 +32,7 @@ fn not_a_dns_label(text: &str) -> Option<String> {
     let reason = if text.is_empty() {
         "it is empty".to_owned()
     } else if text.len() > 63 {
-        format!(
-            "it has {} characters, and at most 63 are allowed",
-            text.chars().count()
-        )
+        format!("it has {} characters, and at most 63 are allowed", text.chars().count())
     } else if let Some(wrong) = text.chars().find(|c| !allowed(*c)) {
         format!("{wrong:?} isn't one of a-z, 0-9 and -")
     } else if text.starts_with('-') || text.ends_with('-') {
@@ -50,13 +47,7 @@ fn not_a_dns_label(text: &str) -> Option<String> {
 fn like_a_dns_label(text: &str) -> Option<String> {
     let label: String = text
         .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() {
-                c.to_ascii_lowercase()
-            } else {
-                '-'
-            }
-        })
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
         .take(63)
         .collect();
     let label = label.trim_matches('-');

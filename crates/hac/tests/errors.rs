@@ -200,11 +200,7 @@ fn what_makes_no_sense_together_is_refused() {
             "spec.resources.memory",
             "too little for Unikernel",
         ),
-        (
-            "spec.resources.cpu = 0",
-            "spec.resources.cpu",
-            "nothing runs without CPU",
-        ),
+        ("spec.resources.cpu = 0", "spec.resources.cpu", "nothing runs without CPU"),
         (
             "spec.resources.gpu = 1\n[[spec.resources.accelerators]]\nkind = \"gpu\"\ncount = 2",
             "spec.resources.gpu",
@@ -260,11 +256,7 @@ fn what_makes_no_sense_together_is_refused() {
             "spec.networking.inbound_ports.a",
             "from 1 to 65535, and this is 0",
         ),
-        (
-            "[[spec.mounts]]\ndestination = \"data\"",
-            "spec.mounts[0].destination",
-            "isn't an absolute path",
-        ),
+        ("[[spec.mounts]]\ndestination = \"data\"", "spec.mounts[0].destination", "isn't an absolute path"),
         (
             "[[spec.mounts]]\ndestination = \"/a/../etc\"",
             "spec.mounts[0].destination",
@@ -295,61 +287,21 @@ fn what_makes_no_sense_together_is_refused() {
             "spec.mounts[0].source",
             "neither a host folder nor the name of a volume",
         ),
-        (
-            "[[spec.mounts]]\ndestination = \"/a\"\nreadonly = true",
-            "spec.mounts[0].readonly",
-            "stays empty",
-        ),
-        (
-            "[[spec.mounts]]\nsource = \"x\"",
-            "spec.mounts[0].destination",
-            "needs a `destination`",
-        ),
-        (
-            "[[spec.checks]]\ntype = \"http\"",
-            "spec.checks[0].port",
-            "needs a `port`",
-        ),
-        (
-            "[[spec.checks]]\ntype = \"exec\"",
-            "spec.checks[0].command",
-            "needs a `command`",
-        ),
+        ("[[spec.mounts]]\ndestination = \"/a\"\nreadonly = true", "spec.mounts[0].readonly", "stays empty"),
+        ("[[spec.mounts]]\nsource = \"x\"", "spec.mounts[0].destination", "needs a `destination`"),
+        ("[[spec.checks]]\ntype = \"http\"", "spec.checks[0].port", "needs a `port`"),
+        ("[[spec.checks]]\ntype = \"exec\"", "spec.checks[0].command", "needs a `command`"),
         (
             "[[spec.checks]]\nport = 1\ntimeout = \"20s\"",
             "spec.checks[0].timeout",
             "the timeout 20s is longer than the interval 10s",
         ),
-        (
-            "[[spec.checks]]\nport = 1\npath = \"/x\"",
-            "spec.checks[0].path",
-            "type tcp has no path",
-        ),
-        (
-            "[[spec.checks]]\nport = 1\nretries = 0",
-            "spec.checks[0].retries",
-            "may never fail",
-        ),
-        (
-            "spec.deployment.replicas = 0",
-            "spec.deployment.replicas",
-            "at least one replica",
-        ),
-        (
-            "spec.deployment.command = []",
-            "spec.deployment.command",
-            "empty list",
-        ),
-        (
-            "spec.deployment.workdir = \"srv\"",
-            "spec.deployment.workdir",
-            "absolute path",
-        ),
-        (
-            "spec.deployment.secrets = [\"a\", \"a\"]",
-            "spec.deployment.secrets[1]",
-            "listed twice",
-        ),
+        ("[[spec.checks]]\nport = 1\npath = \"/x\"", "spec.checks[0].path", "type tcp has no path"),
+        ("[[spec.checks]]\nport = 1\nretries = 0", "spec.checks[0].retries", "may never fail"),
+        ("spec.deployment.replicas = 0", "spec.deployment.replicas", "at least one replica"),
+        ("spec.deployment.command = []", "spec.deployment.command", "empty list"),
+        ("spec.deployment.workdir = \"srv\"", "spec.deployment.workdir", "absolute path"),
+        ("spec.deployment.secrets = [\"a\", \"a\"]", "spec.deployment.secrets[1]", "listed twice"),
         (
             "spec.deployment.secrets = [\"../a\"]",
             "spec.deployment.secrets[0]",
@@ -360,31 +312,11 @@ fn what_makes_no_sense_together_is_refused() {
             "spec.deployment.env.\"A=B\"",
             "can't be the name of a variable",
         ),
-        (
-            "spec.scaling = { min = 4, max = 2 }",
-            "spec.scaling.min",
-            "is more than the greatest",
-        ),
-        (
-            "spec.scaling = { target = 120 }",
-            "spec.scaling.target",
-            "120 % of cpu can't be reached",
-        ),
-        (
-            "spec.update.max_parallel = 2",
-            "spec.update.max_parallel",
-            "when there are at most 1",
-        ),
-        (
-            "spec.restart.backoff = \"0s\"",
-            "spec.restart.backoff",
-            "restart without end",
-        ),
-        (
-            "spec.pricing.max_per_hour = 0",
-            "spec.pricing.max_per_hour",
-            "nobody runs anything for 0",
-        ),
+        ("spec.scaling = { min = 4, max = 2 }", "spec.scaling.min", "is more than the greatest"),
+        ("spec.scaling = { target = 120 }", "spec.scaling.target", "120 % of cpu can't be reached"),
+        ("spec.update.max_parallel = 2", "spec.update.max_parallel", "when there are at most 1"),
+        ("spec.restart.backoff = \"0s\"", "spec.restart.backoff", "restart without end"),
+        ("spec.pricing.max_per_hour = 0", "spec.pricing.max_per_hour", "nobody runs anything for 0"),
         (
             "spec.verification = { modes = [\"redundant\"], quorum = 4 }",
             "spec.verification.quorum",
@@ -400,21 +332,13 @@ fn what_makes_no_sense_together_is_refused() {
             "spec.verification.replicas",
             "can't agree when one of them lies",
         ),
-        (
-            "spec.verification.replicas = 3",
-            "spec.verification.replicas",
-            "nothing compares their results",
-        ),
+        ("spec.verification.replicas = 3", "spec.verification.replicas", "nothing compares their results"),
         (
             "spec.verification.modes = [\"replay\"]",
             "spec.verification.modes",
             "replay needs bit-exact execution",
         ),
-        (
-            "[[spec.conditions]]\ntype = \"height\"",
-            "spec.conditions[0].height",
-            "needs `height`",
-        ),
+        ("[[spec.conditions]]\ntype = \"height\"", "spec.conditions[0].height", "needs `height`"),
         (
             "[[spec.conditions]]\nafter = \"2026-02-30T00:00:00Z\"",
             "spec.conditions[0].after",
@@ -425,11 +349,7 @@ fn what_makes_no_sense_together_is_refused() {
             "spec.conditions[0].height",
             "has no `height`",
         ),
-        (
-            "[[spec.sidecars]]\nname = \"a\"",
-            "spec.sidecars[0].image",
-            "is missing",
-        ),
+        ("[[spec.sidecars]]\nname = \"a\"", "spec.sidecars[0].image", "is missing"),
         (
             "[[spec.sidecars]]\nname = \"a\"\nimage = \"b\"\nmemory = \"1Gi\"",
             "spec.sidecars[0].memory",
@@ -455,15 +375,9 @@ fn unknown_keys_are_answered_with_what_was_meant() {
         ("spec.resources.cpus = 1", "did you mean `cpu`?"),
         ("spec.memory = 1", "did you mean `spec.resources.memory`?"),
         ("spec.volumes = []", "did you mean `spec.mounts`?"),
-        (
-            "spec.deployment.entrypoint = \"x\"",
-            "did you mean `spec.deployment.command`?",
-        ),
+        ("spec.deployment.entrypoint = \"x\"", "did you mean `spec.deployment.command`?"),
         ("spec.deployment.workDir = \"/x\"", "did you mean `workdir`?"),
-        (
-            "spec.operations.update_strategy = \"x\"",
-            "did you mean `updateStrategy`?",
-        ),
+        ("spec.operations.update_strategy = \"x\"", "did you mean `updateStrategy`?"),
         ("spec.failover.xyzzy = 1", "known here: strategy"),
         ("image = \"b\"", "did you mean `spec.deployment.image`?"),
     ];
@@ -553,24 +467,12 @@ fn what_could_grow_without_bound_is_refused() {
         (dotted.as_str(), Format::Toml, "nested more than 32 deep"),
         (long.as_str(), Format::Toml, "at most 1048576 are read"),
         (many.as_str(), Format::Yaml, "more than 10000 values"),
-        (
-            bomb,
-            Format::Yaml,
-            "anchors (`&name`) and aliases (`*name`) aren't accepted",
-        ),
+        (bomb, Format::Yaml, "anchors (`&name`) and aliases (`*name`) aren't accepted"),
         ("a: !!binary x", Format::Yaml, "tags (`!name`) aren't accepted"),
         ("a: 1\na: 2", Format::Yaml, "the key `a` is here a second time"),
         ("a = 1\na = 2", Format::Toml, "duplicate key"),
-        (
-            "---\na: 1\n---\nb: 2",
-            Format::Yaml,
-            "a second document starts here",
-        ),
-        (
-            "- a",
-            Format::Yaml,
-            "the manifest is a list, where it must be a table",
-        ),
+        ("---\na: 1\n---\nb: 2", Format::Yaml, "a second document starts here"),
+        ("- a", Format::Yaml, "the manifest is a list, where it must be a table"),
         ("[a]: 1", Format::Yaml, "a key must be a word"),
     ];
     assert!(hac::parse(image, Format::Yaml).is_ok());
@@ -594,20 +496,14 @@ fn a_file_of_another_kind_gets_a_hundred_errors_and_their_number() {
 fn yaml_given_as_toml_is_told_so() {
     let errors = errors("spec:\n  deployment:\n", Format::Toml);
     let help = errors.0[0].help.as_deref();
-    assert_eq!(
-        help,
-        Some("it looks like YAML: name the file .yaml, or write `key = value`")
-    );
+    assert_eq!(help, Some("it looks like YAML: name the file .yaml, or write `key = value`"));
 }
 
 #[test]
 fn columns_count_characters_and_hostile_text_never_reaches_the_terminal() {
     let source = "spec: {deployment: {image: \"ä\u{1b}]0;x\u{7}\u{202e}\", replicaz: 1}}";
     let errors = errors(&source.replace('\u{1b}', "é").replace('\u{7}', "ü"), Format::Yaml);
-    assert_eq!(
-        errors.0[0].span.map(|span| (span.line, span.column)),
-        Some((1, 40))
-    );
+    assert_eq!(errors.0[0].span.map(|span| (span.line, span.column)), Some((1, 40)));
     let source = "spec.deployment.image = \"a\"\nspec.\"\\u001B[2J\u{202e}\" = 1\n";
     let rendered = self::errors(source, Format::Toml).render("a\u{1b}.toml", source, false);
     assert!(!rendered.contains(['\u{1b}', '\u{202e}']), "{rendered:?}");
@@ -615,15 +511,9 @@ fn columns_count_characters_and_hostile_text_never_reaches_the_terminal() {
 
 #[test]
 fn a_long_line_is_shown_around_its_mark() {
-    let source = format!(
-        "spec: {{deployment: {{image: \"{}\", replicaz: 1}}}}",
-        "x".repeat(5000)
-    );
+    let source = format!("spec: {{deployment: {{image: \"{}\", replicaz: 1}}}}", "x".repeat(5000));
     let rendered = errors(&source, Format::Yaml).render("a", &source, false);
-    assert!(
-        rendered.lines().all(|line| line.chars().count() < 160),
-        "{rendered}"
-    );
+    assert!(rendered.lines().all(|line| line.chars().count() < 160), "{rendered}");
     let lines: Vec<_> = rendered.lines().collect();
     let mark = lines[3].find('^').unwrap();
     assert_eq!(&lines[2][mark..mark + 8], "replicaz");

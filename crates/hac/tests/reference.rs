@@ -14,21 +14,12 @@ const ON_DISK: &str = include_str!("../../../docs/reference/manifest.md");
 fn schema_paths(schema: &Value, path: &str, paths: &mut BTreeSet<String>) {
     if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
         for (key, property) in properties {
-            let path = if path.is_empty() {
-                key.clone()
-            } else {
-                format!("{path}.{key}")
-            };
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
             paths.insert(path.clone());
             schema_paths(property, &path, paths);
         }
     }
-    for alternative in schema
-        .get("anyOf")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
+    for alternative in schema.get("anyOf").and_then(Value::as_array).into_iter().flatten() {
         schema_paths(alternative, path, paths);
     }
     if let Some(items) = schema.get("items") {
@@ -56,11 +47,7 @@ fn every_key_of_the_types_is_in_the_reference_and_the_other_way_round() {
     schema_paths(&hac::schema(), "", &mut in_schema);
     let in_reference: BTreeSet<String> = reference::paths().into_iter().map(str::to_owned).collect();
     assert_eq!(in_schema, in_reference);
-    assert_eq!(
-        in_reference.len(),
-        reference::paths().len(),
-        "a key is there twice"
-    );
+    assert_eq!(in_reference.len(), reference::paths().len(), "a key is there twice");
 }
 
 #[test]
@@ -80,19 +67,10 @@ fn the_words_of_the_reference_are_those_of_the_types() {
         let at = schema_at(&schema, key.path).unwrap_or_else(|| panic!("{} isn't in the schema", key.path));
         let text = at.to_string();
         for value in &key.values {
-            assert!(
-                text.contains(&format!("\"{value}\"")),
-                "{}: {value} isn't in {text}",
-                key.path
-            );
+            assert!(text.contains(&format!("\"{value}\"")), "{}: {value} isn't in {text}", key.path);
         }
         let is_words = text.contains("\"enum\"") && key.keys.is_empty();
-        assert_eq!(
-            is_words,
-            !key.values.is_empty(),
-            "{} is a word in one place only",
-            key.path
-        );
+        assert_eq!(is_words, !key.values.is_empty(), "{} is a word in one place only", key.path);
     }
 }
 
@@ -103,11 +81,7 @@ fn manifest_with(key: &reference::Explanation) -> String {
     let image = "[spec.deployment]\nimage = \"a\"\n";
     if lines.starts_with('[') {
         let has_image = lines.starts_with("[spec.deployment]") && lines.contains("image");
-        let image = if has_image {
-            ""
-        } else {
-            "spec.deployment.image = \"a\"\n"
-        };
+        let image = if has_image { "" } else { "spec.deployment.image = \"a\"\n" };
         return format!("{image}{lines}\n")
             .replace("spec.deployment.image = \"a\"\n[spec.deployment]", image.trim());
     }
@@ -131,11 +105,7 @@ fn every_example_is_read() {
         };
         // An example alone may lack what goes with it, but each of its own lines must be understood.
         let not_understood = errors.iter().any(|error| error.code != Code::Conflict);
-        assert!(
-            !not_understood,
-            "{}\n{source}",
-            errors.render(key.path, &source, false)
-        );
+        assert!(!not_understood, "{}\n{source}", errors.render(key.path, &source, false));
     }
 }
 
@@ -146,10 +116,7 @@ fn the_page_on_disk_is_the_generated_one() {
         let place = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("manifest.md");
         #[allow(clippy::disallowed_methods)]
         std::fs::write(&place, generated).unwrap();
-        panic!(
-            "docs/reference/manifest.md is out of date; copy {} over it",
-            place.display()
-        );
+        panic!("docs/reference/manifest.md is out of date; copy {} over it", place.display());
     }
 }
 
@@ -157,34 +124,12 @@ fn the_page_on_disk_is_the_generated_one() {
 fn a_key_is_explained_by_its_path_its_end_and_an_item_of_a_list() {
     assert_eq!(hac::explain("memory").unwrap().path, "spec.resources.memory");
     assert_eq!(hac::explain("spec.resources.memory").unwrap().default, "512Mi");
-    assert_eq!(
-        hac::explain("max_parallel").unwrap().path,
-        "spec.update.max_parallel"
-    );
-    assert_eq!(
-        hac::explain("spec.mounts[3].size").unwrap().path,
-        "spec.mounts[].size"
-    );
-    assert_eq!(
-        hac::explain("spec.deployment.env.HOME").unwrap().path,
-        "spec.deployment.env"
-    );
-    assert_eq!(
-        hac::explain("spec.virtualization.type").unwrap().values[0],
-        "MicroVM"
-    );
-    assert!(
-        hac::explain("spec.resources")
-            .unwrap()
-            .keys
-            .contains(&"spec.resources.cpu")
-    );
-    assert!(
-        hac::explain("spec.checks")
-            .unwrap()
-            .keys
-            .contains(&"spec.checks[].port")
-    );
+    assert_eq!(hac::explain("max_parallel").unwrap().path, "spec.update.max_parallel");
+    assert_eq!(hac::explain("spec.mounts[3].size").unwrap().path, "spec.mounts[].size");
+    assert_eq!(hac::explain("spec.deployment.env.HOME").unwrap().path, "spec.deployment.env");
+    assert_eq!(hac::explain("spec.virtualization.type").unwrap().values[0], "MicroVM");
+    assert!(hac::explain("spec.resources").unwrap().keys.contains(&"spec.resources.cpu"));
+    assert!(hac::explain("spec.checks").unwrap().keys.contains(&"spec.checks[].port"));
 }
 
 #[test]
@@ -194,10 +139,7 @@ fn an_unknown_key_is_answered_with_what_was_probably_meant() {
         answer("spec.resources.memroy"),
         "there is no key \"spec.resources.memroy\" in a manifest; did you mean spec.resources.memory?"
     );
-    assert_eq!(
-        answer("volumes"),
-        "there is no key \"volumes\" in a manifest; did you mean spec.mounts?"
-    );
+    assert_eq!(answer("volumes"), "there is no key \"volumes\" in a manifest; did you mean spec.mounts?");
     assert!(answer("strategy").ends_with("did you mean spec.update.strategy or spec.failover.strategy?"));
     assert_eq!(answer("xyzzy"), "there is no key \"xyzzy\" in a manifest");
     assert_eq!(answer(""), "there is no key \"\" in a manifest");
@@ -208,17 +150,11 @@ fn the_schema_demands_what_has_no_default_and_nothing_else() {
     let schema = hac::schema();
     let required = |path: &str| schema.pointer(path).and_then(|at| at.get("required")).cloned();
     assert_eq!(required(""), Some(serde_json::json!(["spec"])));
-    assert_eq!(
-        required("/properties/spec/properties/deployment"),
-        Some(serde_json::json!(["image"]))
-    );
+    assert_eq!(required("/properties/spec/properties/deployment"), Some(serde_json::json!(["image"])));
     assert_eq!(required("/properties/spec/properties/resources"), None);
     assert_eq!(
         required("/properties/spec/properties/mounts/items"),
         Some(serde_json::json!(["destination"]))
     );
-    assert_eq!(
-        schema.pointer("/properties/spec/additionalProperties"),
-        Some(&Value::Bool(false))
-    );
+    assert_eq!(schema.pointer("/properties/spec/additionalProperties"), Some(&Value::Bool(false)));
 }

@@ -83,11 +83,7 @@ fn image() -> impl Strategy<Value = String> {
 }
 
 fn env() -> impl Strategy<Value = BTreeMap<String, String>> {
-    btree_map(
-        text().prop_filter("a name", |name| !name.is_empty() && !name.contains('=')),
-        text(),
-        0..4,
-    )
+    btree_map(text().prop_filter("a name", |name| !name.is_empty() && !name.contains('=')), text(), 0..4)
 }
 
 fn command() -> impl Strategy<Value = Option<Vec<String>>> {
@@ -95,16 +91,8 @@ fn command() -> impl Strategy<Value = Option<Vec<String>>> {
 }
 
 fn scaling() -> impl Strategy<Value = Option<Scaling>> {
-    of(
-        (1u32..5, 0u32..5, word::<ScalingMetric>(), 1u32..=100).prop_map(|(min, more, metric, target)| {
-            Scaling {
-                min,
-                max: min + more,
-                metric,
-                target,
-            }
-        }),
-    )
+    of((1u32..5, 0u32..5, word::<ScalingMetric>(), 1u32..=100)
+        .prop_map(|(min, more, metric, target)| Scaling { min, max: min + more, metric, target }))
 }
 
 fn deployment(range: (u32, u32)) -> impl Strategy<Value = Deployment> {
@@ -118,18 +106,16 @@ fn deployment(range: (u32, u32)) -> impl Strategy<Value = Deployment> {
         of("/[a-z0-9 é]{0,6}"),
         range.0..=range.1,
     )
-        .prop_map(
-            |(image, command, args, env, secrets, user, workdir, replicas)| Deployment {
-                image,
-                command,
-                args,
-                env,
-                secrets: secrets.into_iter().collect(),
-                user,
-                workdir,
-                replicas,
-            },
-        )
+        .prop_map(|(image, command, args, env, secrets, user, workdir, replicas)| Deployment {
+            image,
+            command,
+            args,
+            env,
+            secrets: secrets.into_iter().collect(),
+            user,
+            workdir,
+            replicas,
+        })
 }
 
 fn hardware() -> impl Strategy<Value = (Resources, Virtualization)> {
@@ -146,66 +132,49 @@ fn hardware() -> impl Strategy<Value = (Resources, Virtualization)> {
     );
     let isolation =
         word::<Isolation>().prop_flat_map(|isolation| (Just(isolation), of(select(isolation.providers()))));
-    (
-        resources,
-        isolation,
-        word::<Level>(),
-        word::<Level>(),
-        any::<bool>(),
+    (resources, isolation, word::<Level>(), word::<Level>(), any::<bool>()).prop_map(
+        |(
+            (cpu, memory, storage, accelerators, iops, rate, cpu_pinning, class),
+            (isolation, provider),
+            security,
+            performance,
+            kvm,
+        )| {
+            let accelerators: Vec<_> = accelerators
+                .into_iter()
+                .filter(|(kind, ..)| isolation != Isolation::Wasm || *kind != AcceleratorKind::Gpu)
+                .map(|(kind, model, count)| Accelerator { kind, model, count })
+                .collect();
+            let hardware = isolation.is_hardware_virtualisation();
+            let resources = Resources {
+                cpu: MilliCpu(cpu),
+                memory: Bytes(memory),
+                storage: storage.map(Bytes),
+                gpu: 0,
+                accelerators,
+                iops,
+                disk_bandwidth: rate.map(ByteRate),
+                cpu_pinning,
+                class,
+            };
+            let virtualization = Virtualization {
+                isolation,
+                provider,
+                accel: if hardware && kvm { Accel::Kvm } else { Accel::Auto },
+                criteria: Criteria {
+                    security: if hardware { security } else { Level::Standard },
+                    performance,
+                },
+            };
+            (resources, virtualization)
+        },
     )
-        .prop_map(
-            |(
-                (cpu, memory, storage, accelerators, iops, rate, cpu_pinning, class),
-                (isolation, provider),
-                security,
-                performance,
-                kvm,
-            )| {
-                let accelerators: Vec<_> = accelerators
-                    .into_iter()
-                    .filter(|(kind, ..)| isolation != Isolation::Wasm || *kind != AcceleratorKind::Gpu)
-                    .map(|(kind, model, count)| Accelerator { kind, model, count })
-                    .collect();
-                let hardware = isolation.is_hardware_virtualisation();
-                let resources = Resources {
-                    cpu: MilliCpu(cpu),
-                    memory: Bytes(memory),
-                    storage: storage.map(Bytes),
-                    gpu: 0,
-                    accelerators,
-                    iops,
-                    disk_bandwidth: rate.map(ByteRate),
-                    cpu_pinning,
-                    class,
-                };
-                let virtualization = Virtualization {
-                    isolation,
-                    provider,
-                    accel: if hardware && kvm { Accel::Kvm } else { Accel::Auto },
-                    criteria: Criteria {
-                        security: if hardware { security } else { Level::Standard },
-                        performance,
-                    },
-                };
-                (resources, virtualization)
-            },
-        )
 }
 
 fn networking() -> impl Strategy<Value = Networking> {
-    let ports = btree_map(
-        1u16..,
-        text().prop_filter("a name", |name| !name.is_empty()),
-        0..4,
-    );
-    (
-        of(1000u64..(1 << 45)),
-        of(1u64..1000),
-        of(1u64..1000),
-        word::<NetworkType>(),
-        ports,
-    )
-        .prop_map(|(limit, ingress, egress, network_type, ports)| {
+    let ports = btree_map(1u16.., text().prop_filter("a name", |name| !name.is_empty()), 0..4);
+    (of(1000u64..(1 << 45)), of(1u64..1000), of(1u64..1000), word::<NetworkType>(), ports).prop_map(
+        |(limit, ingress, egress, network_type, ports)| {
             let limit = limit.map(BitRate);
             Networking {
                 bandwidth_limit: limit,
@@ -217,37 +186,28 @@ fn networking() -> impl Strategy<Value = Networking> {
                     _ => ports.into_iter().map(|(port, name)| (name, port)).collect(),
                 },
             }
-        })
+        },
+    )
 }
 
 fn mounts() -> impl Strategy<Value = Vec<Mount>> {
-    let source = prop_oneof![
-        Just(None),
-        label().prop_map(Some),
-        "(/|\\./|\\.\\./|~/)[a-z é]{0,5}".prop_map(Some),
-    ];
+    let source =
+        prop_oneof![Just(None), label().prop_map(Some), "(/|\\./|\\.\\./|~/)[a-z é]{0,5}".prop_map(Some),];
     vec((source, "/[a-z]{1,4}x", of(1u64..(1 << 50)), any::<bool>()), 0..4).prop_map(|mounts| {
-        let mounts = mounts
-            .into_iter()
-            .enumerate()
-            .map(|(index, (source, destination, size, readonly))| {
-                // Each volume once, each destination once.
-                let source = source.map(|source| {
-                    if source.starts_with(['/', '.', '~']) {
-                        source
-                    } else {
-                        format!("{source}{index}")
-                    }
-                });
-                let mut mount = Mount {
-                    readonly: readonly && source.is_some(),
-                    source,
-                    destination: format!("{destination}{index}"),
-                    size: None,
-                };
-                mount.size = size.map(Bytes).filter(|_| !mount.is_host_folder());
-                mount
+        let mounts = mounts.into_iter().enumerate().map(|(index, (source, destination, size, readonly))| {
+            // Each volume once, each destination once.
+            let source = source.map(|source| {
+                if source.starts_with(['/', '.', '~']) { source } else { format!("{source}{index}") }
             });
+            let mut mount = Mount {
+                readonly: readonly && source.is_some(),
+                source,
+                destination: format!("{destination}{index}"),
+                size: None,
+            };
+            mount.size = size.map(Bytes).filter(|_| !mount.is_host_folder());
+            mount
+        });
         mounts.collect()
     })
 }
@@ -263,35 +223,22 @@ fn checks() -> impl Strategy<Value = Vec<Check>> {
         any::<u64>(),
         1u32..9,
     );
-    let check = check.prop_map(
-        |(kind, port, path, command, timeout, more, grace, retries)| Check {
-            kind,
-            port: (kind != CheckKind::Exec).then_some(port),
-            path: if kind == CheckKind::Http {
-                path
-            } else {
-                "/".to_owned()
-            },
-            command: (kind == CheckKind::Exec).then_some(command),
-            interval: Duration(timeout + more),
-            timeout: Duration(timeout),
-            grace_period: Duration(grace),
-            retries,
-        },
-    );
+    let check = check.prop_map(|(kind, port, path, command, timeout, more, grace, retries)| Check {
+        kind,
+        port: (kind != CheckKind::Exec).then_some(port),
+        path: if kind == CheckKind::Http { path } else { "/".to_owned() },
+        command: (kind == CheckKind::Exec).then_some(command),
+        interval: Duration(timeout + more),
+        timeout: Duration(timeout),
+        grace_period: Duration(grace),
+        retries,
+    });
     vec(check, 0..3)
 }
 
 fn sidecars() -> impl Strategy<Value = Vec<Sidecar>> {
-    let sidecar = (
-        label(),
-        image(),
-        command(),
-        of(vec(text(), 0..3)),
-        env(),
-        of(1u32..9999),
-        of(1u64..(50 << 20)),
-    );
+    let sidecar =
+        (label(), image(), command(), of(vec(text(), 0..3)), env(), of(1u32..9999), of(1u64..(50 << 20)));
     vec(sidecar, 0..3).prop_map(|sidecars| {
         let sidecars = sidecars.into_iter().enumerate().map(
             |(index, (name, image, command, args, env, cpu, memory))| Sidecar {
@@ -309,72 +256,29 @@ fn sidecars() -> impl Strategy<Value = Vec<Sidecar>> {
 }
 
 fn verification() -> impl Strategy<Value = Verification> {
-    (
-        btree_set(word::<VerificationMode>(), 0..4),
-        4u32..12,
-        any::<bool>(),
-    )
-        .prop_map(|(mut modes, replicas, all)| {
+    (btree_set(word::<VerificationMode>(), 0..4), 4u32..12, any::<bool>()).prop_map(
+        |(mut modes, replicas, all)| {
             modes.remove(&VerificationMode::Replay);
-            let compared = [
-                VerificationMode::Redundant,
-                VerificationMode::Consensus,
-                VerificationMode::Mpc,
-            ];
-            let replicas = if compared.iter().any(|mode| modes.contains(mode)) {
-                replicas
-            } else {
-                1
-            };
-            let quorum = if all {
-                replicas
-            } else {
-                replicas - replicas.saturating_sub(1) / 3
-            };
-            Verification {
-                modes,
-                replicas,
-                quorum,
-            }
-        })
+            let compared = [VerificationMode::Redundant, VerificationMode::Consensus, VerificationMode::Mpc];
+            let replicas = if compared.iter().any(|mode| modes.contains(mode)) { replicas } else { 1 };
+            let quorum = if all { replicas } else { replicas - replicas.saturating_sub(1) / 3 };
+            Verification { modes, replicas, quorum }
+        },
+    )
 }
 
 fn conditions() -> impl Strategy<Value = Vec<Condition>> {
-    let condition = (
-        word::<ConditionKind>(),
-        text(),
-        text(),
-        0..=i64::MAX.unsigned_abs(),
-        any::<u64>(),
-    );
+    let condition = (word::<ConditionKind>(), text(), text(), 0..=i64::MAX.unsigned_abs(), any::<u64>());
     let condition = condition.prop_map(|(kind, first, second, height, amount)| {
-        let empty = Condition {
-            kind,
-            ..Condition::default()
-        };
+        let empty = Condition { kind, ..Condition::default() };
         match kind {
-            ConditionKind::Time => Condition {
-                after: Some("2028-02-29T23:59:59Z".to_owned()),
-                ..empty
-            },
-            ConditionKind::Height => Condition {
-                height: Some(height),
-                ..empty
-            },
-            ConditionKind::Environment => Condition {
-                environment: Some(first),
-                ..empty
-            },
-            ConditionKind::Balance => Condition {
-                account: Some(first),
-                at_least: Some(Amount(amount)),
-                ..empty
-            },
-            ConditionKind::Zapp => Condition {
-                zapp: Some(first),
-                answer: Some(second),
-                ..empty
-            },
+            ConditionKind::Time => Condition { after: Some("2028-02-29T23:59:59Z".to_owned()), ..empty },
+            ConditionKind::Height => Condition { height: Some(height), ..empty },
+            ConditionKind::Environment => Condition { environment: Some(first), ..empty },
+            ConditionKind::Balance => {
+                Condition { account: Some(first), at_least: Some(Amount(amount)), ..empty }
+            }
+            ConditionKind::Zapp => Condition { zapp: Some(first), answer: Some(second), ..empty },
         }
     });
     vec(condition, 0..4)
@@ -383,17 +287,8 @@ fn conditions() -> impl Strategy<Value = Vec<Condition>> {
 fn operation() -> impl Strategy<Value = (Update, Restart, Failover, Observability, Security)> {
     (
         (word::<UpdateStrategy>(), any::<bool>()),
-        (
-            word::<RestartPolicy>(),
-            1..=u64::MAX,
-            any::<u32>(),
-            word::<FailoverStrategy>(),
-        ),
-        (
-            any::<bool>(),
-            btree_set(word::<MonitoringTool>(), 0..3),
-            btree_set(word::<LoggingTool>(), 0..3),
-        ),
+        (word::<RestartPolicy>(), 1..=u64::MAX, any::<u32>(), word::<FailoverStrategy>()),
+        (any::<bool>(), btree_set(word::<MonitoringTool>(), 0..3), btree_set(word::<LoggingTool>(), 0..3)),
         (word::<Attestation>(), btree_set(word::<SecurityModule>(), 0..3)),
     )
         .prop_map(
@@ -405,28 +300,11 @@ fn operation() -> impl Strategy<Value = (Update, Restart, Failover, Observabilit
             )| {
                 let never = policy == RestartPolicy::Never;
                 (
-                    Update {
-                        strategy,
-                        max_parallel: 1,
-                        auto_revert,
-                    },
-                    Restart {
-                        policy,
-                        backoff: Duration(backoff),
-                        max_attempts,
-                    },
-                    Failover {
-                        strategy: if never { FailoverStrategy::None } else { failover },
-                    },
-                    Observability {
-                        sidecar,
-                        monitoring: Monitoring(monitoring),
-                        logging: Logging(logging),
-                    },
-                    Security {
-                        attestation,
-                        isolation: Confinement::new(modules),
-                    },
+                    Update { strategy, max_parallel: 1, auto_revert },
+                    Restart { policy, backoff: Duration(backoff), max_attempts },
+                    Failover { strategy: if never { FailoverStrategy::None } else { failover } },
+                    Observability { sidecar, monitoring: Monitoring(monitoring), logging: Logging(logging) },
+                    Security { attestation, isolation: Confinement::new(modules) },
                 )
             },
         )
@@ -437,17 +315,8 @@ fn placement() -> impl Strategy<Value = (Placement, Pricing)> {
     let operators: BoxedStrategy<BTreeSet<String>> =
         btree_set(text().prop_filter("a name", |name| !name.is_empty()), 0..3).boxed();
     (of(text()), attributes, operators, of(1..=u64::MAX)).prop_map(|(dvci, attributes, operators, price)| {
-        let placement = Placement {
-            dvci,
-            attributes,
-            operators: operators.into_iter().collect(),
-        };
-        (
-            placement,
-            Pricing {
-                max_per_hour: price.map(Amount),
-            },
-        )
+        let placement = Placement { dvci, attributes, operators: operators.into_iter().collect() };
+        (placement, Pricing { max_per_hour: price.map(Amount) })
     })
 }
 
@@ -552,8 +421,5 @@ fn json_is_read_as_yaml_is() {
     let manifest = hac::parse(json, Format::Yaml)
         .unwrap_or_else(|error| panic!("{}", error.render("json", json, false)));
     assert_eq!(manifest.spec.deployment.image, "ab");
-    assert_eq!(
-        manifest.spec.deployment.args,
-        Some(vec!["x".to_owned(), "1".to_owned()])
-    );
+    assert_eq!(manifest.spec.deployment.args, Some(vec!["x".to_owned(), "1".to_owned()]));
 }

@@ -34,38 +34,24 @@ fn accepts(schema: &Value, value: &Value) -> bool {
             }
         }
         "enum" => rule.as_array().unwrap().contains(value),
-        "anyOf" => rule
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|schema| accepts(schema, value)),
-        "minimum" => value
-            .as_f64()
-            .is_none_or(|number| number >= rule.as_f64().unwrap()),
-        "maximum" => value
-            .as_f64()
-            .is_none_or(|number| number <= rule.as_f64().unwrap()),
+        "anyOf" => rule.as_array().unwrap().iter().any(|schema| accepts(schema, value)),
+        "minimum" => value.as_f64().is_none_or(|number| number >= rule.as_f64().unwrap()),
+        "maximum" => value.as_f64().is_none_or(|number| number <= rule.as_f64().unwrap()),
         // Checked for the units in their own tests; no regular expressions here.
         "pattern" => true,
         "uniqueItems" => true,
-        "items" => value
-            .as_array()
-            .is_none_or(|items| items.iter().all(|item| accepts(rule, item))),
+        "items" => value.as_array().is_none_or(|items| items.iter().all(|item| accepts(rule, item))),
         "required" => {
             let has = |key: &Value| value.get(key.as_str().unwrap()).is_some();
             !value.is_object() || rule.as_array().unwrap().iter().all(has)
         }
         "properties" => value.as_object().is_none_or(|object| {
-            object
-                .iter()
-                .all(|(key, value)| rule.get(key).is_none_or(|schema| accepts(schema, value)))
+            object.iter().all(|(key, value)| rule.get(key).is_none_or(|schema| accepts(schema, value)))
         }),
         "additionalProperties" => value.as_object().is_none_or(|object| {
             let properties = schema.get("properties");
             let known = |key: &str| properties.is_some_and(|properties| properties.get(key).is_some());
-            object
-                .iter()
-                .all(|(key, value)| known(key) || accepts(rule, value))
+            object.iter().all(|(key, value)| known(key) || accepts(rule, value))
         }),
         other => panic!("the schema uses {other}, which this validator doesn't know"),
     })
@@ -78,19 +64,17 @@ fn toml_to_json(source: &str) -> Value {
             toml_edit::Item::Value(toml_edit::Value::String(text)) => Value::from(text.value().as_str()),
             toml_edit::Item::Value(toml_edit::Value::Integer(number)) => Value::from(*number.value()),
             toml_edit::Item::Value(toml_edit::Value::Boolean(flag)) => Value::from(*flag.value()),
-            toml_edit::Item::Value(toml_edit::Value::Array(items)) => items
-                .iter()
-                .map(|value| convert(&toml_edit::Item::Value(value.clone())))
-                .collect(),
+            toml_edit::Item::Value(toml_edit::Value::Array(items)) => {
+                items.iter().map(|value| convert(&toml_edit::Item::Value(value.clone()))).collect()
+            }
             toml_edit::Item::Value(toml_edit::Value::InlineTable(table)) => table
                 .iter()
                 .map(|(key, value)| (key, convert(&toml_edit::Item::Value(value.clone()))))
                 .collect(),
             toml_edit::Item::Table(table) => table.iter().map(|(key, value)| (key, convert(value))).collect(),
-            toml_edit::Item::ArrayOfTables(tables) => tables
-                .iter()
-                .map(|table| convert(&toml_edit::Item::Table(table.clone())))
-                .collect(),
+            toml_edit::Item::ArrayOfTables(tables) => {
+                tables.iter().map(|table| convert(&toml_edit::Item::Table(table.clone()))).collect()
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -111,11 +95,8 @@ fn the_starters_satisfy_the_schema_and_the_parser() {
     let toml = hac::starter("web", "docker.io/library/nginx:1.29");
     assert!(accepts(&hac::schema(), &toml_to_json(&toml)));
     let from_toml = hac::parse(&toml, Format::Toml).unwrap();
-    let from_yaml = hac::parse(
-        &hac::starter_yaml("web", "docker.io/library/nginx:1.29"),
-        Format::Yaml,
-    )
-    .unwrap();
+    let from_yaml =
+        hac::parse(&hac::starter_yaml("web", "docker.io/library/nginx:1.29"), Format::Yaml).unwrap();
     assert_eq!(from_toml, from_yaml);
     let mut expected = hac::Manifest::from_image("docker.io/library/nginx:1.29");
     expected.metadata.name = "web".to_owned();

@@ -41,11 +41,7 @@ fn sizes_count_in_1024s_with_an_i_and_in_1000s_without() {
     reads("7B", Bytes(7), "7");
     reads("15Ei", Bytes(15 << 60), "15Ei");
     reads("18446744073709551615", Bytes(u64::MAX), "18446744073709551615");
-    reads(
-        "0000000000000000000000000000000000000001Gi",
-        Bytes(1 << 30),
-        "1Gi",
-    );
+    reads("0000000000000000000000000000000000000001Gi", Bytes(1 << 30), "1Gi");
 }
 
 #[test]
@@ -92,10 +88,7 @@ fn cpu_is_in_cores_or_thousandths() {
     refuses::<MilliCpu>("0.0001", "finer than 1m");
     refuses::<MilliCpu>("4294968", "larger than the largest CPU");
     refuses::<MilliCpu>("4 cores", "isn't a unit of CPU");
-    assert_eq!(
-        [0, 1, 1000, 1001].map(|millis| MilliCpu(millis).vcpus()),
-        [1, 1, 1, 2]
-    );
+    assert_eq!([0, 1, 1000, 1001].map(|millis| MilliCpu(millis).vcpus()), [1, 1, 1, 2]);
 }
 
 #[test]

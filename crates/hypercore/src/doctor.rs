@@ -29,9 +29,7 @@ pub struct Report {
 impl Report {
     /// Whether there is an isolation that works.
     pub fn usable(&self) -> bool {
-        self.isolations
-            .iter()
-            .any(|isolation| isolation.missing.is_empty())
+        self.isolations.iter().any(|isolation| isolation.missing.is_empty())
     }
 }
 
@@ -76,8 +74,7 @@ pub fn examine(home: &Path) -> Report {
     let vm = [&qemu, &kernel];
     let lacks = |also: Option<&Finding>| {
         let bad = vm.into_iter().chain(also).filter(|finding| !finding.good);
-        bad.map(|finding| finding.remedy.clone().unwrap_or_else(|| finding.found.clone()))
-            .collect()
+        bad.map(|finding| finding.remedy.clone().unwrap_or_else(|| finding.found.clone())).collect()
     };
     let micro_vm = |accelerator, missing| Isolation {
         kind: "MicroVM",
@@ -91,37 +88,16 @@ pub fn examine(home: &Path) -> Report {
         accelerator: None,
         missing: vec!["not in this version yet".to_owned()],
     };
-    let mut isolations = vec![
-        micro_vm(Accelerator::Kvm, lacks(Some(&kvm))),
-        micro_vm(Accelerator::Tcg, lacks(None)),
-    ];
+    let mut isolations =
+        vec![micro_vm(Accelerator::Kvm, lacks(Some(&kvm))), micro_vm(Accelerator::Tcg, lacks(None))];
     isolations.extend(["Unikernel", "Container", "Wasm", "TEE"].map(absent));
-    let findings = vec![
-        qemu,
-        kvm,
-        kernel,
-        passt(),
-        cgroups(),
-        user_namespaces(),
-        landlock(),
-        seccomp(),
-        disk(home),
-    ];
-    Report {
-        version: 1,
-        isolations,
-        findings,
-        not_yet: NOT_YET.to_vec(),
-    }
+    let findings =
+        vec![qemu, kvm, kernel, passt(), cgroups(), user_namespaces(), landlock(), seccomp(), disk(home)];
+    Report { version: 1, isolations, findings, not_yet: NOT_YET.to_vec() }
 }
 
 fn finding(what: &'static str, good: bool, found: impl Into<String>, remedy: Option<&str>) -> Finding {
-    Finding {
-        what,
-        good,
-        found: found.into(),
-        remedy: remedy.filter(|_| !good).map(str::to_owned),
-    }
+    Finding { what, good, found: found.into(), remedy: remedy.filter(|_| !good).map(str::to_owned) }
 }
 
 fn qemu() -> Finding {
@@ -152,12 +128,7 @@ fn kernel(home: &Path) -> Finding {
                 Origin::Boot => "from /boot",
             };
             let digest: String = kernel.digest.chars().take(12).collect();
-            finding(
-                "guest kernel",
-                true,
-                format!("{} {digest} ({from})", kernel.release),
-                None,
-            )
+            finding("guest kernel", true, format!("{} {digest} ({from})", kernel.release), None)
         }
         Err(error) => finding("guest kernel", false, error, remedy),
     }
@@ -175,12 +146,9 @@ fn passt() -> Finding {
 fn cgroups() -> Finding {
     let v2 = |place: &str| fs::read_to_string(Path::new(place).join("cgroup.controllers")).ok();
     match (v2("/sys/fs/cgroup"), v2("/sys/fs/cgroup/unified")) {
-        (Some(controllers), _) => finding(
-            "cgroups",
-            true,
-            format!("version 2 ({})", controllers.trim()),
-            None,
-        ),
+        (Some(controllers), _) => {
+            finding("cgroups", true, format!("version 2 ({})", controllers.trim()), None)
+        }
         (None, Some(_)) => finding("cgroups", true, "version 1, version 2 beside it", None),
         (None, None) if Path::new("/sys/fs/cgroup/memory").is_dir() => {
             finding("cgroups", true, "version 1", None)
@@ -208,11 +176,7 @@ fn user_namespaces() -> Finding {
     finding(
         "user namespaces",
         true,
-        if restricted {
-            "restricted by AppArmor"
-        } else {
-            "for everybody"
-        },
+        if restricted { "restricted by AppArmor" } else { "for everybody" },
         None,
     )
 }
@@ -225,32 +189,19 @@ fn landlock() -> Finding {
     let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, VERSION_FLAG) };
     match version {
         1.. => finding("Landlock", true, format!("version {version}"), None),
-        _ => finding(
-            "Landlock",
-            false,
-            "not in this kernel, or not enabled (lsm=...,landlock)",
-            None,
-        ),
+        _ => finding("Landlock", false, "not in this kernel, or not enabled (lsm=...,landlock)", None),
     }
 }
 
 fn seccomp() -> Finding {
     let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
     let good = actions.contains("kill_process");
-    finding(
-        "seccomp",
-        good,
-        if good { "filters" } else { "not in this kernel" },
-        None,
-    )
+    finding("seccomp", good, if good { "filters" } else { "not in this kernel" }, None)
 }
 
 fn disk(home: &Path) -> Finding {
     const ENOUGH: u64 = 2 << 30;
-    let existing = home
-        .ancestors()
-        .find(|folder| folder.is_dir())
-        .unwrap_or(Path::new("/"));
+    let existing = home.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
     match rustix::fs::statvfs(existing) {
         Ok(status) => {
             let free = status.f_bavail.saturating_mul(status.f_frsize);
@@ -280,17 +231,8 @@ mod tests {
             assert!(!finding.found.is_empty(), "{finding:?}");
         }
         let kinds: Vec<&str> = report.isolations.iter().map(|isolation| isolation.kind).collect();
-        assert_eq!(
-            kinds,
-            ["MicroVM", "MicroVM", "Unikernel", "Container", "Wasm", "TEE"]
-        );
-        assert_eq!(
-            report.usable(),
-            report
-                .isolations
-                .iter()
-                .any(|isolation| isolation.missing.is_empty())
-        );
+        assert_eq!(kinds, ["MicroVM", "MicroVM", "Unikernel", "Container", "Wasm", "TEE"]);
+        assert_eq!(report.usable(), report.isolations.iter().any(|isolation| isolation.missing.is_empty()));
     }
 
     #[test]

@@ -140,9 +140,7 @@ fn lossy<S: serde::Serializer>(args: &[OsString], serializer: S) -> Result<S::Ok
 impl fmt::Display for Prepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", quoted(&self.program.to_string_lossy()))?;
-        self.args
-            .iter()
-            .try_for_each(|arg| write!(f, " {}", quoted(&arg.to_string_lossy())))
+        self.args.iter().try_for_each(|arg| write!(f, " {}", quoted(&arg.to_string_lossy())))
     }
 }
 
@@ -329,9 +327,7 @@ mod tests {
             driver: "qemu",
             accelerator: Accelerator::Tcg,
             program: "/usr/bin/qemu-system-x86_64".into(),
-            args: ["-m", "64M", "-append", "quiet init='x'", ""]
-                .map(OsString::from)
-                .to_vec(),
+            args: ["-m", "64M", "-append", "quiet init='x'", ""].map(OsString::from).to_vec(),
             network: false,
             console: false,
         };

@@ -62,11 +62,7 @@ pub fn cached(
     init_digest: &str,
 ) -> Result<PathBuf, InitramfsError> {
     let modules = kernel.modules_for(wanted).map_err(InitramfsError::Module)?;
-    let names: Vec<String> = modules
-        .iter()
-        .enumerate()
-        .map(|(place, path)| numbered(place, path))
-        .collect();
+    let names: Vec<String> = modules.iter().enumerate().map(|(place, path)| numbered(place, path)).collect();
     let key = key(&kernel.digest, init_digest, &names);
     let target = folder.join(format!("{key}.cpio"));
     if target.is_file() {
@@ -78,26 +74,18 @@ pub fn cached(
         contents.push((name, bytes));
     }
     let archive = build(init, &contents)?;
-    keep(folder, &target, &archive).map_err(|source| InitramfsError::Keep {
-        folder: folder.to_owned(),
-        source,
-    })?;
+    keep(folder, &target, &archive)
+        .map_err(|source| InitramfsError::Keep { folder: folder.to_owned(), source })?;
     Ok(target)
 }
 
 fn numbered(place: usize, path: &Path) -> String {
-    format!(
-        "{place:02}-{}",
-        path.file_name().unwrap_or_default().to_string_lossy()
-    )
+    format!("{place:02}-{}", path.file_name().unwrap_or_default().to_string_lossy())
 }
 
 fn key(kernel: &str, init: &str, names: &[String]) -> String {
     let mut hash = Sha256::new();
-    for part in [LAYOUT, kernel, init]
-        .into_iter()
-        .chain(names.iter().map(String::as_str))
-    {
+    for part in [LAYOUT, kernel, init].into_iter().chain(names.iter().map(String::as_str)) {
         hash.update(part.as_bytes());
         hash.update(b"\n");
     }
@@ -106,9 +94,7 @@ fn key(kernel: &str, init: &str, names: &[String]) -> String {
 
 fn keep(folder: &Path, target: &Path, archive: &[u8]) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    let mut file = tempfile::Builder::new()
-        .prefix(".initramfs-")
-        .tempfile_in(folder)?;
+    let mut file = tempfile::Builder::new().prefix(".initramfs-").tempfile_in(folder)?;
     file.write_all(archive)?;
     file.as_file().sync_all()?;
     file.persist(target).map_err(|error| error.error)?;
@@ -122,14 +108,8 @@ pub fn build(init: &[u8], modules: &[(String, Vec<u8>)]) -> Result<Vec<u8>, Init
         list.push_str(name);
         list.push('\n');
     }
-    let size = modules
-        .iter()
-        .map(|(_, bytes)| bytes.len())
-        .fold(init.len(), usize::saturating_add);
-    let mut archive = Archive {
-        bytes: Vec::with_capacity(size.saturating_add(64 * 1024)),
-        inode: 0,
-    };
+    let size = modules.iter().map(|(_, bytes)| bytes.len()).fold(init.len(), usize::saturating_add);
+    let mut archive = Archive { bytes: Vec::with_capacity(size.saturating_add(64 * 1024)), inode: 0 };
     archive.folder("dev")?;
     archive.entry("dev/console", Kind::Device(5, 1), 0o600, &[])?;
     archive.folder("modules")?;
@@ -170,27 +150,10 @@ impl Archive {
             Kind::Device(major, minor) => (0o020_000, 1, (major, minor)),
             Kind::End => (0, 1, (0, 0)),
         };
-        self.inode = if kind == Kind::End {
-            0
-        } else {
-            self.inode.saturating_add(1)
-        };
+        self.inode = if kind == Kind::End { 0 } else { self.inode.saturating_add(1) };
         // inode, mode, uid, gid, links, mtime, size, device, the device that it is, name's length, checksum
-        let fields = [
-            self.inode,
-            file_type | mode,
-            0,
-            0,
-            links,
-            0,
-            length,
-            0,
-            0,
-            major,
-            minor,
-            name_length,
-            0,
-        ];
+        let fields =
+            [self.inode, file_type | mode, 0, 0, links, 0, length, 0, 0, major, minor, name_length, 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
             self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
@@ -264,30 +227,14 @@ mod tests {
         let first = cached(folder.path(), &kernel, &["b"], b"init", "d1").unwrap();
         let made = fs::metadata(&first).unwrap().modified().unwrap();
         let again = cached(folder.path(), &kernel, &["b"], b"init", "d1").unwrap();
-        assert_eq!(
-            (&first, made),
-            (&again, fs::metadata(&again).unwrap().modified().unwrap())
-        );
-        assert_ne!(
-            first,
-            cached(folder.path(), &kernel, &["b"], b"other", "d2").unwrap()
-        );
-        assert_ne!(
-            first,
-            cached(folder.path(), &kernel, &["a"], b"init", "d1").unwrap()
-        );
-        let names: Vec<String> = read(&fs::read(&first).unwrap())
-            .into_iter()
-            .map(|entry| entry.0)
-            .collect();
+        assert_eq!((&first, made), (&again, fs::metadata(&again).unwrap().modified().unwrap()));
+        assert_ne!(first, cached(folder.path(), &kernel, &["b"], b"other", "d2").unwrap());
+        assert_ne!(first, cached(folder.path(), &kernel, &["a"], b"init", "d1").unwrap());
+        let names: Vec<String> = read(&fs::read(&first).unwrap()).into_iter().map(|entry| entry.0).collect();
         assert!(
             names.contains(&"modules/00-a.ko".to_owned()) && names.contains(&"modules/01-b.ko".to_owned()),
             "{names:?}"
         );
-        assert_eq!(
-            fs::read_dir(folder.path()).unwrap().count(),
-            3,
-            "something else was left behind"
-        );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "something else was left behind");
     }
 }

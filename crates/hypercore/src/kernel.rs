@@ -93,27 +93,18 @@ impl Kernel {
     /// Returns the files of the modules `names` and of all that they need, in the order to load them. What is built in
     /// has no file.
     pub fn modules_for(&self, names: &[&str]) -> Result<Vec<PathBuf>, MissingModule> {
-        let needs: BTreeMap<String, Vec<String>> = self
-            .modules
-            .iter()
-            .map(|module| (module.name.clone(), module.needs.clone()))
-            .collect();
+        let needs: BTreeMap<String, Vec<String>> =
+            self.modules.iter().map(|module| (module.name.clone(), module.needs.clone())).collect();
         let wanted: Vec<String> = names.iter().map(|name| module::normal(name)).collect();
         for name in &wanted {
             let builtin = self.builtin.as_ref().is_none_or(|list| list.contains(name));
             if !builtin && !needs.contains_key(name) {
-                return Err(MissingModule {
-                    name: name.clone(),
-                    release: self.release.clone(),
-                });
+                return Err(MissingModule { name: name.clone(), release: self.release.clone() });
             }
         }
         let folder = self.image.parent().unwrap_or(Path::new("/")).join("modules");
         let order = module::load_order(&wanted, &needs);
-        Ok(order
-            .into_iter()
-            .map(|name| folder.join(format!("{name}.ko")))
-            .collect())
+        Ok(order.into_iter().map(|name| folder.join(format!("{name}.ko"))).collect())
     }
 }
 
@@ -180,10 +171,7 @@ pub fn choose(
 
 fn take(store: &KernelStore, path: &Path, modules: Option<&Path>) -> Result<Kernel, ChooseError> {
     if path.is_file() {
-        let failed = |source| ChooseError::Import {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| ChooseError::Import { path: path.to_owned(), source };
         return import::known(store, path, modules).map_err(failed);
     }
     let digest = path.to_str().filter(|text| text.len() >= 8).unwrap_or_default();
@@ -226,10 +214,7 @@ pub struct FileError {
 /// Gives an I/O error its file.
 pub(crate) fn at(path: &Path) -> impl Fn(io::Error) -> FileError {
     let path = path.to_owned();
-    move |source| FileError {
-        path: path.clone(),
-        source,
-    }
+    move |source| FileError { path: path.clone(), source }
 }
 
 #[cfg(test)]
@@ -244,11 +229,7 @@ pub(crate) mod tests {
         fs::create_dir_all(&modules).unwrap();
         fs::write(files.join("vmlinuz"), image::tests::a_bzimage(b"", 0)).unwrap();
         fs::write(modules.join("a.ko"), module::tests::a_module("depends=\0")).unwrap();
-        fs::write(
-            modules.join("virtio_blk.ko"),
-            module::tests::a_module("depends=a\0"),
-        )
-        .unwrap();
+        fs::write(modules.join("virtio_blk.ko"), module::tests::a_module("depends=a\0")).unwrap();
         fs::write(files.join("modules/modules.builtin"), "kernel/fs/ext4/ext4.ko\n").unwrap();
         let store = KernelStore::open(&root.join("kernels")).unwrap();
         let mut kernel =
@@ -264,32 +245,16 @@ pub(crate) mod tests {
         let root = tempfile::tempdir().unwrap();
         let kernel = a_kernel(root.path());
         let files = kernel.modules_for(&["b", "ext4"]).unwrap();
-        let names: Vec<_> = files
-            .iter()
-            .map(|path| path.file_name().unwrap().to_str().unwrap())
-            .collect();
+        let names: Vec<_> = files.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["a.ko", "b.ko"]);
         assert_eq!(kernel.modules_for(&["dm-verity"]).unwrap_err().name, "dm_verity");
     }
 
     #[test]
     fn releases_sort_by_their_numbers() {
-        let mut releases = [
-            "6.1.0-9-cloud-amd64",
-            "6.10.1",
-            "6.1.0-56-cloud-amd64",
-            "5.15.0-100-generic",
-        ];
+        let mut releases = ["6.1.0-9-cloud-amd64", "6.10.1", "6.1.0-56-cloud-amd64", "5.15.0-100-generic"];
         releases.sort_by_key(|release| release_order(release));
-        assert_eq!(
-            releases,
-            [
-                "5.15.0-100-generic",
-                "6.1.0-9-cloud-amd64",
-                "6.1.0-56-cloud-amd64",
-                "6.10.1"
-            ]
-        );
+        assert_eq!(releases, ["5.15.0-100-generic", "6.1.0-9-cloud-amd64", "6.1.0-56-cloud-amd64", "6.10.1"]);
     }
 
     #[test]

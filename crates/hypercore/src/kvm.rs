@@ -114,10 +114,7 @@ pub fn probe() -> Verdict {
         {
             Verdict::Fails(Reason::NoDevice)
         }
-        Err(error) => Verdict::Fails(Reason::Setup {
-            step: "opening it".into(),
-            error: error.to_string(),
-        }),
+        Err(error) => Verdict::Fails(Reason::Setup { step: "opening it".into(), error: error.to_string() }),
     }
 }
 
@@ -134,9 +131,7 @@ fn verdict(_: fs::File) -> Verdict {
 /// The name of the group that `/dev/kvm` belongs to; `kvm` if it has none.
 fn group() -> String {
     use std::os::unix::fs::MetadataExt;
-    let number = fs::metadata("/dev/kvm")
-        .map_or(0, |status| status.gid())
-        .to_string();
+    let number = fs::metadata("/dev/kvm").map_or(0, |status| status.gid()).to_string();
     let groups = fs::read_to_string("/etc/group").unwrap_or_default();
     let mut lines = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let name =
@@ -159,18 +154,9 @@ const VERSION: u32 = 1;
 /// is missing or may not be opened isn't kept, because a person can mend it without a boot.
 pub fn known(cache: &Path) -> Verdict {
     let path = cache.join("kvm.json");
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .unwrap_or_default()
-        .trim()
-        .to_owned();
-    let openable = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_ok();
-    let kept = fs::read(&path)
-        .ok()
-        .and_then(|text| serde_json::from_slice::<Record>(&text).ok());
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+    let openable = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
+    let kept = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Record>(&text).ok());
     if let Some(record) =
         kept.filter(|kept| openable && kept.version == VERSION && kept.boot == boot && !boot.is_empty())
     {
@@ -184,15 +170,7 @@ pub fn known(cache: &Path) -> Verdict {
     };
     if lasting && openable {
         // Only time is lost if this fails.
-        let _ = keep(
-            cache,
-            &path,
-            &Record {
-                version: VERSION,
-                boot,
-                verdict: verdict.clone(),
-            },
-        );
+        let _ = keep(cache, &path, &Record { version: VERSION, boot, verdict: verdict.clone() });
     }
     verdict
 }
@@ -224,10 +202,7 @@ mod tests {
         eprintln!("{verdict:?} after {took:?}");
         assert!(took < Duration::from_secs(1), "{took:?}");
         while probing() {
-            assert!(
-                begin.elapsed() < Duration::from_secs(5),
-                "a probe's thread is stuck"
-            );
+            assert!(begin.elapsed() < Duration::from_secs(5), "a probe's thread is stuck");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -239,17 +214,9 @@ mod tests {
         assert_eq!(known(folder.path()), first);
         let path = folder.path().join("kvm.json");
         if path.exists() {
-            let other = Record {
-                version: VERSION,
-                boot: "another".into(),
-                verdict: Verdict::Works,
-            };
+            let other = Record { version: VERSION, boot: "another".into(), verdict: Verdict::Works };
             keep(folder.path(), &path, &other).unwrap();
-            assert_eq!(
-                known(folder.path()),
-                first,
-                "the answer of another boot was believed"
-            );
+            assert_eq!(known(folder.path()), first, "the answer of another boot was believed");
         }
     }
 }

@@ -149,25 +149,11 @@ impl Passt {
         let pair = || UnixStream::pair().map_err(PasstError::Execute);
         let ((helper, theirs), (guest_end, machine)) = (pair()?, pair()?);
         let mut spawned = spawn::spawn(&program, &args, vec![theirs.into()]).map_err(PasstError::Execute)?;
-        let refused = Refused {
-            own: host.addresses,
-            dns: guest.dns.clone(),
-        };
+        let refused = Refused { own: host.addresses, dns: guest.dns.clone() };
         let joined = spawn::handle(&spawned.child)
             .and_then(|handle| Ok((handle, Filter::start(guest_end.into(), helper.into(), refused)?)));
-        let (handle, filter) = joined
-            .inspect_err(|_| end(&mut spawned))
-            .map_err(PasstError::Execute)?;
-        Ok((
-            Self {
-                spawned,
-                handle,
-                published,
-                filter,
-            },
-            machine.into(),
-            guest,
-        ))
+        let (handle, filter) = joined.inspect_err(|_| end(&mut spawned)).map_err(PasstError::Execute)?;
+        Ok((Self { spawned, handle, published, filter }, machine.into(), guest))
     }
 
     /// Its process.
@@ -217,51 +203,26 @@ fn free(publish: &Publish) -> Result<Publish, PasstError> {
         Protocol::Tcp => TcpListener::bind(wanted).and_then(|socket| socket.local_addr()),
         Protocol::Udp => UdpSocket::bind(wanted).and_then(|socket| socket.local_addr()),
     };
-    let Publish {
-        address,
-        host: port,
-        guest,
-        protocol,
-    } = *publish;
+    let Publish { address, host: port, guest, protocol } = *publish;
     match bound {
-        Ok(bound) => Ok(Publish {
-            host: bound.port(),
-            ..*publish
-        }),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(PasstError::PortInUse {
-            address,
-            port,
-            guest,
-            protocol,
-        }),
-        Err(source) => Err(PasstError::Port {
-            address,
-            port,
-            source,
-        }),
+        Ok(bound) => Ok(Publish { host: bound.port(), ..*publish }),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            Err(PasstError::PortInUse { address, port, guest, protocol })
+        }
+        Err(source) => Err(PasstError::Port { address, port, source }),
     }
 }
 
 /// The exact arguments and what the guest is told; nothing if the host has no way out.
 fn arguments(host: &route::Host, published: &[Publish]) -> Option<(Vec<OsString>, GuestNetwork)> {
-    let mut words: Vec<String> = [
-        "--foreground",
-        "--quiet",
-        "--one-off",
-        "--no-map-gw",
-        "--no-dhcp",
-        "--no-dhcpv6",
-        "--no-ra",
-    ]
-    .map(str::to_owned)
-    .to_vec();
+    let mut words: Vec<String> =
+        ["--foreground", "--quiet", "--one-off", "--no-map-gw", "--no-dhcp", "--no-dhcpv6", "--no-ra"]
+            .map(str::to_owned)
+            .to_vec();
     let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
     option("--fd", FIRST.to_string());
     option("--mtu", MTU.to_string());
-    let mut guest = GuestNetwork {
-        mtu: MTU,
-        ..GuestNetwork::default()
-    };
+    let mut guest = GuestNetwork { mtu: MTU, ..GuestNetwork::default() };
     if let Some(way) = &host.ipv4 {
         option("--address", way.address.to_string());
         option("--netmask", way.prefix.to_string());
@@ -282,19 +243,13 @@ fn arguments(host: &route::Host, published: &[Publish]) -> Option<(Vec<OsString>
         }
     }
     let first = host.ipv4.as_ref().map(|way| &way.interface);
-    option(
-        "--interface",
-        first.or(host.ipv6.as_ref().map(|way| &way.interface))?.clone(),
-    );
+    option("--interface", first.or(host.ipv6.as_ref().map(|way| &way.interface))?.clone());
     for publish in published {
         let flag = match publish.protocol {
             Protocol::Tcp => "--tcp-ports",
             Protocol::Udp => "--udp-ports",
         };
-        option(
-            flag,
-            format!("{}/{}:{}", publish.address, publish.host, publish.guest),
-        );
+        option(flag, format!("{}/{}:{}", publish.address, publish.host, publish.guest));
     }
     match (host.ipv4.is_some(), host.ipv6.is_some()) {
         (true, false) => words.push("--ipv4-only".into()),
@@ -313,12 +268,7 @@ mod tests {
         let address = Ipv4Addr::new(192, 0, 2, 2);
         let gateway = Ipv4Addr::new(192, 0, 2, 1);
         Host {
-            ipv4: Some(Way {
-                interface: "eth0".into(),
-                address,
-                prefix: 24,
-                gateway,
-            }),
+            ipv4: Some(Way { interface: "eth0".into(), address, prefix: 24, gateway }),
             ipv6: None,
             addresses: Vec::new(),
         }
@@ -328,30 +278,14 @@ mod tests {
     fn the_guest_has_the_host_s_address_and_no_way_to_its_loopback() {
         let (words, guest) = arguments(&a_host(), &[]).unwrap();
         let line = words.join(" ".as_ref()).into_string().unwrap();
-        assert!(
-            line.contains("--no-map-gw") && line.contains("--outbound-if4 eth0"),
-            "{line}"
-        );
-        assert!(
-            line.contains("--address 192.0.2.2") && line.contains("--ipv4-only"),
-            "{line}"
-        );
+        assert!(line.contains("--no-map-gw") && line.contains("--outbound-if4 eth0"), "{line}");
+        assert!(line.contains("--address 192.0.2.2") && line.contains("--ipv4-only"), "{line}");
         assert_eq!(guest.dns, [IpAddr::from(DNS)]);
     }
 
     #[test]
     fn a_machine_without_a_way_out_has_no_network() {
-        assert!(
-            arguments(
-                &Host {
-                    ipv4: None,
-                    ipv6: None,
-                    addresses: Vec::new(),
-                },
-                &[]
-            )
-            .is_none()
-        );
+        assert!(arguments(&Host { ipv4: None, ipv6: None, addresses: Vec::new() }, &[]).is_none());
     }
 
     #[test]
@@ -359,12 +293,7 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
         let address = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let publish = Publish {
-            address,
-            host: port,
-            guest: 80,
-            protocol: Protocol::Tcp,
-        };
+        let publish = Publish { address, host: port, guest: 80, protocol: Protocol::Tcp };
         assert!(matches!(free(&publish), Err(PasstError::PortInUse { port: p, .. }) if p == port));
         assert_ne!(free(&Publish { host: 0, ..publish }).unwrap().host, 0);
     }

@@ -54,16 +54,8 @@ pub fn create(path: &Path, bytes: u64) -> Result<(), ScratchError> {
     if !(MIN_BYTES..=MAX_BYTES).contains(&bytes) {
         return Err(ScratchError::Size { bytes });
     }
-    let write = |source| ScratchError::Write {
-        path: path.to_owned(),
-        source,
-    };
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(write)?;
+    let write = |source| ScratchError::Write { path: path.to_owned(), source };
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(write)?;
     format(&file, bytes).map_err(|source| {
         // The first failure is the one to tell.
         let _ = std::fs::remove_file(path);
@@ -82,11 +74,7 @@ impl Geometry {
         let mut blocks = bytes / BLOCK;
         loop {
             let groups = blocks.div_ceil(BLOCKS_PER_GROUP);
-            let geometry = Self {
-                blocks,
-                groups,
-                descriptor_blocks: (groups * DESCRIPTOR).div_ceil(BLOCK),
-            };
+            let geometry = Self { blocks, groups, descriptor_blocks: (groups * DESCRIPTOR).div_ceil(BLOCK) };
             let last = groups - 1;
             let room = blocks - last * BLOCKS_PER_GROUP;
             // A last group too small for its own tables is left off.
@@ -110,11 +98,7 @@ impl Geometry {
 
     /// Blocks of a group before its bitmaps.
     fn head(&self, group: u64) -> u64 {
-        if Self::has_superblock(group) {
-            1 + self.descriptor_blocks
-        } else {
-            0
-        }
+        if Self::has_superblock(group) { 1 + self.descriptor_blocks } else { 0 }
     }
 
     /// Blocks of a group that hold no data.
@@ -173,16 +157,9 @@ fn format(file: &File, bytes: u64) -> io::Result<()> {
     // Root: `.`, `..` and the link from lost+found.
     file.write_all_at(&folder_inode(0o755, 3, data), inode_at(ROOT_INODE))?;
     file.write_all_at(&folder_inode(0o700, 2, data + 1), inode_at(LOST_FOUND_INODE))?;
-    let root = [
-        (ROOT_INODE, "."),
-        (ROOT_INODE, ".."),
-        (LOST_FOUND_INODE, "lost+found"),
-    ];
+    let root = [(ROOT_INODE, "."), (ROOT_INODE, ".."), (LOST_FOUND_INODE, "lost+found")];
     file.write_all_at(&folder_block(&root), data * BLOCK)?;
-    file.write_all_at(
-        &folder_block(&[(LOST_FOUND_INODE, "."), (ROOT_INODE, "..")]),
-        (data + 1) * BLOCK,
-    )
+    file.write_all_at(&folder_block(&[(LOST_FOUND_INODE, "."), (ROOT_INODE, "..")]), (data + 1) * BLOCK)
 }
 
 /// Little-endian fields at fixed offsets of a structure.
@@ -246,9 +223,7 @@ fn descriptors(geometry: &Geometry) -> Vec<u8> {
 /// A bitmap of one block: the first `used` bits, and those beyond `valid`, are set.
 fn bitmap_of(used: u64, valid: u64) -> Vec<u8> {
     let bit = |index: u64| index < used || index >= valid;
-    (0..BLOCK)
-        .map(|byte| (0..8).fold(0u8, |bits, i| bits | u8::from(bit(byte * 8 + i)) << i))
-        .collect()
+    (0..BLOCK).map(|byte| (0..8).fold(0u8, |bits, i| bits | u8::from(bit(byte * 8 + i)) << i)).collect()
 }
 
 fn folder_inode(permissions: u64, links: u64, block: u64) -> Vec<u8> {
@@ -267,11 +242,7 @@ fn folder_block(entries: &[(u64, &str)]) -> Vec<u8> {
     let mut block = Vec::with_capacity(BLOCK as usize);
     for (index, (inode, name)) in entries.iter().enumerate() {
         let last = index + 1 == entries.len();
-        let length = if last {
-            BLOCK as usize - block.len()
-        } else {
-            (8 + name.len()).next_multiple_of(4)
-        };
+        let length = if last { BLOCK as usize - block.len() } else { (8 + name.len()).next_multiple_of(4) };
         let mut entry = vec![0; length];
         let mut fields = Fields(&mut entry);
         fields.u32(0, *inode);
@@ -293,9 +264,7 @@ mod tests {
     fn the_file_system_checker_finds_nothing_to_complain_of() {
         let folder = std::env::temp_dir().join(format!("vimana-scratch-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let checker = ["/sbin/e2fsck", "/usr/sbin/e2fsck"]
-            .iter()
-            .find(|path| Path::new(path).exists());
+        let checker = ["/sbin/e2fsck", "/usr/sbin/e2fsck"].iter().find(|path| Path::new(path).exists());
         let Some(checker) = checker else {
             eprintln!(
                 "SKIPPED: the_file_system_checker_finds_nothing_to_complain_of: e2fsck isn't installed"
@@ -304,17 +273,12 @@ mod tests {
         };
         let mib = 1024 * 1024;
         // One group, a last group that is left off, one that is kept, many groups, several descriptor blocks.
-        for (number, bytes) in [MIN_BYTES, 129 * mib, 131 * mib, 1024 * mib, 100 * 1024 * mib]
-            .into_iter()
-            .enumerate()
+        for (number, bytes) in
+            [MIN_BYTES, 129 * mib, 131 * mib, 1024 * mib, 100 * 1024 * mib].into_iter().enumerate()
         {
             let disk = folder.join(format!("{number}.img"));
             create(&disk, bytes).unwrap();
-            let output = Command::new(checker)
-                .args(["-f", "-n"])
-                .arg(&disk)
-                .output()
-                .unwrap();
+            let output = Command::new(checker).args(["-f", "-n"]).arg(&disk).output().unwrap();
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
             std::fs::remove_file(&disk).unwrap();
             assert!(output.status.success(), "{bytes}: {said}");

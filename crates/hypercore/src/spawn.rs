@@ -35,10 +35,7 @@ impl Spawned {
         let mut bytes = vec![0; STDERR_KEPT as usize];
         let length = rustix::io::pread(&self.stderr, &mut bytes[..], 0).unwrap_or(0);
         bytes.truncate(length);
-        let end = bytes
-            .iter()
-            .rposition(|b| *b != 0)
-            .map_or(0, |last| last.saturating_add(1));
+        let end = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last.saturating_add(1));
         let begin = end.saturating_sub(STDERR_SHOWN);
         String::from_utf8_lossy(&bytes[begin..end]).trim().to_owned()
     }
@@ -53,10 +50,7 @@ pub(crate) fn spawn(program: &Path, args: &[OsString], fds: Vec<OwnedFd>) -> io:
 
     let mut command = Command::new(program);
     command.args(args).env_clear().current_dir("/");
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::from(stderr.try_clone()?));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(stderr.try_clone()?));
     // SAFETY: between fork and exec the closure makes system calls on plain numbers and touches no memory but its own
     // captures; it neither allocates nor takes a lock.
     #[allow(unsafe_code)]
@@ -83,42 +77,24 @@ fn park(fds: Vec<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
     // child would overwrite it.
     let lowest = rustix::io::fcntl_dupfd_cloexec(io::stderr().as_fd(), 3)?;
     if lowest.as_raw_fd() > FIRST.saturating_sub(10) {
-        return Err(io::Error::other(
-            "this process has too many files open to start a machine",
-        ));
+        return Err(io::Error::other("this process has too many files open to start a machine"));
     }
-    fds.into_iter()
-        .map(|fd| Ok(rustix::io::fcntl_dupfd_cloexec(&fd, PARKED)?))
-        .collect()
+    fds.into_iter().map(|fd| Ok(rustix::io::fcntl_dupfd_cloexec(&fd, PARKED)?)).collect()
 }
 
 fn close_all_on_exec() -> io::Result<()> {
     // SAFETY: `close_range` with this flag only marks descriptors; it takes no memory.
     #[allow(unsafe_code)]
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            3,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    if answer == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    let answer =
+        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn place(from: RawFd, to: RawFd) -> io::Result<()> {
     // SAFETY: both are plain numbers; in this process, which is about to execute another program, nothing owns `to`.
     #[allow(unsafe_code)]
     let answer = unsafe { libc::dup2(from, to) };
-    if answer == to {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if answer == to { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A file in memory that can't grow, so that a child that writes without end costs nothing and never blocks.
@@ -131,14 +107,9 @@ fn bounded_memory() -> io::Result<OwnedFd> {
 
 /// Opens a handle that becomes readable when the child has ended.
 pub(crate) fn handle(child: &Child) -> io::Result<OwnedFd> {
-    let pid = i32::try_from(child.id())
-        .ok()
-        .and_then(rustix::process::Pid::from_raw);
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
     let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
-    Ok(rustix::process::pidfd_open(
-        pid,
-        rustix::process::PidfdFlags::empty(),
-    )?)
+    Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
 }
 
 /// Looks a program up in `PATH`, then where system programs lie on machines whose `PATH` doesn't name it.
@@ -147,9 +118,7 @@ pub(crate) fn find(program: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let usual =
         ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/usr/libexec"].map(std::path::PathBuf::from);
-    let mut places = std::env::split_paths(&path)
-        .filter(|place| place.is_absolute())
-        .chain(usual);
+    let mut places = std::env::split_paths(&path).filter(|place| place.is_absolute()).chain(usual);
     places.find_map(|place| {
         let file = place.join(program);
         let status = std::fs::metadata(&file).ok()?;
@@ -173,21 +142,13 @@ mod tests {
         let (_other, second) = UnixStream::pair().unwrap();
         let mut spawned = shell("ls /proc/self/fd 1>&2", vec![theirs.into(), second.into()]);
         spawned.child.wait().unwrap();
-        let mut listed: Vec<i32> = spawned
-            .stderr()
-            .split_whitespace()
-            .map(|n| n.parse().unwrap())
-            .collect();
+        let mut listed: Vec<i32> = spawned.stderr().split_whitespace().map(|n| n.parse().unwrap()).collect();
         listed.sort_unstable();
         // One more number is the folder that `ls` itself reads.
         listed.retain(|n| *n > 3);
         assert_eq!(listed, [FIRST, FIRST + 1]);
         ours.set_nonblocking(true).unwrap();
-        assert_eq!(
-            ours.read(&mut [0; 1]).unwrap(),
-            0,
-            "the parent kept a copy of the child's end"
-        );
+        assert_eq!(ours.read(&mut [0; 1]).unwrap(), 0, "the parent kept a copy of the child's end");
     }
 
     #[test]

@@ -61,18 +61,11 @@ fn a_machine(folder: &Path, script: &str) -> Result<Machine, String> {
     // A second archive may follow the first: the program that the script runs.
     let listed = folder.join("busybox");
     std::fs::write(&listed, busybox).unwrap();
-    Command::new("chmod")
-        .arg("755")
-        .arg(&listed)
-        .status()
-        .map_err(|error| error.to_string())?;
+    Command::new("chmod").arg("755").arg(&listed).status().map_err(|error| error.to_string())?;
     let mut cpio = Command::new("cpio");
     cpio.args(["-o", "-H", "newc", "--quiet"]).current_dir(folder);
-    let mut cpio = cpio
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|e| format!("cpio: {e}"))?;
+    let mut cpio =
+        cpio.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|e| format!("cpio: {e}"))?;
     cpio.stdin.take().unwrap().write_all(b"busybox\n").unwrap();
     archive.extend(cpio.wait_with_output().unwrap().stdout);
     let initramfs = folder.join("initramfs");
@@ -96,11 +89,7 @@ fn start(machine: &Machine) -> (Box<dyn Instance>, UnixStream) {
     let prepared = qemu.prepare(machine).unwrap();
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_read_timeout(Some(PATIENCE)).unwrap();
-    let wiring = Wiring {
-        channel: theirs.into(),
-        network: None,
-        console: None,
-    };
+    let wiring = Wiring { channel: theirs.into(), network: None, console: None };
     (qemu.start(&prepared, wiring).unwrap(), ours)
 }
 
@@ -122,19 +111,9 @@ fn line(channel: &mut UnixStream) -> String {
 }
 
 fn wait(instance: &dyn Instance) {
-    let mut fds = [rustix::event::PollFd::from_borrowed_fd(
-        instance.handle(),
-        rustix::event::PollFlags::IN,
-    )];
-    let patience = rustix::time::Timespec {
-        tv_sec: 120,
-        tv_nsec: 0,
-    };
-    assert_eq!(
-        rustix::event::poll(&mut fds, Some(&patience)).unwrap(),
-        1,
-        "the machine didn't end"
-    );
+    let mut fds = [rustix::event::PollFd::from_borrowed_fd(instance.handle(), rustix::event::PollFlags::IN)];
+    let patience = rustix::time::Timespec { tv_sec: 120, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut fds, Some(&patience)).unwrap(), 1, "the machine didn't end");
 }
 
 fn alive(pid: i32) -> bool {
@@ -153,37 +132,26 @@ fn a_guest_boots_answers_over_the_channel_and_powers_off() {
     assert_eq!(line(&mut channel), "hello");
     assert!(instance.ended().unwrap().is_none());
     let seen = instance.observe().unwrap();
-    assert!(
-        seen.resident_bytes > 1 << 20 && seen.cpu > Duration::ZERO && seen.threads > 1,
-        "{seen:?}"
-    );
+    assert!(seen.resident_bytes > 1 << 20 && seen.cpu > Duration::ZERO && seen.threads > 1, "{seen:?}");
     channel.write_all(b"this\n").unwrap();
     assert_eq!(line(&mut channel), "got this");
     wait(&*instance);
     let ended = instance.ended().unwrap().expect("it has ended");
-    assert_eq!(
-        (ended.code, ended.signal, ended.stderr.as_str()),
-        (Some(0), None, "")
-    );
+    assert_eq!((ended.code, ended.signal, ended.stderr.as_str()), (Some(0), None, ""));
     assert!(!alive(instance.pid()));
 }
 
 #[test]
 fn a_paused_guest_is_silent_until_it_is_resumed() {
     let folder = tempfile::tempdir().unwrap();
-    let machine = match a_machine(
-        folder.path(),
-        "while :; do echo tick; /busybox usleep 10000; done",
-    ) {
+    let machine = match a_machine(folder.path(), "while :; do echo tick; /busybox usleep 10000; done") {
         Ok(machine) => machine,
         Err(reason) => return skipped("a_paused_guest_is_silent_until_it_is_resumed", &reason),
     };
     let (mut instance, mut channel) = start(&machine);
     assert_eq!(line(&mut channel), "tick");
     instance.pause().unwrap();
-    channel
-        .set_read_timeout(Some(Duration::from_millis(300)))
-        .unwrap();
+    channel.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     while channel.read(&mut [0; 64]).is_ok() {}
     channel.set_read_timeout(Some(PATIENCE)).unwrap();
     instance.resume().unwrap();
@@ -213,16 +181,11 @@ fn a_guest_finds_its_disks_by_their_serials_and_can_t_write_to_a_read_only_one()
         let mut content = vec![b'.'; 1 << 20];
         content[..5].copy_from_slice(&name.as_bytes()[..5]);
         std::fs::write(&path, content).unwrap();
-        machine.disks.push(Disk {
-            path,
-            readonly,
-            serial: name.into(),
-        });
+        machine.disks.push(Disk { path, readonly, serial: name.into() });
     }
     let (_instance, mut channel) = start(&machine);
-    let said: Vec<String> = std::iter::repeat_with(|| line(&mut channel))
-        .take_while(|line| line != "end")
-        .collect();
+    let said: Vec<String> =
+        std::iter::repeat_with(|| line(&mut channel)).take_while(|line| line != "end").collect();
     assert_eq!(said, ["first first", "no", "second secon", "yes"]);
     let read = |disk: &Disk| std::fs::read(&disk.path).unwrap();
     assert!(read(&machine.disks[0]).starts_with(b"first"));
@@ -260,20 +223,11 @@ fn a_machine_dies_with_the_process_that_started_it() {
         return;
     }
     let mut owner = Command::new(std::env::current_exe().unwrap());
-    owner
-        .args([TEST, "--exact", "--nocapture", "--test-threads=1"])
-        .env("VIMANA_TEST_OWNER", "1");
-    let mut owner = owner
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    owner.args([TEST, "--exact", "--nocapture", "--test-threads=1"]).env("VIMANA_TEST_OWNER", "1");
+    let mut owner = owner.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut said = String::new();
     let mut output = owner.stdout.take().unwrap();
-    while !said
-        .lines()
-        .any(|line| line.contains("pid ") && said.ends_with('\n'))
-    {
+    while !said.lines().any(|line| line.contains("pid ") && said.ends_with('\n')) {
         let mut byte = [0; 1];
         assert_eq!(output.read(&mut byte).unwrap(), 1, "{said}");
         said.push(byte[0] as char);
@@ -284,10 +238,7 @@ fn a_machine_dies_with_the_process_that_started_it() {
     owner.wait().unwrap();
     let begin = Instant::now();
     while alive(pid) {
-        assert!(
-            begin.elapsed() < Duration::from_secs(10),
-            "the machine outlived its owner"
-        );
+        assert!(begin.elapsed() < Duration::from_secs(10), "the machine outlived its owner");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -302,16 +253,9 @@ fn wires_that_don_t_match_what_was_prepared_are_refused() {
     let prepared = Qemu::find().prepare(&machine).unwrap();
     let (ours, theirs) = UnixStream::pair().unwrap();
     let spare: OwnedFd = ours.as_fd().try_clone_to_owned().unwrap();
-    let wiring = Wiring {
-        channel: theirs.into(),
-        network: None,
-        console: Some(spare),
-    };
+    let wiring = Wiring { channel: theirs.into(), network: None, console: Some(spare) };
     assert!(matches!(
         Qemu::find().start(&prepared, wiring),
-        Err(StartError::Wiring {
-            wire: "a console",
-            ..
-        })
+        Err(StartError::Wiring { wire: "a console", .. })
     ));
 }

@@ -29,10 +29,7 @@ fn kernels() -> PathBuf {
 /// The initramfs: busybox with a script as PID 1.
 fn archive(folder: &Path, files: &[PathBuf], script: &str) -> Vec<u8> {
     let read = |path: &PathBuf| {
-        (
-            path.file_name().unwrap().to_string_lossy().into_owned(),
-            std::fs::read(path).unwrap(),
-        )
+        (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(path).unwrap())
     };
     let files: Vec<(String, Vec<u8>)> = files.iter().map(read).collect();
     let mut archive = initramfs::build(script.as_bytes(), &files).unwrap();
@@ -51,11 +48,7 @@ fn archive(folder: &Path, files: &[PathBuf], script: &str) -> Vec<u8> {
 #[test]
 fn a_guest_answers_on_its_published_port_and_reaches_no_service_of_its_host() {
     let store = KernelStore::open(&kernels()).unwrap();
-    let kernel = match store
-        .newest()
-        .unwrap()
-        .map_or_else(|| kernel::fetch(&store, &mut |_| {}), Ok)
-    {
+    let kernel = match store.newest().unwrap().map_or_else(|| kernel::fetch(&store, &mut |_| {}), Ok) {
         Ok(kernel) => kernel,
         Err(error) => return skipped(&format!("no kernel: {error}")),
     };
@@ -63,14 +56,8 @@ fn a_guest_answers_on_its_published_port_and_reaches_no_service_of_its_host() {
         return skipped("qemu-system-x86_64 or /bin/busybox isn't installed");
     }
     let address = Ipv4Addr::LOCALHOST.into();
-    let plan = NetworkPlan {
-        published: vec![Publish {
-            address,
-            host: 0,
-            guest: 80,
-            protocol: Protocol::Tcp,
-        }],
-    };
+    let plan =
+        NetworkPlan { published: vec![Publish { address, host: 0, guest: 80, protocol: Protocol::Tcp }] };
     let (mut passt, wire, network) = match Passt::start(&plan) {
         Ok(started) => started,
         Err(error) => return skipped(&error.to_string()),
@@ -87,19 +74,12 @@ fn a_guest_answers_on_its_published_port_and_reaches_no_service_of_its_host() {
     let lines: Vec<&str> = listed.lines().collect();
     let local = lines.windows(2).filter(|pair| pair[1].contains("/32 host LOCAL"));
     let other = local
-        .filter_map(|pair| {
-            pair[0]
-                .trim_start_matches([' ', '|', '-'])
-                .parse::<Ipv4Addr>()
-                .ok()
-        })
+        .filter_map(|pair| pair[0].trim_start_matches([' ', '|', '-']).parse::<Ipv4Addr>().ok())
         .find(|address| !address.is_loopback() && *address != own);
     let further = other.map(|address| address.to_string()).unwrap_or_default();
 
     let folder = tempfile::tempdir().unwrap();
-    let files = kernel
-        .modules_for(&["virtio_pci", "virtio_console", "virtio_net", "af_packet"])
-        .unwrap();
+    let files = kernel.modules_for(&["virtio_pci", "virtio_console", "virtio_net", "af_packet"]).unwrap();
     let script = format!(
         "#!/busybox sh\nb=/busybox\n$b mkdir /proc /sys /bin\n$b mount -t proc p /proc\n$b mount -t sysfs s /sys\n\
          $b mount -t devtmpfs d /dev\n$b --install -s /bin\nexport PATH=/bin\n\
@@ -130,40 +110,25 @@ fn a_guest_answers_on_its_published_port_and_reaches_no_service_of_its_host() {
         vcpus: 1,
         memory_mib: 128,
         disks: Vec::new(),
-        network: Some(Network {
-            mac: Mac([0x52, 0x56, 0, 0, 0, 1]),
-            mtu: network.mtu,
-        }),
+        network: Some(Network { mac: Mac([0x52, 0x56, 0, 0, 0, 1]), mtu: network.mtu }),
         console: false,
     };
     let (mut channel, theirs) = UnixStream::pair().unwrap();
     channel.set_read_timeout(Some(PATIENCE)).unwrap();
     let qemu = Qemu::find();
-    let wiring = Wiring {
-        channel: theirs.into(),
-        network: Some(wire),
-        console: None,
-    };
+    let wiring = Wiring { channel: theirs.into(), network: Some(wire), console: None };
     let mut instance = qemu.start(&qemu.prepare(&machine).unwrap(), wiring).unwrap();
 
     let mut said = String::new();
     while !said.ends_with("ready\n") {
         let mut byte = [0; 1];
         let count = channel.read(&mut byte).expect("the guest says something");
-        assert_eq!(
-            count,
-            1,
-            "the machine ended after {said:?}; the helper: {:?}",
-            passt.ended()
-        );
+        assert_eq!(count, 1, "the machine ended after {said:?}; the helper: {:?}", passt.ended());
         said.push(byte[0] as char);
     }
     service.set_nonblocking(true).unwrap();
     let met = service.accept().map(|(_, peer)| peer);
-    assert!(
-        met.is_err(),
-        "a service of the host was reached from {met:?}: {said}"
-    );
+    assert!(met.is_err(), "a service of the host was reached from {met:?}: {said}");
 
     let published = passt.published()[0];
     let begin = Instant::now();
@@ -188,10 +153,7 @@ fn a_guest_answers_on_its_published_port_and_reaches_no_service_of_its_host() {
     instance.stop().unwrap();
     let begin = Instant::now();
     while passt.ended().is_none() {
-        assert!(
-            begin.elapsed() < Duration::from_secs(10),
-            "the helper outlived the machine"
-        );
+        assert!(begin.elapsed() < Duration::from_secs(10), "the helper outlived the machine");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

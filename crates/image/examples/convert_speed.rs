@@ -11,20 +11,11 @@ use image::layer::{Limits, convert};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1);
-    let path = arguments
-        .next()
-        .ok_or("usage: convert_speed LAYER.tar [OUT.squashfs]")?;
+    let path = arguments.next().ok_or("usage: convert_speed LAYER.tar [OUT.squashfs]")?;
     let tar = File::open(&path)?;
     let bytes = tar.metadata()?.len();
-    let out = arguments
-        .next()
-        .unwrap_or_else(|| "/dev/shm/convert_speed.squashfs".into());
-    let mut out = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(out)?;
+    let out = arguments.next().unwrap_or_else(|| "/dev/shm/convert_speed.squashfs".into());
+    let mut out = File::options().read(true).write(true).create(true).truncate(true).open(out)?;
     let begin = Instant::now();
     let layer = convert(tar, &mut out, &Limits::default())?;
     let seconds = begin.elapsed().as_secs_f64();

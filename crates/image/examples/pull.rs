@@ -17,13 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut out = std::io::stdout();
     writeln!(out, "opened in {opened:?}, pulled after {:?}", begun.elapsed())?;
     for layer in &image.layers {
-        writeln!(
-            out,
-            "{} {} bytes in {}",
-            layer.digest,
-            layer.total_bytes,
-            layer.path.display()
-        )?;
+        writeln!(out, "{} {} bytes in {}", layer.digest, layer.total_bytes, layer.path.display())?;
     }
     let begun = Instant::now();
     store.get(&reference.parse()?)?;

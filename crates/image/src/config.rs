@@ -139,10 +139,7 @@ impl ImageConfig {
         };
         match platform.rank(&mine) {
             Some(_) => Ok(()),
-            None => Err(ConfigError::Platform {
-                found: Box::new(mine),
-                wanted: Box::new(platform.clone()),
-            }),
+            None => Err(ConfigError::Platform { found: Box::new(mine), wanted: Box::new(platform.clone()) }),
         }
     }
 }
@@ -202,17 +199,9 @@ mod tests {
 
     #[test]
     fn an_image_for_another_machine_is_refused_by_name() {
-        let config = ImageConfig {
-            architecture: "arm64".into(),
-            os: "linux".into(),
-            ..ImageConfig::default()
-        };
-        let error = config
-            .check_platform(&"linux/amd64".parse().unwrap())
-            .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the image is for linux/arm64, but linux/amd64 is wanted"
-        );
+        let config =
+            ImageConfig { architecture: "arm64".into(), os: "linux".into(), ..ImageConfig::default() };
+        let error = config.check_platform(&"linux/amd64".parse().unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "the image is for linux/arm64, but linux/amd64 is wanted");
     }
 }

@@ -96,30 +96,20 @@ impl FromStr for Digest {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Digest, DigestError> {
-        let refuse = |reason| DigestError {
-            text: text.chars().take(160).collect(),
-            reason,
-        };
-        let (name, hex) = text
-            .split_once(':')
-            .ok_or_else(|| refuse("has no colon after its algorithm"))?;
+        let refuse = |reason| DigestError { text: text.chars().take(160).collect(), reason };
+        let (name, hex) = text.split_once(':').ok_or_else(|| refuse("has no colon after its algorithm"))?;
         let algorithm = match name {
             "sha256" => Algorithm::Sha256,
             "sha512" => Algorithm::Sha512,
             _ => return Err(refuse("names an algorithm other than sha256 and sha512")),
         };
         if hex.len() != algorithm.hex_length() {
-            return Err(refuse(
-                "has the wrong number of digits (sha256 has 64, sha512 has 128)",
-            ));
+            return Err(refuse("has the wrong number of digits (sha256 has 64, sha512 has 128)"));
         }
         if !hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(refuse("has digits other than 0-9 and a-f"));
         }
-        Ok(Digest {
-            algorithm,
-            hex: hex.to_owned(),
-        })
+        Ok(Digest { algorithm, hex: hex.to_owned() })
     }
 }
 
@@ -155,14 +145,8 @@ impl Hasher {
 
     pub(crate) fn finish(self) -> Digest {
         match self {
-            Hasher::Sha256(hasher) => Digest {
-                algorithm: Algorithm::Sha256,
-                hex: hex(&hasher.finalize()),
-            },
-            Hasher::Sha512(hasher) => Digest {
-                algorithm: Algorithm::Sha512,
-                hex: hex(&hasher.finalize()),
-            },
+            Hasher::Sha256(hasher) => Digest { algorithm: Algorithm::Sha256, hex: hex(&hasher.finalize()) },
+            Hasher::Sha512(hasher) => Digest { algorithm: Algorithm::Sha512, hex: hex(&hasher.finalize()) },
         }
     }
 }
@@ -179,11 +163,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 /// Reads 64 hexadecimal digits, or answers `None`.
 pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
-    let digit = |byte: u8| {
-        char::from(byte)
-            .to_digit(16)
-            .and_then(|value| u8::try_from(value).ok())
-    };
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|value| u8::try_from(value).ok());
     let mut root = [0; 32];
     if text.len() != 64 {
         return None;
@@ -207,13 +187,9 @@ mod tests {
 
     #[test]
     fn a_digest_that_could_leave_its_folder_is_refused() {
-        for text in [
-            "",
-            "sha256",
-            "sha256:..",
-            "md5:d41d8cd98f00b204e9800998ecf8427e",
-            "sha256:../../../etc/passwd",
-        ] {
+        for text in
+            ["", "sha256", "sha256:..", "md5:d41d8cd98f00b204e9800998ecf8427e", "sha256:../../../etc/passwd"]
+        {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
         assert!(format!("sha256:{}", "A".repeat(64)).parse::<Digest>().is_err());

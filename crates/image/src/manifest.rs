@@ -74,9 +74,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Document, ManifestError> {
         return Err(ManifestError::SchemaOne);
     }
     if raw.schema_version != Some(2) {
-        return Err(ManifestError::Schema {
-            version: raw.schema_version,
-        });
+        return Err(ManifestError::Schema { version: raw.schema_version });
     }
     let media_type = raw.media_type.unwrap_or_default();
     let says_index = media_type.ends_with("index.v1+json") || media_type.ends_with("manifest.list.v2+json");
@@ -110,9 +108,7 @@ fn check_manifest(config: &Descriptor, layers: &[Descriptor]) -> Result<(), Mani
         "application/vnd.oci.image.config.v1+json" | "application/vnd.docker.container.image.v1+json"
     );
     if !is_image {
-        return Err(ManifestError::NotAnImage {
-            media_type: config.media_type.clone(),
-        });
+        return Err(ManifestError::NotAnImage { media_type: config.media_type.clone() });
     }
     if config.size > MAX_DOCUMENT {
         return Err(ManifestError::LargeConfig { size: config.size });
@@ -121,18 +117,11 @@ fn check_manifest(config: &Descriptor, layers: &[Descriptor]) -> Result<(), Mani
         return Err(ManifestError::NoLayers);
     }
     if layers.len() > MAX_LAYERS {
-        return Err(ManifestError::TooMany {
-            what: "layers",
-            count: layers.len(),
-            most: MAX_LAYERS,
-        });
+        return Err(ManifestError::TooMany { what: "layers", count: layers.len(), most: MAX_LAYERS });
     }
     for (index, layer) in layers.iter().enumerate() {
         if !is_layer(&layer.media_type) {
-            return Err(ManifestError::LayerType {
-                index,
-                media_type: layer.media_type.clone(),
-            });
+            return Err(ManifestError::LayerType { index, media_type: layer.media_type.clone() });
         }
     }
     Ok(())
@@ -163,16 +152,11 @@ pub(crate) fn choose<'a>(
     match entries {
         [only] if only.platform.is_none() => Ok(only),
         _ => {
-            let mut offered: Vec<String> = entries
-                .iter()
-                .filter_map(|entry| entry.platform.as_ref().map(Platform::to_string))
-                .collect();
+            let mut offered: Vec<String> =
+                entries.iter().filter_map(|entry| entry.platform.as_ref().map(Platform::to_string)).collect();
             offered.retain(|name| name != "unknown/unknown");
             offered.dedup();
-            Err(ManifestError::Platform {
-                wanted: Box::new(platform.clone()),
-                offered: offered.join(", "),
-            })
+            Err(ManifestError::Platform { wanted: Box::new(platform.clone()), offered: offered.join(", ") })
         }
     }
 }
@@ -257,18 +241,12 @@ mod tests {
     use super::*;
 
     fn descriptor(media_type: &str) -> String {
-        format!(
-            r#"{{"mediaType":"{media_type}","size":3,"digest":"{}"}}"#,
-            Digest::of(b"x")
-        )
+        format!(r#"{{"mediaType":"{media_type}","size":3,"digest":"{}"}}"#, Digest::of(b"x"))
     }
 
     fn image(layer: &str, extra: &str) -> String {
         let config = descriptor("application/vnd.oci.image.config.v1+json");
-        format!(
-            r#"{{"schemaVersion":2,"config":{config},"layers":[{}]{extra}}}"#,
-            descriptor(layer)
-        )
+        format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{}]{extra}}}"#, descriptor(layer))
     }
 
     #[test]
@@ -290,10 +268,7 @@ mod tests {
     #[test]
     fn what_is_not_an_image_is_refused_by_name() {
         let table = [
-            (
-                image("application/vnd.oci.image.layer.v1.tar+encrypted", ""),
-                "layer 0 is of type",
-            ),
+            (image("application/vnd.oci.image.layer.v1.tar+encrypted", ""), "layer 0 is of type"),
             (r#"{"schemaVersion":1,"fsLayers":[]}"#.to_owned(), "schema 1"),
             (r#"{"schemaVersion":2}"#.to_owned(), "neither \"manifests\""),
             (r#"{"schemaVersion":3}"#.to_owned(), "schemaVersion is 3"),
@@ -318,17 +293,11 @@ mod tests {
             platform: Some(platform.parse().unwrap()),
             annotations: None,
         };
-        let entries = [
-            entry("linux/arm/v6"),
-            entry("linux/arm/v7"),
-            entry("linux/amd64"),
-            entry("unknown/unknown"),
-        ];
+        let entries =
+            [entry("linux/arm/v6"), entry("linux/arm/v7"), entry("linux/amd64"), entry("unknown/unknown")];
         let chosen = choose(&entries, &"linux/arm/v7".parse().unwrap()).unwrap();
         assert_eq!(chosen.digest, Digest::of(b"linux/arm/v7"));
-        let error = choose(&entries, &"linux/s390x".parse().unwrap())
-            .unwrap_err()
-            .to_string();
+        let error = choose(&entries, &"linux/s390x".parse().unwrap()).unwrap_err().to_string();
         assert_eq!(
             error,
             "there is no image for linux/s390x; there are images for: linux/arm/v6, linux/arm/v7, linux/amd64"

@@ -52,9 +52,7 @@ impl Platform {
         };
         let level = |variant: &Option<String>| match variant.as_deref() {
             None | Some("") => Some(default),
-            Some(text) => text
-                .strip_prefix('v')
-                .and_then(|digits| digits.parse::<u32>().ok()),
+            Some(text) => text.strip_prefix('v').and_then(|digits| digits.parse::<u32>().ok()),
         };
         if self.variant == offer.variant {
             return Some(0);
@@ -87,24 +85,18 @@ impl FromStr for Platform {
         };
         let parts: Vec<&str> = text.split('/').collect();
         if !parts.iter().all(|part| word(part)) {
-            return Err(PlatformError {
-                text: text.to_owned(),
-            });
+            return Err(PlatformError { text: text.to_owned() });
         }
         match parts.as_slice() {
-            [os, architecture] => Ok(Platform {
-                architecture: (*architecture).into(),
-                os: (*os).into(),
-                variant: None,
-            }),
+            [os, architecture] => {
+                Ok(Platform { architecture: (*architecture).into(), os: (*os).into(), variant: None })
+            }
             [os, architecture, variant] => Ok(Platform {
                 architecture: (*architecture).into(),
                 os: (*os).into(),
                 variant: Some((*variant).into()),
             }),
-            _ => Err(PlatformError {
-                text: text.to_owned(),
-            }),
+            _ => Err(PlatformError { text: text.to_owned() }),
         }
     }
 }
@@ -139,11 +131,7 @@ mod tests {
             ("linux/amd64", "linux/arm64", None),
         ];
         for (machine, offer, expected) in table {
-            assert_eq!(
-                platform(machine).rank(&platform(offer)),
-                expected,
-                "{machine} {offer}"
-            );
+            assert_eq!(platform(machine).rank(&platform(offer)), expected, "{machine} {offer}");
         }
     }
 

@@ -69,20 +69,13 @@ impl Store {
         options: &PullOptions,
         progress: &(dyn Fn(Progress<'_>) + Sync),
     ) -> Result<Image, PullError> {
-        let platform = options
-            .platform
-            .clone()
-            .unwrap_or_else(|| self.options.platform.clone());
-        let reference = reference
-            .absolute()
-            .map_err(|source| self.failed("find", &self.root, source))?;
+        let platform = options.platform.clone().unwrap_or_else(|| self.options.platform.clone());
+        let reference = reference.absolute().map_err(|source| self.failed("find", &self.root, source))?;
         if let Reference::Registry(name) = &reference
             && name.digest().is_some()
             && let Some(image) = self.get_for(&reference, &platform)?
         {
-            progress(Progress::Done {
-                digest: &image.digest,
-            });
+            progress(Progress::Done { digest: &image.digest });
             return Ok(image);
         }
         progress(Progress::Resolving);
@@ -91,15 +84,11 @@ impl Store {
         if let Some(image) = self.get_for(&reference, &platform)?
             && image.digest == resolved.digest
         {
-            progress(Progress::Done {
-                digest: &image.digest,
-            });
+            progress(Progress::Done { digest: &image.digest });
             return Ok(image);
         }
         let image = self.bring(&source, &reference, &platform, &resolved, progress)?;
-        progress(Progress::Done {
-            digest: &image.digest,
-        });
+        progress(Progress::Done { digest: &image.digest });
         Ok(image)
     }
 
@@ -119,11 +108,7 @@ impl Store {
         config.check_platform(platform)?;
         let layers = &resolved.manifest.layers;
         if layers.len() != diff_ids.len() {
-            return Err(ConfigError::LayerCount {
-                layers: layers.len(),
-                diff_ids: diff_ids.len(),
-            }
-            .into());
+            return Err(ConfigError::LayerCount { layers: layers.len(), diff_ids: diff_ids.len() }.into());
         }
         let wanted = without_repeats(layers, diff_ids);
         let found = self.layers(source, &resolved.digest, &wanted, progress)?;
@@ -153,10 +138,7 @@ impl Store {
         if let Some(found) = find()? {
             return Ok(found);
         }
-        let lock = self
-            .root
-            .join("locks")
-            .join(format!("{folder}-{}", digest.file_name()));
+        let lock = self.root.join("locks").join(format!("{folder}-{}", digest.file_name()));
         let _lock = BlobLock::take(lock, &|| {}).map_err(failed)?;
         if let Some(found) = find()? {
             return Ok(found);
@@ -164,13 +146,9 @@ impl Store {
         let bytes = fetch()?;
         let scratch = Scratch::new(&self.tmp()).map_err(failed)?;
         let mut file = scratch.create("document").map_err(failed)?;
-        file.write_all(&bytes)
-            .and_then(|()| file.sync_all())
-            .map_err(failed)?;
+        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed)?;
         // Held under its scratch name already: the lock belongs to the file, not to its name.
-        let held = disk::hold(&scratch.path("document"))
-            .map_err(failed)?
-            .ok_or(PullError::Vanished)?;
+        let held = disk::hold(&scratch.path("document")).map_err(failed)?.ok_or(PullError::Vanished)?;
         std::fs::rename(scratch.path("document"), &path).map_err(failed)?;
         disk::sync_parent(&path).map_err(failed)?;
         Ok((held, bytes))
@@ -184,11 +162,7 @@ impl Store {
         wanted: &[Wanted],
         progress: Report<'_>,
     ) -> Result<Vec<Found>, PullError> {
-        let merge = if wanted.len() > MOST_LAYERS {
-            wanted.len() + 1 - MOST_LAYERS
-        } else {
-            0
-        };
+        let merge = if wanted.len() > MOST_LAYERS { wanted.len() + 1 - MOST_LAYERS } else { 0 };
         let (low, high) = wanted.split_at(merge);
         let low_ids: Vec<Digest> = low.iter().map(|layer| layer.diff_id.clone()).collect();
         let (key, merged_digest) = Key::merged(&low_ids);
@@ -231,33 +205,16 @@ impl Store {
             .filter(|(_, found)| found.is_none())
             .map(|(layer, _)| &layer.descriptor)
             .collect();
-        let bytes = missing
-            .iter()
-            .map(|descriptor| descriptor.size)
-            .fold(0, u64::saturating_add);
-        progress(Progress::Resolved {
-            digest,
-            layers: needed.len(),
-            missing: missing.len(),
-            bytes,
-        });
+        let bytes = missing.iter().map(|descriptor| descriptor.size).fold(0, u64::saturating_add);
+        progress(Progress::Resolved { digest, layers: needed.len(), missing: missing.len(), bytes });
         for (record, _) in found.iter().flatten() {
-            progress(Progress::Ready {
-                layer: &record.digest,
-                bytes: record.total_bytes,
-                cached: true,
-            });
+            progress(Progress::Ready { layer: &record.digest, bytes: record.total_bytes, cached: true });
         }
         // What can't fit by far isn't worth fetching; the exact size is known, and checked, layer by layer.
         let least = bytes / 4;
         if least > self.options.quota {
             let used = self.usage()?.bytes;
-            return Err(StoreError::Quota {
-                needed: bytes,
-                used,
-                quota: self.options.quota,
-            }
-            .into());
+            return Err(StoreError::Quota { needed: bytes, used, quota: self.options.quota }.into());
         }
         Ok(())
     }
@@ -269,12 +226,8 @@ impl Store {
         found: &mut [Option<Found>],
         progress: Report<'_>,
     ) -> Result<(), PullError> {
-        let mut missing: Vec<usize> = found
-            .iter()
-            .enumerate()
-            .filter(|(_, found)| found.is_none())
-            .map(|(index, _)| index)
-            .collect();
+        let mut missing: Vec<usize> =
+            found.iter().enumerate().filter(|(_, found)| found.is_none()).map(|(index, _)| index).collect();
         // The largest first, so that the last one to finish is a small one.
         missing.sort_by_key(|&index| std::cmp::Reverse(needed.get(index).map(|layer| layer.descriptor.size)));
         let workers = missing.len().min(PARALLEL);
@@ -293,10 +246,7 @@ impl Store {
                         };
                         match self.layer(source, layer, &stop, progress) {
                             Ok(layer) => {
-                                results
-                                    .lock()
-                                    .unwrap_or_else(PoisonError::into_inner)
-                                    .push((index, layer));
+                                results.lock().unwrap_or_else(PoisonError::into_inner).push((index, layer));
                             }
                             Err(error) => {
                                 stop.store(true, Ordering::Relaxed);
@@ -334,11 +284,7 @@ impl Store {
         let _lock = BlobLock::take(lock.clone(), &|| progress(Progress::Waiting { layer: diff_id }))
             .map_err(failed)?;
         if let Some(found) = self.find_layer(&key)? {
-            progress(Progress::Ready {
-                layer: diff_id,
-                bytes: found.0.total_bytes,
-                cached: true,
-            });
+            progress(Progress::Ready { layer: diff_id, bytes: found.0.total_bytes, cached: true });
             return Ok(found);
         }
         let work = stream::Work {
@@ -347,30 +293,15 @@ impl Store {
             diff_id,
             limits: self.options.limits(descriptor.size),
             stop,
-            fetched: &|done| {
-                progress(Progress::Fetching {
-                    layer: diff_id,
-                    done,
-                    total: descriptor.size,
-                })
-            },
+            fetched: &|done| progress(Progress::Fetching { layer: diff_id, done, total: descriptor.size }),
         };
         let found = self.make(&key, diff_id, |out| {
             stream::run(&work, out).map_err(|error| match full_disk(&error) {
-                true => PullError::Store(StoreError::Full {
-                    root: self.root.clone(),
-                }),
-                false => PullError::Layer {
-                    layer: descriptor.digest.clone(),
-                    source: Box::new(error),
-                },
+                true => PullError::Store(StoreError::Full { root: self.root.clone() }),
+                false => PullError::Layer { layer: descriptor.digest.clone(), source: Box::new(error) },
             })
         })?;
-        progress(Progress::Ready {
-            layer: diff_id,
-            bytes: found.0.total_bytes,
-            cached: false,
-        });
+        progress(Progress::Ready { layer: diff_id, bytes: found.0.total_bytes, cached: false });
         Ok(found)
     }
 
@@ -394,9 +325,7 @@ impl Store {
         }
         self.make(key, digest, |out| {
             layer::merge(&files, out, true).map_err(|error| match full_disk(&error) {
-                true => PullError::Store(StoreError::Full {
-                    root: self.root.clone(),
-                }),
+                true => PullError::Store(StoreError::Full { root: self.root.clone() }),
                 false => PullError::Merge(Box::new(error)),
             })
         })
@@ -417,12 +346,7 @@ impl Store {
         let record = LayerRecord::new(key.clone(), digest.clone(), &layer);
         let found = out.metadata().map_err(failed)?.len();
         if found != record.total_bytes {
-            return Err(StoreError::Damaged {
-                path: folder,
-                expected: record.total_bytes,
-                found,
-            }
-            .into());
+            return Err(StoreError::Damaged { path: folder, expected: record.total_bytes, found }.into());
         }
         self.make_room(record.total_bytes)?;
         out.sync_data().map_err(failed)?;
@@ -447,10 +371,7 @@ impl Store {
         found: &[Found],
     ) -> Result<(), PullError> {
         let reference = reference.to_string();
-        let path = self
-            .root
-            .join("images")
-            .join(ImageRecord::file_name(&reference, platform));
+        let path = self.root.join("images").join(ImageRecord::file_name(&reference, platform));
         let record = ImageRecord {
             version: VERSION,
             reference,
@@ -463,10 +384,7 @@ impl Store {
                 .iter()
                 .map(|layer| layer.size)
                 .fold(0, u64::saturating_add),
-            pulled: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map(|since| since.as_secs())
-                .unwrap_or(0),
+            pulled: SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or(0),
             layers: found.iter().map(|(record, _)| record.clone()).collect(),
             config,
         };
@@ -474,9 +392,7 @@ impl Store {
         let bytes = serde_json::to_vec(&record).map_err(|error| failed(error.into()))?;
         let _lock = self.lock(false)?;
         let scratch = Scratch::new(&self.tmp()).map_err(failed)?;
-        scratch
-            .publish_file("image.json", &bytes, &path)
-            .map_err(failed)?;
+        scratch.publish_file("image.json", &bytes, &path).map_err(failed)?;
         Ok(())
     }
 }
@@ -524,10 +440,8 @@ mod tests {
         };
         let layers = ["a", "b", "a", "c"].map(descriptor);
         let ids = layers.iter().map(|layer| layer.digest.clone()).collect();
-        let left: Vec<Digest> = without_repeats(&layers, ids)
-            .into_iter()
-            .map(|layer| layer.diff_id)
-            .collect();
+        let left: Vec<Digest> =
+            without_repeats(&layers, ids).into_iter().map(|layer| layer.diff_id).collect();
         assert_eq!(left, ["b", "a", "c"].map(|text| Digest::of(text.as_bytes())));
     }
 }

@@ -89,18 +89,13 @@ impl Reference {
         let absolute = |path: &Path| std::path::absolute(path);
         Ok(match self {
             Reference::Registry(name) => Reference::Registry(name.clone()),
-            Reference::Layout { path, tag } => Reference::Layout {
-                path: absolute(path)?,
-                tag: tag.clone(),
-            },
-            Reference::OciArchive { path, tag } => Reference::OciArchive {
-                path: absolute(path)?,
-                tag: tag.clone(),
-            },
-            Reference::DockerArchive { path, name } => Reference::DockerArchive {
-                path: absolute(path)?,
-                name: name.clone(),
-            },
+            Reference::Layout { path, tag } => Reference::Layout { path: absolute(path)?, tag: tag.clone() },
+            Reference::OciArchive { path, tag } => {
+                Reference::OciArchive { path: absolute(path)?, tag: tag.clone() }
+            }
+            Reference::DockerArchive { path, name } => {
+                Reference::DockerArchive { path: absolute(path)?, name: name.clone() }
+            }
         })
     }
 }
@@ -116,10 +111,7 @@ impl fmt::Display for Reference {
         };
         match self {
             Reference::Registry(name) => {
-                if TRANSPORTS
-                    .iter()
-                    .any(|transport| name.registry.split(':').next() == Some(transport))
-                {
+                if TRANSPORTS.iter().any(|transport| name.registry.split(':').next() == Some(transport)) {
                     f.write_str("docker://")?;
                 }
                 write!(f, "{name}")
@@ -176,18 +168,14 @@ impl FromStr for Reference {
             return Err(ReferenceError::Control { character: bad });
         }
         if text.starts_with(['/', '.', '~']) {
-            return Err(ReferenceError::BarePath {
-                path: text.to_owned(),
-            });
+            return Err(ReferenceError::BarePath { path: text.to_owned() });
         }
         match text.split_once(':') {
             Some(("docker", rest)) => {
-                let name = rest
-                    .strip_prefix("//")
-                    .ok_or_else(|| ReferenceError::MissingSlashes {
-                        text: text.to_owned(),
-                        name: rest.trim_start_matches('/').to_owned(),
-                    })?;
+                let name = rest.strip_prefix("//").ok_or_else(|| ReferenceError::MissingSlashes {
+                    text: text.to_owned(),
+                    name: rest.trim_start_matches('/').to_owned(),
+                })?;
                 name.parse().map(Reference::Registry)
             }
             Some(("oci", rest)) => {
@@ -206,9 +194,9 @@ impl FromStr for Reference {
                 scheme: scheme.to_owned(),
                 name: rest.trim_start_matches('/').to_owned(),
             }),
-            Some((transport, _)) if TRANSPORTS.contains(&transport) => Err(ReferenceError::Transport {
-                transport: transport.to_owned(),
-            }),
+            Some((transport, _)) if TRANSPORTS.contains(&transport) => {
+                Err(ReferenceError::Transport { transport: transport.to_owned() })
+            }
             _ => text.parse().map(Reference::Registry),
         }
     }
@@ -223,10 +211,7 @@ fn local(transport: &'static str, rest: &str) -> Result<(PathBuf, Option<String>
         return Err(ReferenceError::NoPath { transport });
     }
     match name {
-        Some("") => Err(ReferenceError::EmptyName {
-            transport,
-            path: path.to_owned(),
-        }),
+        Some("") => Err(ReferenceError::EmptyName { transport, path: path.to_owned() }),
         Some(name) => Ok((PathBuf::from(path), Some(name.to_owned()))),
         None => Ok((PathBuf::from(path), None)),
     }
@@ -252,11 +237,7 @@ impl FromStr for RegistryReference {
             Some((host, path)) if looks_like_a_host(host) => (host, path.to_owned()),
             _ => (DOCKER_HUB, name.to_owned()),
         };
-        let registry = if registry == "index.docker.io" {
-            DOCKER_HUB
-        } else {
-            registry
-        };
+        let registry = if registry == "index.docker.io" { DOCKER_HUB } else { registry };
         let repository = if registry == DOCKER_HUB && !repository.contains('/') {
             format!("library/{repository}")
         } else {
@@ -272,12 +253,7 @@ impl FromStr for RegistryReference {
             (None, None) => Some("latest".to_owned()),
             (None, Some(_)) => None,
         };
-        Ok(RegistryReference {
-            registry: registry.to_ascii_lowercase(),
-            repository,
-            tag,
-            digest,
-        })
+        Ok(RegistryReference { registry: registry.to_ascii_lowercase(), repository, tag, digest })
     }
 }
 
@@ -287,24 +263,14 @@ fn looks_like_a_host(part: &str) -> bool {
 }
 
 fn check_registry(registry: &str) -> Result<(), ReferenceError> {
-    let refuse = |reason| ReferenceError::Registry {
-        registry: registry.to_owned(),
-        reason,
-    };
+    let refuse = |reason| ReferenceError::Registry { registry: registry.to_owned(), reason };
     let (host, port) = match registry.strip_prefix('[') {
         Some(rest) => {
-            let (address, port) = rest
-                .split_once(']')
-                .ok_or_else(|| refuse("lacks its closing bracket"))?;
+            let (address, port) = rest.split_once(']').ok_or_else(|| refuse("lacks its closing bracket"))?;
             if address.parse::<std::net::Ipv6Addr>().is_err() {
-                return Err(refuse(
-                    "holds something other than an IPv6 address in its brackets",
-                ));
+                return Err(refuse("holds something other than an IPv6 address in its brackets"));
             }
-            (
-                None,
-                port.strip_prefix(':').or((!port.is_empty()).then_some(port)),
-            )
+            (None, port.strip_prefix(':').or((!port.is_empty()).then_some(port)))
         }
         None => match registry.split_once(':') {
             Some((host, port)) => (Some(host), Some(port)),
@@ -317,14 +283,10 @@ fn check_registry(registry: &str) -> Result<(), ReferenceError> {
                 && label.len() <= 63
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         };
         if host.len() > 253 || !host.split('.').all(label) {
-            return Err(refuse(
-                "isn't a host name: letters, digits, dots, and hyphens inside a part",
-            ));
+            return Err(refuse("isn't a host name: letters, digits, dots, and hyphens inside a part"));
         }
     }
     match port {
@@ -336,10 +298,7 @@ fn check_registry(registry: &str) -> Result<(), ReferenceError> {
 }
 
 fn check_repository(repository: &str) -> Result<(), ReferenceError> {
-    let refuse = |reason| ReferenceError::Repository {
-        repository: repository.to_owned(),
-        reason,
-    };
+    let refuse = |reason| ReferenceError::Repository { repository: repository.to_owned(), reason };
     if repository.len() > 255 {
         return Err(refuse("is longer than 255 characters"));
     }
@@ -350,25 +309,18 @@ fn check_repository(repository: &str) -> Result<(), ReferenceError> {
         if part.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(refuse("has capital letters, and registries want lower case"));
         }
-        if !part
-            .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
-        {
+        if !part.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-')) {
             return Err(refuse("has characters other than a-z, 0-9, '.', '_' and '-'"));
         }
         let outside = |byte: Option<&u8>| byte.is_none_or(|byte| matches!(byte, b'.' | b'_' | b'-'));
         if outside(part.as_bytes().first()) || outside(part.as_bytes().last()) {
             return Err(refuse("has a part that begins or ends with '.', '_' or '-'"));
         }
-        let separators = part
-            .split(|c: char| c.is_ascii_alphanumeric())
-            .filter(|run| !run.is_empty());
+        let separators = part.split(|c: char| c.is_ascii_alphanumeric()).filter(|run| !run.is_empty());
         for run in separators {
             let fine = matches!(run, "." | "_" | "__") || run.bytes().all(|byte| byte == b'-');
             if !fine {
-                return Err(refuse(
-                    "has separators in a row (one '.', one or two '_', or hyphens are fine)",
-                ));
+                return Err(refuse("has separators in a row (one '.', one or two '_', or hyphens are fine)"));
             }
         }
     }

@@ -70,11 +70,7 @@ impl Source {
         for _ in 0..MAX_DEPTH {
             match manifest::parse(&bytes)? {
                 Document::Manifest(manifest) => {
-                    return Ok(Resolved {
-                        digest: Digest::of(&bytes),
-                        bytes,
-                        manifest,
-                    });
+                    return Ok(Resolved { digest: Digest::of(&bytes), bytes, manifest });
                 }
                 Document::Index(entries) => {
                     let chosen = manifest::choose(&entries, platform)?;
@@ -88,10 +84,7 @@ impl Source {
     /// Reads a manifest or a configuration and checks its size and digest.
     pub(crate) fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, SourceError> {
         if descriptor.size > MAX_DOCUMENT {
-            return Err(SourceError::Large {
-                digest: descriptor.digest.clone(),
-                size: descriptor.size,
-            });
+            return Err(SourceError::Large { digest: descriptor.digest.clone(), size: descriptor.size });
         }
         let mut bytes = Vec::new();
         let reader = match self {
@@ -105,10 +98,7 @@ impl Source {
         reader
             .take(descriptor.size.saturating_add(1))
             .read_to_end(&mut bytes)
-            .map_err(|source| SourceError::Read {
-                digest: descriptor.digest.clone(),
-                source,
-            })?;
+            .map_err(|source| SourceError::Read { digest: descriptor.digest.clone(), source })?;
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         if length != descriptor.size {
             return Err(SourceError::Size {
@@ -121,10 +111,7 @@ impl Source {
         hasher.update(&bytes);
         let found = hasher.finish();
         if found != descriptor.digest {
-            return Err(SourceError::Digest {
-                declared: descriptor.digest.clone(),
-                found,
-            });
+            return Err(SourceError::Digest { declared: descriptor.digest.clone(), found });
         }
         Ok(bytes)
     }

@@ -137,9 +137,7 @@ impl Store {
 
     /// Looks an image up by name and platform.
     pub fn get_for(&self, reference: &Reference, platform: &Platform) -> Result<Option<Image>, StoreError> {
-        let reference = reference
-            .absolute()
-            .map_err(|source| self.failed("find", &self.root, source))?;
+        let reference = reference.absolute().map_err(|source| self.failed("find", &self.root, source))?;
         let name = ImageRecord::file_name(&reference.to_string(), platform);
         let path = self.root.join("images").join(name);
         let Some((file, record)) = self.read_record(&path)? else {
@@ -172,10 +170,7 @@ impl Store {
             let path = self.root.join(folder).join(digest.file_name());
             fs::read(&path).map_err(|source| self.failed("read", &path, source))
         };
-        Ok((
-            read("manifests", &image.digest)?,
-            read("configs", &image.config_digest)?,
-        ))
+        Ok((read("manifests", &image.digest)?, read("configs", &image.config_digest)?))
     }
 
     /// Reads and holds a record.
@@ -205,11 +200,7 @@ impl Store {
         };
         let length = file.metadata().map_err(failed)?.len();
         if length != record.total_bytes {
-            return Err(StoreError::Damaged {
-                path,
-                expected: record.total_bytes,
-                found: length,
-            });
+            return Err(StoreError::Damaged { path, expected: record.total_bytes, found: length });
         }
         Ok(Some(ImageLayer {
             path,
@@ -240,15 +231,9 @@ impl Store {
 
     pub(crate) fn failed(&self, what: &'static str, path: &Path, source: io::Error) -> StoreError {
         if is_full(&source) {
-            return StoreError::Full {
-                root: self.root.clone(),
-            };
+            return StoreError::Full { root: self.root.clone() };
         }
-        StoreError::Io {
-            what,
-            path: path.to_owned(),
-            source,
-        }
+        StoreError::Io { what, path: path.to_owned(), source }
     }
 }
 
@@ -256,31 +241,16 @@ impl Store {
 fn make(root: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
-    for folder in [
-        "images",
-        "layers",
-        "merged",
-        "manifests",
-        "configs",
-        "locks",
-        "tmp",
-    ] {
+    for folder in ["images", "layers", "merged", "manifests", "configs", "locks", "tmp"] {
         builder.create(root.join(folder))?;
     }
     let scratch = disk::Scratch::new(&root.join("tmp"))?;
-    scratch.publish_file(
-        "version",
-        format!("{VERSION}\n").as_bytes(),
-        &root.join("version"),
-    )
+    scratch.publish_file("version", format!("{VERSION}\n").as_bytes(), &root.join("version"))
 }
 
 /// Tells whether an error means that there is no room on the disk.
 pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// A store that can't be opened.

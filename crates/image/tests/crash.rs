@@ -20,9 +20,7 @@ fn the_pulling_process() {
     let Ok(task) = std::env::var(ROLE) else { return };
     let (root, reference) = task.split_once(' ').unwrap();
     let store = Store::open(root.as_ref(), StoreOptions::default()).unwrap();
-    let image = store
-        .pull(&reference.parse().unwrap(), &options(), &|_| {})
-        .unwrap();
+    let image = store.pull(&reference.parse().unwrap(), &options(), &|_| {}).unwrap();
     assert!(!image.layers.is_empty());
 }
 
@@ -46,9 +44,7 @@ fn puller(shelf: &Shelf, reference: &Reference) -> Child {
 }
 
 fn seed() -> u64 {
-    let given = std::env::var("IMAGE_TEST_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok());
+    let given = std::env::var("IMAGE_TEST_SEED").ok().and_then(|text| text.parse().ok());
     let seed = given.unwrap_or_else(|| u64::from(std::process::id()));
     println!("IMAGE_TEST_SEED={seed}");
     seed
@@ -71,13 +67,8 @@ fn a_pull_killed_at_any_moment_leaves_nothing_and_the_next_one_succeeds() {
     let begun = Instant::now();
     assert!(puller(&whole, &reference).wait().unwrap().success());
     let span = u64::try_from(begun.elapsed().as_micros()).unwrap().max(1000);
-    let expected: Vec<_> = whole
-        .pull(&reference)
-        .unwrap()
-        .layers
-        .iter()
-        .map(|layer| layer.verity_root)
-        .collect();
+    let expected: Vec<_> =
+        whole.pull(&reference).unwrap().layers.iter().map(|layer| layer.verity_root).collect();
     let mut random = noise(seed(), 8 * 60)
         .chunks_exact(8)
         .map(|c| u64::from_le_bytes(c.try_into().unwrap()))
@@ -113,10 +104,7 @@ fn a_pull_killed_at_any_moment_leaves_nothing_and_the_next_one_succeeds() {
 
 #[test]
 fn processes_that_pull_the_same_image_fetch_each_blob_once() {
-    if !has(
-        "processes_that_pull_the_same_image",
-        &["umoci", "skopeo", "docker-registry"],
-    ) {
+    if !has("processes_that_pull_the_same_image", &["umoci", "skopeo", "docker-registry"]) {
         return;
     }
     let packer = Packer::new();
@@ -152,11 +140,7 @@ fn an_image_that_another_process_holds_survives_every_collector() {
     let shelf = Shelf::new();
     let image = shelf.pull(&packer.reference("one")).unwrap();
     // The descriptors are handed to a child, and the image is dropped here.
-    let files: Vec<_> = image
-        .layers
-        .iter()
-        .map(|layer| layer.file.try_clone().unwrap())
-        .collect();
+    let files: Vec<_> = image.layers.iter().map(|layer| layer.file.try_clone().unwrap()).collect();
     let mut child = Command::new("sleep");
     child.arg("60").stdin(Stdio::null());
     for file in &files {

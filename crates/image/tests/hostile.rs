@@ -95,10 +95,7 @@ fn tar(entries: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 fn amd64() -> StoreOptions {
-    StoreOptions {
-        platform: "linux/amd64".parse().unwrap(),
-        ..StoreOptions::default()
-    }
+    StoreOptions { platform: "linux/amd64".parse().unwrap(), ..StoreOptions::default() }
 }
 
 fn options() -> PullOptions {
@@ -116,10 +113,7 @@ fn name(web: &Web) -> Reference {
 /// Pulls and returns the refusal, after checking that it left nothing.
 fn refusal(web: &Web, limits: StoreOptions) -> String {
     let shelf = Shelf::with(limits);
-    let error = shelf
-        .store
-        .pull(&name(web), &options(), &|_| {})
-        .expect_err("it should have been refused");
+    let error = shelf.store.pull(&name(web), &options(), &|_| {}).expect_err("it should have been refused");
     shelf.assert_empty();
     chain(&error)
 }
@@ -131,10 +125,8 @@ fn serve(image: Forged) -> Web {
 #[test]
 fn an_honest_image_by_the_same_server_is_taken() {
     let shelf = Shelf::with(amd64());
-    let image = Forged {
-        urls: vec!["http://127.0.0.1:1/never".into()],
-        ..Forged::honest(&tar(&[("a", b"b")]))
-    };
+    let image =
+        Forged { urls: vec!["http://127.0.0.1:1/never".into()], ..Forged::honest(&tar(&[("a", b"b")])) };
     let web = serve(image);
     let pulled = shelf.store.pull(&name(&web), &options(), &|_| {});
     assert!(pulled.is_ok(), "{}", chain(&pulled.unwrap_err()));
@@ -154,71 +146,17 @@ fn a_layer_that_lies_is_refused_and_leaves_nothing() {
         packed
     };
     let table = [
-        (
-            Forged {
-                packed: flipped,
-                ..honest.clone()
-            },
-            "its bytes have the digest",
-        ),
-        (
-            Forged {
-                digest: other.clone(),
-                ..honest.clone()
-            },
-            "its bytes have the digest",
-        ),
-        (
-            Forged {
-                packed: no_gzip,
-                ..honest.clone()
-            },
-            "its bytes have the digest",
-        ),
-        (
-            Forged {
-                diff_id: other,
-                ..honest.clone()
-            },
-            "the configuration's diff_id is",
-        ),
-        (
-            Forged {
-                size: honest.size - 1,
-                ..honest.clone()
-            },
-            "is declared to have",
-        ),
-        (
-            Forged {
-                size: honest.size + 1,
-                ..honest.clone()
-            },
-            "is declared to have",
-        ),
-        (
-            Forged {
-                size: u64::MAX,
-                ..honest.clone()
-            },
-            "needs 18446744073709551615 bytes",
-        ),
-        (
-            Forged {
-                packed: longer,
-                ..honest.clone()
-            },
-            "is declared to have",
-        ),
+        (Forged { packed: flipped, ..honest.clone() }, "its bytes have the digest"),
+        (Forged { digest: other.clone(), ..honest.clone() }, "its bytes have the digest"),
+        (Forged { packed: no_gzip, ..honest.clone() }, "its bytes have the digest"),
+        (Forged { diff_id: other, ..honest.clone() }, "the configuration's diff_id is"),
+        (Forged { size: honest.size - 1, ..honest.clone() }, "is declared to have"),
+        (Forged { size: honest.size + 1, ..honest.clone() }, "is declared to have"),
+        (Forged { size: u64::MAX, ..honest.clone() }, "needs 18446744073709551615 bytes"),
+        (Forged { packed: longer, ..honest.clone() }, "is declared to have"),
         (Forged::honest(&tar(&[("../../evil", b"x")])), "\"..\""),
-        (
-            Forged::honest(&tar(&[("a", &[b'x'; 1000])])[..700]),
-            "ends at byte",
-        ),
-        (
-            Forged::honest(b"not a tar at all, but long enough to be looked at"),
-            "tar",
-        ),
+        (Forged::honest(&tar(&[("a", &[b'x'; 1000])])[..700]), "ends at byte"),
+        (Forged::honest(b"not a tar at all, but long enough to be looked at"), "tar"),
     ];
     for (image, expected) in table {
         let found = refusal(&serve(image), amd64());
@@ -228,40 +166,20 @@ fn a_layer_that_lies_is_refused_and_leaves_nothing() {
 
 #[test]
 fn decompression_bombs_are_refused_whatever_they_are_packed_with() {
-    let limits = || StoreOptions {
-        unpacked_bytes: 4 << 20,
-        ..amd64()
-    };
+    let limits = || StoreOptions { unpacked_bytes: 4 << 20, ..amd64() };
     let zeros = tar(&[("zeros", &vec![0; 64 << 20])]);
     let bomb = Forged::honest(&zeros);
     assert!(bomb.size < 1 << 20);
     let found = refusal(&serve(bomb.clone()), limits());
-    assert!(
-        found.contains("unpack") && found.contains("to more than 4194304"),
-        "{found}"
-    );
+    assert!(found.contains("unpack") && found.contains("to more than 4194304"), "{found}");
     let packed = zstd::encode_all(zeros.as_slice(), 1).unwrap();
-    let bomb = Forged {
-        digest: Digest::of(&packed),
-        size: packed.len() as u64,
-        packed,
-        ..bomb
-    };
+    let bomb = Forged { digest: Digest::of(&packed), size: packed.len() as u64, packed, ..bomb };
     let found = refusal(&serve(bomb), limits());
-    assert!(
-        found.contains("unpack") && found.contains("to more than 4194304"),
-        "{found}"
-    );
+    assert!(found.contains("unpack") && found.contains("to more than 4194304"), "{found}");
     let names: Vec<String> = (0..5000).map(|number| format!("file-{number}")).collect();
     let entries: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
     let many = Forged::honest(&tar(&entries));
-    let found = refusal(
-        &serve(many),
-        StoreOptions {
-            entries: 1000,
-            ..amd64()
-        },
-    );
+    let found = refusal(&serve(many), StoreOptions { entries: 1000, ..amd64() });
     assert!(found.contains("1000"), "{found}");
 }
 
@@ -274,13 +192,8 @@ fn a_broken_transfer_is_taken_up_where_it_broke() {
             if !request.path.ends_with(image.digest.hex()) {
                 return image.answer(request);
             }
-            let range = request
-                .headers
-                .get("range")
-                .and_then(|r| r.strip_prefix("bytes="));
-            let from: usize = range
-                .and_then(|r| r.trim_end_matches('-').parse().ok())
-                .unwrap_or(0);
+            let range = request.headers.get("range").and_then(|r| r.strip_prefix("bytes="));
+            let from: usize = range.and_then(|r| r.trim_end_matches('-').parse().ok()).unwrap_or(0);
             let from = if knows_ranges { from } else { 0 };
             let last = image.packed.len() - 1;
             let mut answer = match from {
@@ -296,11 +209,7 @@ fn a_broken_transfer_is_taken_up_where_it_broke() {
         let shelf = Shelf::with(amd64());
         let pulled = shelf.store.pull(&name(&web), &options(), &|_| {});
         assert!(pulled.is_ok(), "{}", chain(&pulled.unwrap_err()));
-        let ranges: Vec<_> = web
-            .seen()
-            .iter()
-            .filter_map(|r| r.headers.get("range").cloned())
-            .collect();
+        let ranges: Vec<_> = web.seen().iter().filter_map(|r| r.headers.get("range").cloned()).collect();
         assert_eq!(ranges.len(), 2, "{ranges:?}");
         shelf.assert_clean();
     }
@@ -336,17 +245,12 @@ fn redirects_end_and_never_lead_from_a_far_registry_to_this_machine() {
     for location in ["file:///etc/passwd", "http://user:word@127.0.0.1/", "gopher://x/"] {
         let web = Web::serve(move |_| Answer::new(302, "").with("Location", location));
         let found = refusal(&web, amd64());
-        assert!(
-            found.contains("isn't an address that can be asked"),
-            "{location}: {found}"
-        );
+        assert!(found.contains("isn't an address that can be asked"), "{location}: {found}");
     }
     // A registry on this machine may not lead to a link's own services, such as a cloud's metadata.
-    for location in [
-        "http://169.254.169.254/latest/meta-data",
-        "http://[fe80::1]/x",
-        "http://[::ffff:169.254.169.254]/x",
-    ] {
+    for location in
+        ["http://169.254.169.254/latest/meta-data", "http://[fe80::1]/x", "http://[::ffff:169.254.169.254]/x"]
+    {
         let web = Web::serve(move |_| Answer::new(302, "").with("Location", location));
         let found = refusal(&web, amd64());
         assert!(found.contains("leads where it may not"), "{location}: {found}");
@@ -373,9 +277,7 @@ fn documents_that_are_too_large_or_wrong_are_refused() {
     assert!(found.contains("what was served as"), "{found}");
     let other = image.clone();
     let web = Web::serve(move |request| other.answer(request));
-    let by_digest: Reference = format!("{}/x@{}", web.address, Digest::of(b"else"))
-        .parse()
-        .unwrap();
+    let by_digest: Reference = format!("{}/x@{}", web.address, Digest::of(b"else")).parse().unwrap();
     let shelf = Shelf::with(amd64());
     let error = shelf.store.pull(&by_digest, &options(), &|_| {}).unwrap_err();
     assert!(chain(&error).contains("serves the manifest"), "{}", chain(&error));
@@ -395,10 +297,7 @@ fn a_server_that_speaks_no_http_is_given_up() {
         }
     });
     let shelf = Shelf::with(amd64());
-    let error = shelf
-        .store
-        .pull(&format!("{address}/x").parse().unwrap(), &options(), &|_| {})
-        .unwrap_err();
+    let error = shelf.store.pull(&format!("{address}/x").parse().unwrap(), &options(), &|_| {}).unwrap_err();
     assert!(chain(&error).contains("can't reach"), "{}", chain(&error));
     shelf.assert_empty();
 }

@@ -46,24 +46,13 @@ fn the_same_layer_becomes_the_same_bytes_from_every_source_and_compression() {
     let oci = format!("oci:{}", packer.name("one"));
     let copies = [
         (format!("oci-archive:{}:t", text(&folder.join("a.tar"))), vec![]),
-        (
-            format!("docker-archive:{}:example.org/x:t", text(&folder.join("d.tar"))),
-            vec![],
-        ),
-        (
-            format!("oci:{}:zstd", text(&folder.join("zstd"))),
-            vec!["--dest-compress-format", "zstd"],
-        ),
-        (
-            format!("oci:{}:plain", text(&folder.join("plain"))),
-            vec!["--dest-decompress"],
-        ),
+        (format!("docker-archive:{}:example.org/x:t", text(&folder.join("d.tar"))), vec![]),
+        (format!("oci:{}:zstd", text(&folder.join("zstd"))), vec!["--dest-compress-format", "zstd"]),
+        (format!("oci:{}:plain", text(&folder.join("plain"))), vec!["--dest-decompress"]),
     ];
     let roots = |reference: &Reference| -> Vec<[u8; 32]> {
         let shelf = Shelf::new();
-        let image = shelf
-            .pull(reference)
-            .unwrap_or_else(|error| panic!("{reference}: {}", chain(&error)));
+        let image = shelf.pull(reference).unwrap_or_else(|error| panic!("{reference}: {}", chain(&error)));
         image.layers.iter().map(|layer| layer.verity_root).collect()
     };
     let expected = roots(&packer.reference("one"));
@@ -76,10 +65,7 @@ fn the_same_layer_becomes_the_same_bytes_from_every_source_and_compression() {
     }
     let archive = folder.join("d.tar");
     run("gzip", &[text(&archive)]);
-    assert_eq!(
-        roots(&format!("docker-archive:{}.gz", text(&archive)).parse().unwrap()),
-        expected
-    );
+    assert_eq!(roots(&format!("docker-archive:{}.gz", text(&archive)).parse().unwrap()), expected);
 }
 
 #[test]
@@ -101,10 +87,7 @@ fn whiteouts_links_devices_and_odd_names_survive_packing_by_umoci() {
         fs::write(root.join(std::ffi::OsStr::from_bytes(b"latin-\xe9")), "x").unwrap();
         run("mknod", &[text(&root.join("null")), "c", "1", "3"]);
         run("chown", &["1234:5678", text(&root.join("original"))]);
-        run(
-            "setfattr",
-            &["-n", "user.note", "-v", "kept", text(&root.join("original"))],
-        );
+        run("setfattr", &["-n", "user.note", "-v", "kept", text(&root.join("original"))]);
     });
     packer.layer("odd", |root| {
         fs::remove_dir_all(root.join("gone")).unwrap();
@@ -113,9 +96,7 @@ fn whiteouts_links_devices_and_odd_names_survive_packing_by_umoci() {
         fs::write(root.join("opaque/upper"), "upper").unwrap();
     });
     let shelf = Shelf::new();
-    let image = shelf
-        .pull(&packer.reference("odd"))
-        .unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let image = shelf.pull(&packer.reference("odd")).unwrap_or_else(|error| panic!("{}", chain(&error)));
     let lower = listing(&image.layers[0].path);
     let line = |list: &str, name: &str| {
         let hit = list.lines().find(|line| line.ends_with(name)).map(str::to_owned);
@@ -140,20 +121,12 @@ fn a_layout_without_the_name_says_which_names_it_has() {
     small_image(&packer, "one", 1);
     let shelf = Shelf::new();
     let error = shelf.pull(&packer.reference("two")).unwrap_err();
-    assert!(
-        chain(&error).contains("holds no image named \"two\"; it holds: one"),
-        "{}",
-        chain(&error)
-    );
+    assert!(chain(&error).contains("holds no image named \"two\"; it holds: one"), "{}", chain(&error));
     let folder = packer.folder.path();
-    let error = shelf
-        .pull(&format!("oci:{}", text(folder)).parse().unwrap())
-        .unwrap_err();
+    let error = shelf.pull(&format!("oci:{}", text(folder)).parse().unwrap()).unwrap_err();
     assert!(chain(&error).contains("oci-layout"), "{}", chain(&error));
     packer.image("two");
-    let error = shelf
-        .pull(&format!("oci:{}", text(&packer.layout)).parse().unwrap())
-        .unwrap_err();
+    let error = shelf.pull(&format!("oci:{}", text(&packer.layout)).parse().unwrap()).unwrap_err();
     assert!(chain(&error).contains("several images"), "{}", chain(&error));
     shelf.assert_empty();
 }
@@ -214,24 +187,16 @@ fn the_quota_lets_the_longest_unused_image_go_and_refuses_what_cannot_fit() {
     let packer = Packer::new();
     for (seed, tag) in ["a", "b", "c"].into_iter().enumerate() {
         packer.image(tag);
-        packer.layer(tag, |root| {
-            fs::write(root.join("x"), noise(seed as u64 + 7, 400_000)).unwrap()
-        });
+        packer.layer(tag, |root| fs::write(root.join("x"), noise(seed as u64 + 7, 400_000)).unwrap());
     }
-    let shelf = Shelf::with(StoreOptions {
-        quota: 1_000_000,
-        ..StoreOptions::default()
-    });
+    let shelf = Shelf::with(StoreOptions { quota: 1_000_000, ..StoreOptions::default() });
     let pull = |tag| shelf.pull(&packer.reference(tag)).unwrap();
     drop(pull("a"));
     drop(pull("b"));
     std::thread::sleep(std::time::Duration::from_millis(20));
     drop(shelf.store.get(&packer.reference("a")).unwrap());
     drop(pull("c"));
-    assert!(
-        shelf.store.get(&packer.reference("b")).unwrap().is_none(),
-        "b was used longest ago"
-    );
+    assert!(shelf.store.get(&packer.reference("b")).unwrap().is_none(), "b was used longest ago");
     let _a = shelf.store.get(&packer.reference("a")).unwrap().unwrap();
     let _c = shelf.store.get(&packer.reference("c")).unwrap().unwrap();
     let error = chain(&shelf.pull(&packer.reference("b")).unwrap_err());

@@ -26,18 +26,13 @@ fn of_more_than_sixteen_layers_the_lowest_become_one() {
         });
     }
     let shelf = Shelf::new();
-    let image = shelf
-        .pull(&packer.reference("deep"))
-        .unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let image = shelf.pull(&packer.reference("deep")).unwrap_or_else(|error| panic!("{}", chain(&error)));
     assert_eq!(image.layers.len(), 16);
     let lowest = listing(&image.layers[0].path);
     for number in [0, 2, 3, 4] {
         assert!(lowest.contains(&format!("/file-{number}")), "{lowest}");
     }
-    assert!(
-        !lowest.contains("file-1") && !lowest.contains("file-5"),
-        "{lowest}"
-    );
+    assert!(!lowest.contains("file-1") && !lowest.contains("file-5"), "{lowest}");
     let again = Shelf::new();
     let same = again.pull(&packer.reference("deep")).unwrap();
     assert_eq!(same.layers[0].verity_root, image.layers[0].verity_root);
@@ -59,9 +54,7 @@ fn a_full_disk_is_named_and_leaves_nothing() {
     }
     let packer = Packer::new();
     packer.image("big");
-    packer.layer("big", |root| {
-        fs::write(root.join("x"), noise(5, 6_000_000)).unwrap()
-    });
+    packer.layer("big", |root| fs::write(root.join("x"), noise(5, 6_000_000)).unwrap());
     let folder = tempfile::tempdir().unwrap();
     let mounted = std::process::Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs", text(folder.path())])
@@ -72,19 +65,11 @@ fn a_full_disk_is_named_and_leaves_nothing() {
         return;
     }
     let store = image::Store::open(&folder.path().join("store"), image::StoreOptions::default());
-    let result = store
-        .as_ref()
-        .map(|store| store.pull(&packer.reference("big"), &Default::default(), &|_| {}));
-    let left = store
-        .as_ref()
-        .map(|store| names(&store.root().join("tmp")))
-        .unwrap_or_default();
+    let result =
+        store.as_ref().map(|store| store.pull(&packer.reference("big"), &Default::default(), &|_| {}));
+    let left = store.as_ref().map(|store| names(&store.root().join("tmp"))).unwrap_or_default();
     run("umount", &[text(folder.path())]);
     let error = result.unwrap().unwrap_err();
-    assert!(
-        matches!(error, PullError::Store(StoreError::Full { .. })),
-        "{}",
-        chain(&error)
-    );
+    assert!(matches!(error, PullError::Store(StoreError::Full { .. })), "{}", chain(&error));
     assert!(left.is_empty(), "{left:?}");
 }

@@ -20,10 +20,7 @@ fn reference(port: u16, name: &str) -> Reference {
 
 /// Options that don't look at the tester's own logins.
 fn options() -> PullOptions {
-    PullOptions {
-        docker_config: Some(PathBuf::from("/nonexistent")),
-        ..PullOptions::default()
-    }
+    PullOptions { docker_config: Some(PathBuf::from("/nonexistent")), ..PullOptions::default() }
 }
 
 #[test]
@@ -60,20 +57,13 @@ fn an_image_comes_from_a_registry_as_from_its_layout() {
         shelf.assert_clean();
     }
     let shelf = Shelf::new();
-    let image = shelf
-        .store
-        .pull(&reference(server.port, "team/app:v1"), &options(), &|_| {})
-        .unwrap();
-    let by_digest: Reference = format!("127.0.0.1:{}/team/app@{}", server.port, image.digest)
-        .parse()
-        .unwrap();
+    let image = shelf.store.pull(&reference(server.port, "team/app:v1"), &options(), &|_| {}).unwrap();
+    let by_digest: Reference =
+        format!("127.0.0.1:{}/team/app@{}", server.port, image.digest).parse().unwrap();
     assert!(shelf.store.get(&by_digest).unwrap().is_none());
     shelf.store.pull(&by_digest, &options(), &|_| {}).unwrap();
     drop(server);
-    shelf
-        .store
-        .pull(&by_digest, &options(), &|_| {})
-        .expect("what is named by digest needs no network");
+    shelf.store.pull(&by_digest, &options(), &|_| {}).expect("what is named by digest needs no network");
 }
 
 #[test]
@@ -83,22 +73,11 @@ fn what_a_registry_lacks_is_named() {
     }
     let server = Server::plain();
     let shelf = Shelf::new();
-    let error = shelf
-        .store
-        .pull(&reference(server.port, "no/thing:v1"), &options(), &|_| {})
-        .unwrap_err();
-    assert!(
-        chain(&error).contains("has no manifest v1 of no/thing (it says: "),
-        "{}",
-        chain(&error)
-    );
+    let error = shelf.store.pull(&reference(server.port, "no/thing:v1"), &options(), &|_| {}).unwrap_err();
+    assert!(chain(&error).contains("has no manifest v1 of no/thing (it says: "), "{}", chain(&error));
     let gone = reference(registry_port_that_is_closed(), "x");
     let error = shelf.store.pull(&gone, &options(), &|_| {}).unwrap_err();
-    assert!(
-        chain(&error).contains("can't reach 127.0.0.1"),
-        "{}",
-        chain(&error)
-    );
+    assert!(chain(&error).contains("can't reach 127.0.0.1"), "{}", chain(&error));
     shelf.assert_empty();
 }
 
@@ -120,10 +99,7 @@ fn a_registry_with_tls_and_passwords_needs_the_root_and_the_login() {
     let shelf = Shelf::new();
     let refusal = |options: &PullOptions| chain(&shelf.store.pull(&name, options, &|_| {}).unwrap_err());
     let untrusted = refusal(&options());
-    assert!(
-        untrusted.contains("isn't trusted") && untrusted.contains("VIMANA_REGISTRY_CA"),
-        "{untrusted}"
-    );
+    assert!(untrusted.contains("isn't trusted") && untrusted.contains("VIMANA_REGISTRY_CA"), "{untrusted}");
     let mut with = options();
     with.registry_ca = Some(server.ca());
     let anonymous = refusal(&with);
@@ -140,22 +116,12 @@ fn a_registry_with_tls_and_passwords_needs_the_root_and_the_login() {
     };
     write("wrong");
     let wrong = refusal(&with);
-    assert!(
-        wrong.contains("the user of the credentials found") && !wrong.contains("wrong"),
-        "{wrong}"
-    );
+    assert!(wrong.contains("the user of the credentials found") && !wrong.contains("wrong"), "{wrong}");
     shelf.assert_empty();
     write(PASSWORD);
-    let image = shelf
-        .store
-        .pull(&name, &with, &|_| {})
-        .unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let image = shelf.store.pull(&name, &with, &|_| {}).unwrap_or_else(|error| panic!("{}", chain(&error)));
     assert_eq!(image.layers.len(), 2);
-    let plain = PullOptions {
-        registry_ca: None,
-        plain_http: true,
-        ..with.clone()
-    };
+    let plain = PullOptions { registry_ca: None, plain_http: true, ..with.clone() };
     assert!(Shelf::new().store.pull(&name, &plain, &|_| {}).is_err());
     with.registry_ca = Some(config.join("config.json"));
     assert!(refusal(&with).contains("holds no certificate"));
@@ -198,9 +164,7 @@ fn a_credential_helper_is_asked() {
         ..PullOptions::default()
     };
     let shelf = Shelf::new();
-    let pulled = shelf
-        .store
-        .pull(&reference(server.port, "app"), &options, &|_| {});
+    let pulled = shelf.store.pull(&reference(server.port, "app"), &options, &|_| {});
     assert!(pulled.is_ok(), "{}", chain(&pulled.unwrap_err()));
 }
 
@@ -230,46 +194,20 @@ fn a_multi_platform_index_gives_the_image_for_the_platform() {
     let shelf = Shelf::new();
     for architecture in ["amd64", "arm64"] {
         let platform = Some(format!("linux/{architecture}").parse().unwrap());
-        let options = PullOptions {
-            platform,
-            ..options()
-        };
+        let options = PullOptions { platform, ..options() };
         let image = shelf
             .store
             .pull(&reference(server.port, "multi:v1"), &options, &|_| {})
             .unwrap_or_else(|error| panic!("{}", chain(&error)));
-        assert_eq!(
-            image.config.labels.get("arch").map(String::as_str),
-            Some(architecture)
-        );
+        assert_eq!(image.config.labels.get("arch").map(String::as_str), Some(architecture));
     }
     assert_eq!(shelf.store.list().unwrap().len(), 2);
-    let options = PullOptions {
-        platform: Some("linux/s390x".parse().unwrap()),
-        ..options()
-    };
-    let error = shelf
-        .store
-        .pull(&reference(server.port, "multi:v1"), &options, &|_| {})
-        .unwrap_err();
-    assert!(
-        chain(&error).contains("there are images for: linux/amd64, linux/arm64"),
-        "{}",
-        chain(&error)
-    );
-    let single = PullOptions {
-        platform: Some("linux/s390x".parse().unwrap()),
-        ..PullOptions::default()
-    };
-    let error = shelf
-        .store
-        .pull(&packer.reference("a"), &single, &|_| {})
-        .unwrap_err();
-    assert!(
-        chain(&error).contains("the image is for linux/amd64"),
-        "{}",
-        chain(&error)
-    );
+    let options = PullOptions { platform: Some("linux/s390x".parse().unwrap()), ..options() };
+    let error = shelf.store.pull(&reference(server.port, "multi:v1"), &options, &|_| {}).unwrap_err();
+    assert!(chain(&error).contains("there are images for: linux/amd64, linux/arm64"), "{}", chain(&error));
+    let single = PullOptions { platform: Some("linux/s390x".parse().unwrap()), ..PullOptions::default() };
+    let error = shelf.store.pull(&packer.reference("a"), &single, &|_| {}).unwrap_err();
+    assert!(chain(&error).contains("the image is for linux/amd64"), "{}", chain(&error));
 }
 
 /// Makes the tag `multi` an index of the images `a` and `b`.
@@ -279,10 +217,8 @@ fn merge_into_index(packer: &Packer) {
     let mut entries = Vec::new();
     for (tag, architecture) in [("a", "amd64"), ("b", "arm64")] {
         let all = index["manifests"].as_array().unwrap();
-        let entry = all
-            .iter()
-            .find(|e| e["annotations"]["org.opencontainers.image.ref.name"] == tag)
-            .unwrap();
+        let entry =
+            all.iter().find(|e| e["annotations"]["org.opencontainers.image.ref.name"] == tag).unwrap();
         let mut entry = entry.clone();
         entry.as_object_mut().unwrap().remove("annotations");
         entry["platform"] = serde_json::json!({ "os": "linux", "architecture": architecture });
@@ -293,13 +229,10 @@ fn merge_into_index(packer: &Packer) {
         serde_json::json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": entries }).to_string();
     let digest = image::Digest::of(multi.as_bytes());
     fs::write(packer.layout.join("blobs/sha256").join(digest.hex()), &multi).unwrap();
-    index["manifests"]
-        .as_array_mut()
-        .unwrap()
-        .push(serde_json::json!({
-            "mediaType": media_type, "size": multi.len(), "digest": digest,
-            "annotations": { "org.opencontainers.image.ref.name": "multi" },
-        }));
+    index["manifests"].as_array_mut().unwrap().push(serde_json::json!({
+        "mediaType": media_type, "size": multi.len(), "digest": digest,
+        "annotations": { "org.opencontainers.image.ref.name": "multi" },
+    }));
     fs::write(&path, index.to_string()).unwrap();
 }
 
@@ -311,9 +244,7 @@ fn a_token_is_asked_for_pulling_only_and_the_password_goes_to_the_token_server_a
     let packer = Packer::new();
     small_image(&packer, "one", 2);
     let tokens = Web::serve(|request| {
-        let scoped = request
-            .path
-            .contains("scope=repository%3Ateam%2Fapp%3Apull&service=reg");
+        let scoped = request.path.contains("scope=repository%3Ateam%2Fapp%3Apull&service=reg");
         let known = request.headers.get("authorization").map(String::as_str)
             == Some("Basic c29tZWJvZHk6c2U6Y3JldA==");
         match scoped && known {
@@ -341,10 +272,7 @@ fn a_token_is_asked_for_pulling_only_and_the_password_goes_to_the_token_server_a
         }
         let index: serde_json::Value =
             serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
-        let digest = index["manifests"][0]["digest"]
-            .as_str()
-            .unwrap()
-            .replace("sha256:", "");
+        let digest = index["manifests"][0]["digest"].as_str().unwrap().replace("sha256:", "");
         Answer::new(200, fs::read(layout.join("blobs/sha256").join(digest)).unwrap())
     });
     let config = tempfile::tempdir().unwrap();
@@ -354,29 +282,16 @@ fn a_token_is_asked_for_pulling_only_and_the_password_goes_to_the_token_server_a
         registry.address.port()
     );
     fs::write(config.path().join("config.json"), login).unwrap();
-    let options = PullOptions {
-        docker_config: Some(config.path().to_owned()),
-        ..PullOptions::default()
-    };
+    let options = PullOptions { docker_config: Some(config.path().to_owned()), ..PullOptions::default() };
     let shelf = Shelf::new();
-    let image = shelf
-        .store
-        .pull(&name, &options, &|_| {})
-        .unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let image =
+        shelf.store.pull(&name, &options, &|_| {}).unwrap_or_else(|error| panic!("{}", chain(&error)));
     assert_eq!(image.layers.len(), 2);
     assert_eq!(tokens.seen().len(), 1, "one token serves the whole pull");
     assert!(!storage.seen().is_empty());
-    assert!(
-        storage
-            .seen()
-            .iter()
-            .all(|request| !request.headers.contains_key("authorization"))
-    );
-    let shown: Vec<String> = registry
-        .seen()
-        .iter()
-        .filter_map(|request| request.headers.get("authorization").cloned())
-        .collect();
+    assert!(storage.seen().iter().all(|request| !request.headers.contains_key("authorization")));
+    let shown: Vec<String> =
+        registry.seen().iter().filter_map(|request| request.headers.get("authorization").cloned()).collect();
     assert!(shown.iter().all(|value| value == "Bearer let-me-in"), "{shown:?}");
 }
 
@@ -388,32 +303,20 @@ fn an_identity_token_is_exchanged() {
             && body.contains("grant_type=refresh_token")
             && body.contains("refresh_token=refresh%2Fme")
             && body.contains("scope=repository%3Ax%3Apull");
-        if fits {
-            Answer::new(200, r#"{"access_token":"fresh"}"#)
-        } else {
-            Answer::new(400, "")
-        }
+        if fits { Answer::new(200, r#"{"access_token":"fresh"}"#) } else { Answer::new(400, "") }
     });
     let realm = format!("http://{}/token", tokens.address);
     let registry =
-        Web::serve(
-            move |request| match request.headers.get("authorization").map(String::as_str) {
-                Some("Bearer fresh") => Answer::new(404, r#"{"errors":[{"code":"X","message":"let in"}]}"#),
-                _ => Answer::new(401, "").with("WWW-Authenticate", format!("Bearer realm=\"{realm}\"")),
-            },
-        );
+        Web::serve(move |request| match request.headers.get("authorization").map(String::as_str) {
+            Some("Bearer fresh") => Answer::new(404, r#"{"errors":[{"code":"X","message":"let in"}]}"#),
+            _ => Answer::new(401, "").with("WWW-Authenticate", format!("Bearer realm=\"{realm}\"")),
+        });
     let config = tempfile::tempdir().unwrap();
     let port = registry.address.port();
     let login = format!(r#"{{"auths":{{"127.0.0.1:{port}":{{"identitytoken":"refresh/me"}}}}}}"#);
     fs::write(config.path().join("config.json"), login).unwrap();
-    let options = PullOptions {
-        docker_config: Some(config.path().to_owned()),
-        ..PullOptions::default()
-    };
-    let error = Shelf::new()
-        .store
-        .pull(&reference(port, "x"), &options, &|_| {})
-        .unwrap_err();
+    let options = PullOptions { docker_config: Some(config.path().to_owned()), ..PullOptions::default() };
+    let error = Shelf::new().store.pull(&reference(port, "x"), &options, &|_| {}).unwrap_err();
     assert!(chain(&error).contains("let in"), "{}", chain(&error));
 }
 
@@ -433,13 +336,7 @@ fn two_stores_users_fetch_each_blob_once() {
         for _ in 0..4 {
             scope.spawn(|| {
                 let image = shelf.store.pull(&name, &options(), &|_| {});
-                assert_eq!(
-                    image
-                        .unwrap_or_else(|error| panic!("{}", chain(&error)))
-                        .layers
-                        .len(),
-                    4
-                );
+                assert_eq!(image.unwrap_or_else(|error| panic!("{}", chain(&error))).layers.len(), 4);
             });
         }
     });

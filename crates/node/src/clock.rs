@@ -33,9 +33,6 @@ pub struct Mark {
 impl Mark {
     /// Notes that `name` has just been done.
     pub fn now(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            at_ns: now_ns(),
-        }
+        Self { name: name.into(), at_ns: now_ns() }
     }
 }

@@ -156,14 +156,9 @@ impl Folder {
         let permit = Permit::take().ok_or_else(|| OpenFolderError::Descriptors { path: path() })?;
         let root: Descriptor = permit
             .open(|| open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))
-            .map_err(|errno| OpenFolderError::Open {
-                path: path(),
-                source: errno.into(),
-            })?;
-        let stat = fstat(&root).map_err(|errno| OpenFolderError::Open {
-            path: path(),
-            source: errno.into(),
-        })?;
+            .map_err(|errno| OpenFolderError::Open { path: path(), source: errno.into() })?;
+        let stat =
+            fstat(&root).map_err(|errno| OpenFolderError::Open { path: path(), source: errno.into() })?;
         let file = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => false,
             FileType::RegularFile => true,
@@ -172,12 +167,9 @@ impl Folder {
         if nodes::is_proc(root.as_fd()) {
             return Err(OpenFolderError::Processes { path: path() });
         }
-        let process = open(
-            "/proc/self/fd",
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|errno| OpenFolderError::Proc { source: errno.into() })?;
+        let process =
+            open("/proc/self/fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|errno| OpenFolderError::Proc { source: errno.into() })?;
         let descriptors = descriptors::limit();
         Ok(Self {
             readonly,
@@ -207,9 +199,7 @@ impl Folder {
             match operation {
                 Ok(Operation::Forget { count }) => self.nodes.forget(header.node, count),
                 Ok(Operation::BatchForget(forgets)) => {
-                    forgets
-                        .iter()
-                        .for_each(|(node, count)| self.nodes.forget(node, count));
+                    forgets.iter().for_each(|(node, count)| self.nodes.forget(node, count));
                 }
                 // By the time that an interrupt is read, the request it is about has been answered.
                 _ => {}
@@ -233,12 +223,9 @@ impl Folder {
         }
         let node = header.node;
         match operation {
-            Operation::Init {
-                major,
-                minor,
-                readahead,
-                flags,
-            } => self.begin(major, minor, readahead, flags, body),
+            Operation::Init { major, minor, readahead, flags } => {
+                self.begin(major, minor, readahead, flags, body)
+            }
             Operation::Destroy => {
                 self.forget_all();
                 Ok(())
@@ -252,12 +239,9 @@ impl Folder {
             Operation::MkDir { name, mode } => self.make_directory(header, name, mode, body),
             Operation::Unlink { name } => self.unlink(node, name, false),
             Operation::RmDir { name } => self.unlink(node, name, true),
-            Operation::Rename {
-                name,
-                new_parent,
-                new_name,
-                flags,
-            } => self.rename(node, name, new_parent, new_name, flags),
+            Operation::Rename { name, new_parent, new_name, flags } => {
+                self.rename(node, name, new_parent, new_name, flags)
+            }
             Operation::Link { node: file, name } => self.link(file, node, name, body),
 
             Operation::GetAttr { handle } => self.get_attributes(node, handle, body),
@@ -271,48 +255,26 @@ impl Folder {
             Operation::Open { flags } => self.open_file(node, flags, body),
             Operation::Create { name, flags, mode } => self.create(header, name, flags, mode, body),
             Operation::Read { handle, offset, size } => self.read(node, handle, offset, size, body),
-            Operation::Write {
-                handle,
-                offset,
-                flags,
-                from_cache,
-                data,
-            } => self.write(node, handle, offset, flags, from_cache, data, body),
+            Operation::Write { handle, offset, flags, from_cache, data } => {
+                self.write(node, handle, offset, flags, from_cache, data, body)
+            }
             Operation::Release { handle } | Operation::ReleaseDir { handle } => self.release(node, handle),
             Operation::Fsync { handle, data_only } | Operation::FsyncDir { handle, data_only } => {
                 self.sync(node, handle, data_only)
             }
-            Operation::Fallocate {
-                handle,
-                offset,
-                length,
-                mode,
-            } => self.allocate(node, handle, offset, length, mode),
-            Operation::Lseek {
-                handle,
-                offset,
-                whence,
-            } => self.seek(node, handle, offset, whence, body),
-            Operation::CopyFileRange {
-                handle,
-                offset,
-                to_node,
-                to_handle,
-                to_offset,
-                length,
-                flags,
-            } => {
+            Operation::Fallocate { handle, offset, length, mode } => {
+                self.allocate(node, handle, offset, length, mode)
+            }
+            Operation::Lseek { handle, offset, whence } => self.seek(node, handle, offset, whence, body),
+            Operation::CopyFileRange { handle, offset, to_node, to_handle, to_offset, length, flags } => {
                 let (from, to) = ((node, handle, offset), (to_node, to_handle, to_offset));
                 self.copy_range(from, to, length, flags, body)
             }
 
             Operation::OpenDir => self.open_directory(node, body),
-            Operation::ReadDir {
-                handle,
-                offset,
-                size,
-                plus,
-            } => self.list(node, handle, offset, size, plus, body),
+            Operation::ReadDir { handle, offset, size, plus } => {
+                self.list(node, handle, offset, size, plus, body)
+            }
         }
     }
 

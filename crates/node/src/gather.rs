@@ -54,13 +54,7 @@ pub fn facts(image: &Image, kernel: &Kernel, kvm_missing: Option<String>) -> Fac
 /// The kernel lacks a module, or the cache can't be written.
 pub fn initramfs(home: &Home, kernel: &Kernel, plan: &Plan) -> Result<PathBuf, InitramfsError> {
     use hypercore::guest::{DIGEST, GUEST};
-    initramfs::cached(
-        &home.cache().join("initramfs"),
-        kernel,
-        &plan.modules,
-        GUEST,
-        DIGEST,
-    )
+    initramfs::cached(&home.cache().join("initramfs"), kernel, &plan.modules, GUEST, DIGEST)
 }
 
 /// Opens the store of guest kernels.
@@ -86,8 +80,7 @@ pub fn new_id(name: &str) -> io::Result<String> {
 /// # Errors
 /// It doesn't exist.
 pub fn existing(path: &Path) -> io::Result<PathBuf> {
-    path.canonicalize()
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    path.canonicalize().map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -13,9 +13,7 @@ pub struct Home {
 impl Home {
     /// A home in a given folder.
     pub fn at(root: &Path) -> Self {
-        Self {
-            root: root.to_owned(),
-        }
+        Self { root: root.to_owned() }
     }
 
     /// `VIMANA_HOME` if it is set; else `/var/lib/vimana` for root, and the XDG data folder
@@ -24,11 +22,7 @@ impl Home {
     /// # Errors
     /// None of the variables is set to an absolute path.
     pub fn find() -> io::Result<Self> {
-        let var = |name| {
-            env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
+        let var = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let is_root = rustix::process::geteuid().is_root();
         Self::choose(var("VIMANA_HOME"), is_root, var("XDG_DATA_HOME"), var("HOME"))
     }
@@ -91,27 +85,16 @@ mod tests {
         home: Option<&str>,
     ) -> Option<PathBuf> {
         let path = |text: Option<&str>| text.map(PathBuf::from);
-        Home::choose(path(chosen), is_root, path(data), path(home))
-            .ok()
-            .map(|home| home.root)
+        Home::choose(path(chosen), is_root, path(data), path(home)).ok().map(|home| home.root)
     }
 
     #[test]
     fn the_home_is_where_people_look_for_it() {
         let is = |path: &str| Some(PathBuf::from(path));
         assert_eq!(chosen(Some("/srv/v"), true, None, None), is("/srv/v"));
-        assert_eq!(
-            chosen(None, true, Some("/x"), Some("/root")),
-            is("/var/lib/vimana")
-        );
-        assert_eq!(
-            chosen(None, false, Some("/data"), Some("/home/a")),
-            is("/data/vimana")
-        );
-        assert_eq!(
-            chosen(None, false, Some("relative"), Some("/home/a")),
-            is("/home/a/.local/share/vimana")
-        );
+        assert_eq!(chosen(None, true, Some("/x"), Some("/root")), is("/var/lib/vimana"));
+        assert_eq!(chosen(None, false, Some("/data"), Some("/home/a")), is("/data/vimana"));
+        assert_eq!(chosen(None, false, Some("relative"), Some("/home/a")), is("/home/a/.local/share/vimana"));
         assert_eq!(chosen(None, false, None, None), None);
     }
 }

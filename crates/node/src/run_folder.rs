@@ -31,17 +31,10 @@ impl RunFolder {
         // A sweep that runs at the same time mustn't see the folder without its lock.
         let _creation = gate(all)?;
         DirBuilder::new().mode(0o700).create(path)?;
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path.join(LOCK))?;
+        let lock =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path.join(LOCK))?;
         flock(&lock, FlockOperation::LockExclusive)?;
-        Ok(Self {
-            path: path.to_owned(),
-            _lock: lock,
-        })
+        Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
     /// The folder's path.
@@ -91,12 +84,8 @@ fn is_held(path: &Path) -> bool {
 }
 
 fn gate(run: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(run.join(".gate"))?;
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(run.join(".gate"))?;
     flock(&file, FlockOperation::LockExclusive)?;
     Ok(file)
 }
@@ -126,9 +115,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let _first = RunFolder::create(&home.path().join("run/one")).unwrap();
         assert_eq!(
-            RunFolder::create(&home.path().join("run/one"))
-                .unwrap_err()
-                .kind(),
+            RunFolder::create(&home.path().join("run/one")).unwrap_err().kind(),
             io::ErrorKind::AlreadyExists
         );
     }

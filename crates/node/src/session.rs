@@ -37,21 +37,12 @@ impl Session {
     /// The program can't be executed, or no descriptor is left.
     #[allow(unsafe_code)]
     pub fn start(program: &Path, assignment: &Assignment) -> io::Result<Self> {
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         // Out of the way of the numbers they get in the child.
         let assignment_fd = fcntl_dupfd_cloexec(assignment.to_memfd()?, 10)?;
         let control = fcntl_dupfd_cloexec(theirs, 10)?;
         let mut command = Command::new(program);
-        command
-            .arg0("vimana")
-            .arg("keeper")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+        command.arg0("vimana").arg("keeper").stdin(Stdio::null()).stdout(Stdio::null());
         if assignment.lifetime == Lifetime::Independent {
             command.stderr(Stdio::null());
         }
@@ -142,12 +133,7 @@ impl Session {
     /// # Errors
     /// The keeper can't be waited for, or its folder can't be removed.
     pub fn close(self) -> io::Result<()> {
-        let Self {
-            socket,
-            keeper,
-            run_folder,
-            lifetime,
-        } = self;
+        let Self { socket, keeper, run_folder, lifetime } = self;
         drop(socket);
         if lifetime == Lifetime::Bound {
             if let Some(mut keeper) = keeper {
@@ -177,9 +163,7 @@ pub fn keeper_main() -> io::Result<()> {
     let take = |number: i32| {
         // SAFETY: fcntl only asks; a number that isn't open is refused before it is owned.
         if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
-            return Err(io::Error::other(
-                "`vimana keeper` is started by other commands only",
-            ));
+            return Err(io::Error::other("`vimana keeper` is started by other commands only"));
         }
         // SAFETY: the parent put an open descriptor here for this process, and nothing else in it uses the number.
         Ok(unsafe { OwnedFd::from_raw_fd(number) })

@@ -74,20 +74,9 @@ fn mounted_with(test: &str, readonly: bool, prepare: impl FnOnce(&Path)) -> Opti
         device.as_raw_fd()
     );
     let options = std::ffi::CString::new(options).unwrap();
-    mount(
-        "vimana",
-        &guest,
-        "fuse",
-        MountFlags::NOSUID | MountFlags::NODEV,
-        options.as_c_str(),
-    )
-    .unwrap();
+    mount("vimana", &guest, "fuse", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str()).unwrap();
     std::thread::spawn(move || pump(&device, folder));
-    Some(Mounted {
-        _top: top,
-        host,
-        guest,
-    })
+    Some(Mounted { _top: top, host, guest })
 }
 
 /// What PID 1 of a guest and the keeper do, without the channel between them. Ends with the mount.
@@ -119,10 +108,7 @@ fn noise(bytes: usize) -> Vec<u8> {
 
 #[test]
 fn ten_megabytes_come_back_as_they_were_written_on_either_side() {
-    let Some(folder) = mounted(
-        "ten_megabytes_come_back_as_they_were_written_on_either_side",
-        false,
-    ) else {
+    let Some(folder) = mounted("ten_megabytes_come_back_as_they_were_written_on_either_side", false) else {
         return;
     };
     let content = noise(10_000_001);
@@ -140,10 +126,7 @@ fn ten_megabytes_come_back_as_they_were_written_on_either_side() {
 
 #[test]
 fn renames_links_and_symbolic_links_do_what_they_do_on_the_host() {
-    let Some(folder) = mounted(
-        "renames_links_and_symbolic_links_do_what_they_do_on_the_host",
-        false,
-    ) else {
+    let Some(folder) = mounted("renames_links_and_symbolic_links_do_what_they_do_on_the_host", false) else {
         return;
     };
     let (host, guest) = (&folder.host, &folder.guest);
@@ -153,20 +136,14 @@ fn renames_links_and_symbolic_links_do_what_they_do_on_the_host() {
     assert_eq!(fs::read(host.join("one/two/b")).unwrap(), b"a");
     fs::hard_link(guest.join("one/two/b"), guest.join("c")).unwrap();
     assert_eq!(fs::metadata(guest.join("c")).unwrap().nlink(), 2);
-    assert_eq!(
-        fs::metadata(guest.join("c")).unwrap().ino(),
-        fs::metadata(host.join("c")).unwrap().ino()
-    );
+    assert_eq!(fs::metadata(guest.join("c")).unwrap().ino(), fs::metadata(host.join("c")).unwrap().ino());
     symlink("one/two/b", guest.join("link")).unwrap();
     assert_eq!(fs::read_link(host.join("link")).unwrap(), Path::new("one/two/b"));
     assert_eq!(fs::read(guest.join("link")).unwrap(), b"a");
     symlink("/nowhere", guest.join("dangling")).unwrap();
     assert!(fs::metadata(guest.join("dangling")).is_err());
     fs::hard_link(guest.join("link"), guest.join("same link")).unwrap();
-    assert_eq!(
-        fs::read_link(host.join("same link")).unwrap(),
-        Path::new("one/two/b")
-    );
+    assert_eq!(fs::read_link(host.join("same link")).unwrap(), Path::new("one/two/b"));
 
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     fs::write(guest.join("x"), "x").unwrap();
@@ -174,10 +151,7 @@ fn renames_links_and_symbolic_links_do_what_they_do_on_the_host() {
     let refused = renameat_with(CWD, &x, CWD, &c, RenameFlags::NOREPLACE);
     assert_eq!(refused, Err(rustix::io::Errno::EXIST));
     renameat_with(CWD, &x, CWD, &c, RenameFlags::EXCHANGE).unwrap();
-    assert_eq!(
-        (fs::read(&x).unwrap(), fs::read(&c).unwrap()),
-        (b"a".to_vec(), b"x".to_vec())
-    );
+    assert_eq!((fs::read(&x).unwrap(), fs::read(&c).unwrap()), (b"a".to_vec(), b"x".to_vec()));
     fs::rename(&x, &c).unwrap();
     assert_eq!(fs::read(host.join("c")).unwrap(), b"a");
     assert!(fs::remove_dir(guest.join("one")).is_err());
@@ -191,19 +165,10 @@ fn modes_owners_times_and_sizes_are_kept() {
         return;
     };
     let (host, guest) = (folder.host.join("a"), folder.guest.join("a"));
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&guest)
-        .unwrap();
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&guest).unwrap();
     assert_eq!(fs::metadata(&host).unwrap().mode() & 0o7777, 0o600);
     fs::set_permissions(&guest, fs::Permissions::from_mode(0o4751)).unwrap();
-    assert_eq!(
-        fs::metadata(&host).unwrap().mode() & 0o7777,
-        0o751,
-        "without set-user-ID"
-    );
+    assert_eq!(fs::metadata(&host).unwrap().mode() & 0o7777, 0o751, "without set-user-ID");
     std::os::unix::fs::chown(&guest, Some(1234), Some(5678)).unwrap();
     let owner = fs::metadata(&host).unwrap();
     assert_eq!((owner.uid(), owner.gid()), (1234, 5678));
@@ -213,28 +178,15 @@ fn modes_owners_times_and_sizes_are_kept() {
     assert_eq!(fs::metadata(&host).unwrap().len(), 100_000);
     rustix::fs::ftruncate(&file, 10).unwrap();
     assert_eq!(fs::metadata(&guest).unwrap().len(), 10);
-    OpenOptions::new()
-        .write(true)
-        .truncate(true)
-        .open(&guest)
-        .unwrap();
+    OpenOptions::new().write(true).truncate(true).open(&guest).unwrap();
     assert_eq!(fs::metadata(&host).unwrap().len(), 0);
 
     let then = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789);
-    file.set_times(fs::FileTimes::new().set_modified(then).set_accessed(then))
-        .unwrap();
+    file.set_times(fs::FileTimes::new().set_modified(then).set_accessed(then)).unwrap();
     assert_eq!(fs::metadata(&host).unwrap().modified().unwrap(), then);
     assert_eq!(fs::metadata(&guest).unwrap().modified().unwrap(), then);
     assert!(Command::new("touch").arg(&guest).status().unwrap().success());
-    assert!(
-        fs::metadata(&host)
-            .unwrap()
-            .modified()
-            .unwrap()
-            .elapsed()
-            .unwrap()
-            < Duration::from_secs(60)
-    );
+    assert!(fs::metadata(&host).unwrap().modified().unwrap().elapsed().unwrap() < Duration::from_secs(60));
 }
 
 #[test]
@@ -249,23 +201,14 @@ fn another_user_of_the_guest_owns_what_it_makes_and_is_refused_what_it_may_not()
         "echo made > made && mkdir dir && ln -s made link && umask 027 && echo > masked && ! cat private";
     let as_user = |script: &str| {
         let mut shell = Command::new("sh");
-        shell
-            .args(["-ec", script])
-            .current_dir(&folder.guest)
-            .uid(1234)
-            .gid(5678)
-            .status()
-            .unwrap()
+        shell.args(["-ec", script]).current_dir(&folder.guest).uid(1234).gid(5678).status().unwrap()
     };
     assert!(as_user(script).success());
     for name in ["made", "dir", "link", "masked"] {
         let made = fs::symlink_metadata(folder.host.join(name)).unwrap();
         assert_eq!((made.uid(), made.gid()), (1234, 5678), "{name}");
     }
-    assert_eq!(
-        fs::metadata(folder.host.join("masked")).unwrap().mode() & 0o777,
-        0o640
-    );
+    assert_eq!(fs::metadata(folder.host.join("masked")).unwrap().mode() & 0o777, 0o640);
 }
 
 #[test]
@@ -276,9 +219,7 @@ fn five_thousand_entries_are_listed_once_each() {
     let dir = folder.host.join("many");
     fs::create_dir(&dir).unwrap();
     let mut expected: Vec<String> = (0..5000).map(|n| format!("an entry with number {n}")).collect();
-    expected
-        .iter()
-        .for_each(|name| drop(File::create(dir.join(name)).unwrap()));
+    expected.iter().for_each(|name| drop(File::create(dir.join(name)).unwrap()));
     expected.sort();
     for _ in 0..2 {
         let listing = fs::read_dir(folder.guest.join("many")).unwrap();
@@ -304,20 +245,12 @@ fn holes_are_found_and_made_and_ranges_copied() {
         return;
     };
     let path = folder.guest.join("sparse");
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .unwrap();
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
     file.write_all_at(b"data", 8 * 1024 * 1024).unwrap();
     use rustix::fs::{FallocateFlags, SeekFrom as Find};
     let host = File::open(folder.host.join("sparse")).unwrap();
     for find in [Find::Data(0), Find::Hole(0)] {
-        assert_eq!(
-            rustix::fs::seek(&file, find).unwrap(),
-            rustix::fs::seek(&host, find).unwrap()
-        );
+        assert_eq!(rustix::fs::seek(&file, find).unwrap(), rustix::fs::seek(&host, find).unwrap());
     }
     rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 1024 * 1024).unwrap();
     file.write_all_at(b"front", 0).unwrap();
@@ -328,10 +261,7 @@ fn holes_are_found_and_made_and_ranges_copied() {
     assert_eq!(front, [0; 5]);
     let copy = File::create(folder.guest.join("copy")).unwrap();
     let mut from = 8 * 1024 * 1024;
-    assert_eq!(
-        rustix::fs::copy_file_range(&file, Some(&mut from), &copy, Some(&mut 0), 100).unwrap(),
-        4
-    );
+    assert_eq!(rustix::fs::copy_file_range(&file, Some(&mut from), &copy, Some(&mut 0), 100).unwrap(), 4);
     assert_eq!(fs::read(folder.host.join("copy")).unwrap(), b"data");
     let figures = rustix::fs::statvfs(&folder.guest).unwrap();
     let real = rustix::fs::statvfs(&folder.host).unwrap();
@@ -358,11 +288,8 @@ fn appends_of_several_writers_lose_nothing() {
     let log = fs::read_to_string(&on_host).unwrap();
     for writer in 0..4 {
         let prefix = format!("{writer} ");
-        let lines: Vec<usize> = log
-            .lines()
-            .filter_map(|line| line.strip_prefix(&prefix))
-            .map(|n| n.parse().unwrap())
-            .collect();
+        let lines: Vec<usize> =
+            log.lines().filter_map(|line| line.strip_prefix(&prefix)).map(|n| n.parse().unwrap()).collect();
         assert!(lines.into_iter().eq(0..200), "writer {writer}");
     }
 }
@@ -373,12 +300,7 @@ fn a_removed_file_lives_as_long_as_it_is_open() {
         return;
     };
     let path = folder.guest.join("gone");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .unwrap();
+    let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
     file.write_all(b"still").unwrap();
     fs::remove_file(&path).unwrap();
     assert!(!path.exists() && !folder.host.join("gone").exists());
@@ -399,29 +321,17 @@ fn attributes_of_users_are_kept_and_others_refused() {
     let (guest, host) = (folder.guest.join("a"), folder.host.join("a"));
     File::create(&guest).unwrap();
     if rustix::fs::setxattr(&host, "user.probe", b"1", XattrFlags::empty()).is_err() {
-        return skipped(
-            "attributes_of_users_are_kept_and_others_refused",
-            "the file system has none",
-        );
+        return skipped("attributes_of_users_are_kept_and_others_refused", "the file system has none");
     }
     rustix::fs::setxattr(&guest, "user.colour", b"green", XattrFlags::CREATE).unwrap();
     let mut value = [0; 100];
-    assert_eq!(
-        rustix::fs::getxattr(&host, "user.colour", &mut value[..]).unwrap(),
-        5
-    );
-    assert_eq!(
-        rustix::fs::getxattr(&guest, "user.colour", &mut value[..]).unwrap(),
-        5
-    );
+    assert_eq!(rustix::fs::getxattr(&host, "user.colour", &mut value[..]).unwrap(), 5);
+    assert_eq!(rustix::fs::getxattr(&guest, "user.colour", &mut value[..]).unwrap(), 5);
     assert_eq!(&value[..5], b"green");
     let again = rustix::fs::setxattr(&guest, "user.colour", b"red", XattrFlags::CREATE);
     assert_eq!(again, Err(rustix::io::Errno::EXIST));
     let length = rustix::fs::listxattr(&guest, &mut value[..]).unwrap();
-    assert_eq!(
-        String::from_utf8_lossy(&value[..length]).matches("user.").count(),
-        2
-    );
+    assert_eq!(String::from_utf8_lossy(&value[..length]).matches("user.").count(), 2);
     rustix::fs::removexattr(&guest, "user.colour").unwrap();
     assert!(rustix::fs::getxattr(&host, "user.colour", &mut value[..]).is_err());
     let capability = rustix::fs::setxattr(&guest, "security.capability", &[0; 20], XattrFlags::empty());
@@ -443,10 +353,7 @@ fn a_read_only_folder_refuses_every_change() {
     refused(fs::create_dir(folder.guest.join("c")));
     refused(fs::remove_file(folder.guest.join("a")));
     refused(fs::rename(folder.guest.join("a"), folder.guest.join("d")));
-    refused(fs::set_permissions(
-        folder.guest.join("a"),
-        fs::Permissions::from_mode(0o777),
-    ));
+    refused(fs::set_permissions(folder.guest.join("a"), fs::Permissions::from_mode(0o777)));
     assert_eq!(fs::read(folder.host.join("a")).unwrap(), b"content");
 }
 
@@ -463,8 +370,7 @@ fn an_edit_on_the_host_shows_at_the_next_opening_and_a_new_file_within_seconds()
     assert_eq!(fs::read(&guest).unwrap(), b"other");
     // A file that has been quiet for long keeps its cache, and loses it by an edit.
     let file = File::options().write(true).open(&host).unwrap();
-    file.set_modified(SystemTime::now() - Duration::from_secs(100))
-        .unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(100)).unwrap();
     std::thread::sleep(Duration::from_millis(3100));
     for _ in 0..3 {
         assert_eq!(fs::read(&guest).unwrap(), b"other");
@@ -509,16 +415,8 @@ fn ordinary_programs_copy_compare_run_and_remove_a_tree() {
         test "$(find src | sort | md5sum)" = "$(cd out && find src | sort | md5sum)"
         rm -rf src copy out
     "#;
-    let shell = Command::new("sh")
-        .args(["-ec", script])
-        .current_dir(&folder.guest)
-        .output()
-        .unwrap();
-    assert!(
-        shell.status.success(),
-        "{}",
-        String::from_utf8_lossy(&shell.stderr)
-    );
+    let shell = Command::new("sh").args(["-ec", script]).current_dir(&folder.guest).output().unwrap();
+    assert!(shell.status.success(), "{}", String::from_utf8_lossy(&shell.stderr));
     assert_eq!(fs::read_dir(&folder.host).unwrap().count(), 2);
 }
 

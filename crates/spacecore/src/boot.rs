@@ -39,10 +39,7 @@ pub(crate) fn mount_kernel_fs(
 pub(crate) fn make_folder(at: &str) -> Result<(), Refusal> {
     match rustix::fs::mkdir(at, Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(error) => Err(refuse(
-            RefusalKind::Root,
-            format!("making the folder {at}: {error}"),
-        )),
+        Err(error) => Err(refuse(RefusalKind::Root, format!("making the folder {at}: {error}"))),
     }
 }
 
@@ -52,12 +49,7 @@ pub(crate) fn make_folder(at: &str) -> Result<(), Refusal> {
 /// The guest can't reach its keeper.
 pub(crate) fn open_channel(modules: &mut Modules, steps: &mut Steps) -> Result<Channel, Refusal> {
     mount_kernel_fs("devtmpfs", "/dev", MountFlags::NOSUID, c"mode=755")?;
-    mount_kernel_fs(
-        "sysfs",
-        "/sys",
-        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
-        c"",
-    )?;
+    mount_kernel_fs("sysfs", "/sys", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, c"")?;
     steps.end("mount devices");
     let deadline = Instant::now() + PORT_PATIENCE;
     let channel = loop {
@@ -78,10 +70,7 @@ pub(crate) fn open_channel(modules: &mut Modules, steps: &mut Steps) -> Result<C
 
 fn nap(deadline: Instant) -> Result<(), Refusal> {
     if Instant::now() > deadline {
-        return Err(refuse(
-            RefusalKind::Other,
-            "no virtio-serial port of the keeper's name is connected",
-        ));
+        return Err(refuse(RefusalKind::Other, "no virtio-serial port of the keeper's name is connected"));
     }
     std::thread::sleep(NAP);
     Ok(())
@@ -95,11 +84,7 @@ pub(crate) fn say_hello(channel: &mut Channel) {
         .unwrap_or(0)
         .saturating_mul(1_000_000)
         .saturating_add(u64::try_from(clock.tv_nsec / 1000).unwrap_or(0));
-    channel.link.send_control(&ToHost::Hello {
-        version: VERSION,
-        release,
-        uptime_us,
-    });
+    channel.link.send_control(&ToHost::Hello { version: VERSION, release, uptime_us });
 }
 
 /// Makes the workload's `/dev`: the nodes that the OCI runtime specification asks for, `pts` and `shm`.
@@ -108,20 +93,9 @@ pub(crate) fn say_hello(channel: &mut Channel) {
 /// The kernel lacks `tmpfs` or `devpts`.
 pub(crate) fn make_dev() -> Result<(), Refusal> {
     let flags = MountFlags::NOSUID;
-    mount_kernel_fs(
-        "tmpfs",
-        DEV,
-        flags | MountFlags::STRICTATIME,
-        c"mode=755,size=64k",
-    )?;
+    mount_kernel_fs("tmpfs", DEV, flags | MountFlags::STRICTATIME, c"mode=755,size=64k")?;
     let mask = rustix::process::umask(Mode::empty());
-    for (name, minor) in [
-        ("null", 3),
-        ("zero", 5),
-        ("full", 7),
-        ("random", 8),
-        ("urandom", 9),
-    ] {
+    for (name, minor) in [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)] {
         make_node(name, makedev(1, minor))?;
     }
     make_node("tty", makedev(5, 0))?;
@@ -145,12 +119,6 @@ pub(crate) fn make_dev() -> Result<(), Refusal> {
 
 fn make_node(name: &str, device: u64) -> Result<(), Refusal> {
     let mode = Mode::from_raw_mode(0o666);
-    rustix::fs::mknodat(
-        CWD,
-        format!("{DEV}/{name}"),
-        FileType::CharacterDevice,
-        mode,
-        device,
-    )
-    .or_refuse(RefusalKind::Root, || format!("making /dev/{name}"))
+    rustix::fs::mknodat(CWD, format!("{DEV}/{name}"), FileType::CharacterDevice, mode, device)
+        .or_refuse(RefusalKind::Root, || format!("making /dev/{name}"))
 }

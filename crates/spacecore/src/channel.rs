@@ -42,11 +42,7 @@ impl Channel {
             .open(format!("/dev/{name}"))
             .ok()?;
         crate::shutdown::remember_channel(port.as_raw_fd());
-        Some(Self {
-            port,
-            link: Link::new(),
-            buffer: vec![0; 32 * 1024],
-        })
+        Some(Self { port, link: Link::new(), buffer: vec![0; 32 * 1024] })
     }
 
     /// Whether a keeper is at the other end.

@@ -41,17 +41,12 @@ pub(crate) fn check(configuration: &Configuration) -> Result<(), Refusal> {
     let is_name_byte =
         |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.' || byte == b'_';
     if name.is_empty() || name.len() > 64 || !name.bytes().all(is_name_byte) {
-        return protocol(format!(
-            "{name:?} is no host name of 1 to 64 letters, digits, '-', '_' and '.'"
-        ));
+        return protocol(format!("{name:?} is no host name of 1 to 64 letters, digits, '-', '_' and '.'"));
     }
     let mut streams = Vec::new();
     for mount in &configuration.mounts {
         if !mount.destination.starts_with('/') {
-            return protocol(format!(
-                "the mount's destination {:?} is no absolute path",
-                mount.destination
-            ));
+            return protocol(format!("the mount's destination {:?} is no absolute path", mount.destination));
         }
         if let MountSource::Folder { stream, .. } = mount.source {
             let last = FIRST_FOLDER + (MAX_FOLDERS - 1);
@@ -101,11 +96,7 @@ pub(crate) fn apply(
     let on_disk = |mount: &Mount| matches!(mount.source, MountSource::Disk { .. });
     let has_disk =
         matches!(configuration.root.upper, Upper::Disk { .. }) || configuration.mounts.iter().any(on_disk);
-    Ok(Outside {
-        disks,
-        folders,
-        has_disk,
-    })
+    Ok(Outside { disks, folders, has_disk })
 }
 
 fn set_clock(unix_time_ns: u64) -> Result<(), Refusal> {
@@ -118,21 +109,13 @@ fn set_clock(unix_time_ns: u64) -> Result<(), Refusal> {
 
 /// Decodes 64 to 1024 hexadecimal digits.
 fn decode_hex(digits: &str) -> Result<Vec<u8>, Refusal> {
-    let wrong = || {
-        refuse(
-            RefusalKind::Protocol,
-            "the entropy isn't an even number of 64 to 1024 hexadecimal digits",
-        )
-    };
+    let wrong =
+        || refuse(RefusalKind::Protocol, "the entropy isn't an even number of 64 to 1024 hexadecimal digits");
     if !(64..=1024).contains(&digits.len()) || !digits.len().is_multiple_of(2) {
         return Err(wrong());
     }
     let (pairs, _) = digits.as_bytes().as_chunks::<2>();
-    let digit = |byte: u8| {
-        (byte as char)
-            .to_digit(16)
-            .and_then(|digit| u8::try_from(digit).ok())
-    };
+    let digit = |byte: u8| (byte as char).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     pairs
         .iter()
         .map(|&[high, low]| Some(digit(high)? * 16 + digit(low)?))
@@ -166,19 +149,8 @@ mod tests {
     #[test]
     fn entropy_is_hexadecimal_of_a_sane_length() {
         assert_eq!(decode_hex(&"0fF0".repeat(16)).unwrap()[..2], [0x0f, 0xf0]);
-        for wrong in [
-            "",
-            "ab",
-            &"x".repeat(64),
-            &"a".repeat(65),
-            &"a".repeat(1026),
-            &"é".repeat(32),
-        ] {
-            assert_eq!(
-                decode_hex(wrong).unwrap_err().kind,
-                RefusalKind::Protocol,
-                "{wrong:?}"
-            );
+        for wrong in ["", "ab", &"x".repeat(64), &"a".repeat(65), &"a".repeat(1026), &"é".repeat(32)] {
+            assert_eq!(decode_hex(wrong).unwrap_err().kind, RefusalKind::Protocol, "{wrong:?}");
         }
     }
 }

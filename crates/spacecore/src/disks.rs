@@ -41,10 +41,7 @@ impl Disks {
     pub(crate) fn node(&self, serial: &str, kind: RefusalKind) -> Result<&str, Refusal> {
         self.nodes.get(serial).map(String::as_str).ok_or_else(|| {
             let there = self.nodes.keys().cloned().collect::<Vec<_>>().join(", ");
-            refuse(
-                kind,
-                format!("no disk has the serial {serial:?}; there are: {there}"),
-            )
+            refuse(kind, format!("no disk has the serial {serial:?}; there are: {there}"))
         })
     }
 }

@@ -30,8 +30,7 @@ fn is_in_masks(status: &str, signal: i32) -> bool {
     };
     let mask = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-            .unwrap_or(0)
+        line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
     };
     ["SigBlk:", "SigIgn:", "SigCgt:"]
         .into_iter()

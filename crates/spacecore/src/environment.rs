@@ -4,9 +4,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// The value of a variable; the last one counts, as it does for a shell.
 pub(crate) fn value<'a>(env: &'a [String], name: &str) -> Option<&'a str> {
-    env.iter()
-        .rev()
-        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    env.iter().rev().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// The variables as given, with `PATH`, `HOME`, `HOSTNAME` and (with a terminal) `TERM` where they lack.
@@ -63,10 +61,7 @@ mod tests {
 
     #[test]
     fn a_name_that_only_begins_alike_is_another_variable() {
-        assert_eq!(
-            value(&strings(&["PATHS=/x", "PATH=/a", "PATH=/b"]), "PATH"),
-            Some("/b")
-        );
+        assert_eq!(value(&strings(&["PATHS=/x", "PATH=/a", "PATH=/b"]), "PATH"), Some("/b"));
     }
 
     #[test]

@@ -37,16 +37,10 @@ const CAPABILITIES: u64 = 1
 /// Why there is no program to become; nothing else can return.
 pub(crate) fn become_program(inside: &Inside, spec: &Process, hostname: &str) -> Result<Infallible, Refusal> {
     let Some(program) = spec.args.first().filter(|program| !program.is_empty()) else {
-        return Err(refuse(
-            RefusalKind::NotFound,
-            "no program is named: the image has no command either",
-        ));
+        return Err(refuse(RefusalKind::NotFound, "no program is named: the image has no command either"));
     };
-    let identity = users::look_up(
-        &spec.user,
-        &inside.read_file("/etc/passwd"),
-        &inside.read_file("/etc/group"),
-    )?;
+    let identity =
+        users::look_up(&spec.user, &inside.read_file("/etc/passwd"), &inside.read_file("/etc/group"))?;
     let env = environment::complete(&spec.env, &identity.home, hostname, spec.terminal.is_some());
     enter_working_directory(inside, &spec.working_directory)?;
     set_limits();
@@ -57,10 +51,7 @@ pub(crate) fn become_program(inside: &Inside, spec: &Process, hostname: &str) ->
 
 /// More open files than the kernel's default of 1024, without a core dump that nobody would find.
 fn set_limits() {
-    let limit = |current, maximum| Rlimit {
-        current: Some(current),
-        maximum: Some(maximum),
-    };
+    let limit = |current, maximum| Rlimit { current: Some(current), maximum: Some(maximum) };
     let _ = rustix::process::setrlimit(Resource::Nofile, limit(65_536, 524_288));
     let _ = rustix::process::setrlimit(Resource::Core, limit(0, 0));
 }
@@ -82,11 +73,7 @@ fn become_user(identity: &Identity) -> Result<(), Refusal> {
     if identity.uid == u32::MAX || identity.gid == u32::MAX {
         return Err(refuse(RefusalKind::User, format!("{}: no such number", what())));
     }
-    let groups = identity
-        .groups
-        .iter()
-        .map(|gid| Gid::from_raw(*gid))
-        .collect::<Vec<_>>();
+    let groups = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect::<Vec<_>>();
     rustix::thread::set_thread_groups(&groups).or_refuse(RefusalKind::User, what)?;
     rustix::thread::set_thread_gid(Gid::from_raw(identity.gid)).or_refuse(RefusalKind::User, what)?;
     rustix::thread::set_thread_uid(Uid::from_raw(identity.uid)).or_refuse(RefusalKind::User, what)
@@ -117,9 +104,8 @@ fn c_strings(strings: &[String], what: &str) -> Result<Vec<CString>, Refusal> {
     strings
         .iter()
         .map(|string| {
-            CString::new(string.as_str()).or_refuse(RefusalKind::Protocol, || {
-                format!("the {what} {string:?} holds a zero byte")
-            })
+            CString::new(string.as_str())
+                .or_refuse(RefusalKind::Protocol, || format!("the {what} {string:?} holds a zero byte"))
         })
         .collect()
 }
@@ -130,11 +116,7 @@ fn execute(program: &str, args: &[String], env: &[String]) -> Result<Infallible,
     let variables = c_strings(env, "environment variable")?;
     let pointers = |strings: &[CString]| {
         let null = std::iter::once(std::ptr::null());
-        strings
-            .iter()
-            .map(|string| string.as_ptr())
-            .chain(null)
-            .collect::<Vec<_>>()
+        strings.iter().map(|string| string.as_ptr()).chain(null).collect::<Vec<_>>()
     };
     let (args, variables) = (pointers(&args), pointers(&variables));
     let mut found: Option<(String, std::io::Error)> = None;
@@ -157,10 +139,9 @@ fn execute(program: &str, args: &[String], env: &[String]) -> Result<Infallible,
 
 fn not_executed(program: &str, env: &[String], found: Option<(String, std::io::Error)>) -> Refusal {
     match found {
-        None if program.contains('/') => refuse(
-            RefusalKind::NotFound,
-            format!("there is no {program} in the image"),
-        ),
+        None if program.contains('/') => {
+            refuse(RefusalKind::NotFound, format!("there is no {program} in the image"))
+        }
         None => {
             let path = environment::value(env, "PATH").unwrap_or_default();
             refuse(
@@ -179,10 +160,7 @@ fn not_executed(program: &str, env: &[String], found: Option<(String, std::io::E
                     "{path} is no program for this machine: another architecture, or a script without #!"
                 ),
             ),
-            _ => refuse(
-                RefusalKind::NotExecutable,
-                format!("{path} can't be executed: {error}"),
-            ),
+            _ => refuse(RefusalKind::NotExecutable, format!("{path} can't be executed: {error}")),
         },
     }
 }
@@ -214,17 +192,8 @@ mod tests {
         let error = std::io::Error::from_raw_os_error;
         let kind = |found| not_executed("x", &[], found).kind;
         assert_eq!(kind(None), RefusalKind::NotFound);
-        assert_eq!(
-            kind(Some(("/x".to_owned(), error(libc::ENOENT)))),
-            RefusalKind::NotFound
-        );
-        assert_eq!(
-            kind(Some(("/x".to_owned(), error(libc::ENOEXEC)))),
-            RefusalKind::NotExecutable
-        );
-        assert_eq!(
-            kind(Some(("/x".to_owned(), error(libc::EACCES)))),
-            RefusalKind::NotExecutable
-        );
+        assert_eq!(kind(Some(("/x".to_owned(), error(libc::ENOENT)))), RefusalKind::NotFound);
+        assert_eq!(kind(Some(("/x".to_owned(), error(libc::ENOEXEC)))), RefusalKind::NotExecutable);
+        assert_eq!(kind(Some(("/x".to_owned(), error(libc::EACCES)))), RefusalKind::NotExecutable);
     }
 }

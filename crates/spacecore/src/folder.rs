@@ -84,11 +84,6 @@ mod tests {
             mount_options(7, false).to_str().unwrap(),
             "fd=7,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
         );
-        assert!(
-            mount_options(7, true)
-                .to_str()
-                .unwrap()
-                .contains("rootmode=100000")
-        );
+        assert!(mount_options(7, true).to_str().unwrap().contains("rootmode=100000"));
     }
 }

@@ -177,11 +177,7 @@ impl Guest {
             });
         }
         if self.channel.has_room() {
-            for folder in self
-                .folders
-                .iter()
-                .filter(|folder| self.mounted.contains(&folder.stream))
-            {
+            for folder in self.folders.iter().filter(|folder| self.mounted.contains(&folder.stream)) {
                 sources.push(Source::Folder(folder.stream));
                 fds.push(PollFd::from_borrowed_fd(folder.as_fd(), PollFlags::IN));
             }
@@ -208,20 +204,14 @@ impl Guest {
             Phase::Over { off_at } => self.channel.link.outgoing().is_empty().then_some(off_at),
             Phase::Stopping { kill_at: at } | Phase::Killed { give_up_at: at } => Some(at),
         };
-        let lingering = self
-            .processes
-            .values()
-            .filter_map(|process| process.deadline(&self.channel));
+        let lingering = self.processes.values().filter_map(|process| process.deadline(&self.channel));
         lingering.chain(phase).min()
     }
 
     fn check_deadlines(&mut self) {
         let now = Instant::now();
         for process in self.processes.values_mut() {
-            if process
-                .deadline(&self.channel)
-                .is_some_and(|deadline| now >= deadline)
-            {
+            if process.deadline(&self.channel).is_some_and(|deadline| now >= deadline) {
                 process.send_output(0, &mut self.channel, &mut self.buffer);
                 process.send_output(1, &mut self.channel, &mut self.buffer);
             }
@@ -229,9 +219,7 @@ impl Guest {
         match self.phase {
             Phase::Stopping { kill_at } if now >= kill_at => {
                 self.signal(WORKLOAD, libc::SIGKILL);
-                self.phase = Phase::Killed {
-                    give_up_at: now + WAIT_FOR_KILLED,
-                };
+                self.phase = Phase::Killed { give_up_at: now + WAIT_FOR_KILLED };
             }
             Phase::Killed { give_up_at } if now >= give_up_at => self.end(),
             Phase::Over { off_at } if now >= off_at && self.channel.link.outgoing().is_empty() => self.end(),
@@ -259,18 +247,13 @@ impl Guest {
 
     /// Refuses the whole: says so, and waits to be switched off.
     fn give_up(&mut self, refusal: Refusal) {
-        self.channel.link.send_control(&ToHost::Refused {
-            process: None,
-            refusal,
-        });
+        self.channel.link.send_control(&ToHost::Refused { process: None, refusal });
         self.signal(WORKLOAD, libc::SIGKILL);
         self.over(WAIT_FOR_SHUTDOWN);
     }
 
     fn over(&mut self, wait: Duration) {
-        self.phase = Phase::Over {
-            off_at: Instant::now() + wait,
-        };
+        self.phase = Phase::Over { off_at: Instant::now() + wait };
     }
 
     fn pump_folder(&mut self, stream: u16) {
@@ -337,15 +320,9 @@ impl Guest {
             if number == WORKLOAD && self.processes.len() > 1 {
                 continue;
             }
-            let refused = self
-                .processes
-                .remove(&number)
-                .is_some_and(|process| process.is_refused());
+            let refused = self.processes.remove(&number).is_some_and(|process| process.is_refused());
             if !refused {
-                self.channel.link.send_control(&ToHost::Ended {
-                    process: number,
-                    status,
-                });
+                self.channel.link.send_control(&ToHost::Ended { process: number, status });
             }
             if number == WORKLOAD {
                 match self.phase {

@@ -27,13 +27,7 @@ const MASKED_FILES: [&str; 6] = [
     "/proc/timer_stats",
 ];
 const MASKED_FOLDERS: [&str; 4] = ["/proc/acpi", "/proc/asound", "/proc/scsi", "/sys/firmware"];
-const READONLY: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
+const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 fn refuse_root<T>(result: Result<T, Errno>, what: &str) -> Result<T, Refusal> {
     result.or_refuse(RefusalKind::Root, || what.to_owned())
@@ -68,10 +62,7 @@ pub(crate) fn move_in(
     let mut folders = outside.folders.iter();
     for mount in &configuration.mounts {
         make_mount(&inside, mount, &mut folders, &mut disks).map_err(|refusal| {
-            refuse(
-                refusal.kind,
-                format!("the mount {}: {}", mount.destination, refusal.message),
-            )
+            refuse(refusal.kind, format!("the mount {}: {}", mount.destination, refusal.message))
         })?;
         if let MountSource::Folder { stream, .. } = mount.source {
             mounted(stream);
@@ -83,10 +74,7 @@ pub(crate) fn move_in(
     write_etc(&inside, configuration)?;
     if configuration.root.readonly {
         let flags = MountFlags::BIND | MountFlags::RDONLY;
-        refuse_root(
-            rustix::mount::mount_remount("/", flags, c""),
-            "making the root read-only",
-        )?;
+        refuse_root(rustix::mount::mount_remount("/", flags, c""), "making the root read-only")?;
     }
     steps.end("/etc files");
     Ok(inside)
@@ -130,10 +118,7 @@ fn kernel_mounts(inside: &Inside, dev: OwnedFd) -> Result<(), Refusal> {
     let strict = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     // The mount point is the image's, but there is nothing yet that a link in it could reach beyond the root.
     refuse_root(inside.make_folder("/proc"), "making /proc")?;
-    refuse_root(
-        rustix::mount::mount("proc", "/proc", "proc", strict, None),
-        "mounting /proc",
-    )?;
+    refuse_root(rustix::mount::mount("proc", "/proc", "proc", strict, None), "mounting /proc")?;
     let sys = refuse_root(inside.make_folder("/sys"), "making /sys")?;
     let readonly = strict | MountFlags::RDONLY;
     refuse_root(
@@ -198,9 +183,7 @@ fn make_mount<'a>(
         true => inside.make_file(&mount.destination),
         false => inside.make_folder(&mount.destination),
     }
-    .or_refuse(RefusalKind::Mount, || {
-        "its place can't be made in the root".to_owned()
-    })?;
+    .or_refuse(RefusalKind::Mount, || "its place can't be made in the root".to_owned())?;
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
     if mount.readonly {
         flags |= MountFlags::RDONLY;
@@ -252,11 +235,7 @@ fn resolv_conf(network: &Network) -> String {
     let clean = |text: &str| text.split_whitespace().collect::<String>();
     let mut text = String::new();
     if !network.search.is_empty() {
-        let domains = network
-            .search
-            .iter()
-            .map(|domain| clean(domain))
-            .collect::<Vec<_>>();
+        let domains = network.search.iter().map(|domain| clean(domain)).collect::<Vec<_>>();
         text.push_str(&format!("search {}\n", domains.join(" ")));
     }
     for server in &network.dns {
@@ -271,9 +250,7 @@ fn resolv_conf(network: &Network) -> String {
 /// The mount isn't possible.
 pub(crate) fn show_console(inside: &Inside, terminal: &str) -> Result<(), Refusal> {
     let what = || "mounting /dev/console".to_owned();
-    let at = inside
-        .make_file("/dev/console")
-        .or_refuse(RefusalKind::Other, what)?;
+    let at = inside.make_file("/dev/console").or_refuse(RefusalKind::Other, what)?;
     rustix::mount::mount_bind(terminal, of_descriptor(&at)).or_refuse(RefusalKind::Other, what)
 }
 
@@ -285,10 +262,7 @@ pub(crate) fn enter_working_directory(inside: &Inside, path: &str) -> Result<(),
     let path = if path.is_empty() { "/" } else { path };
     let what = || format!("the working directory {path:?}");
     if !path.starts_with('/') {
-        return Err(refuse(
-            RefusalKind::Protocol,
-            format!("{} is no absolute path", what()),
-        ));
+        return Err(refuse(RefusalKind::Protocol, format!("{} is no absolute path", what())));
     }
     let folder = inside.make_folder(path).or_refuse(RefusalKind::Other, what)?;
     rustix::process::fchdir(&folder).or_refuse(RefusalKind::Other, what)
@@ -317,9 +291,6 @@ mod tests {
     #[test]
     fn name_servers_can_t_smuggle_lines() {
         let text = resolv_conf(&network());
-        assert_eq!(
-            text,
-            "search a.example b.example\nnameserver 10.0.2.3\nnameserver 1.1.1.1x\n"
-        );
+        assert_eq!(text, "search a.example b.example\nnameserver 10.0.2.3\nnameserver 1.1.1.1x\n");
     }
 }

@@ -42,10 +42,8 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     if std::process::id() != 1 {
-        let _ = writeln!(
-            std::io::stderr(),
-            "spacecore is PID 1 of a microVM; it can't be started on its own"
-        );
+        let _ =
+            writeln!(std::io::stderr(), "spacecore is PID 1 of a microVM; it can't be started on its own");
         return ExitCode::from(2);
     }
     std::panic::set_hook(Box::new(|panic| shutdown::on_panic(&panic.to_string())));

@@ -50,11 +50,7 @@ impl Known {
             configured: true,
             network: configuration.network.is_some(),
             folders: has(|source| matches!(source, MountSource::Folder { .. })),
-            verity: configuration
-                .root
-                .layers
-                .iter()
-                .any(|layer| layer.verity.is_some()),
+            verity: configuration.root.layers.iter().any(|layer| layer.verity.is_some()),
             writable_disk: matches!(configuration.root.upper, Upper::Disk { .. })
                 || has(|source| matches!(source, MountSource::Disk { .. })),
         }
@@ -80,10 +76,7 @@ struct Module {
 
 impl Module {
     fn new(file: &str) -> Self {
-        Self {
-            file: file.to_owned(),
-            need: need_of(&name_of(file)),
-        }
+        Self { file: file.to_owned(), need: need_of(&name_of(file)) }
     }
 }
 
@@ -122,12 +115,7 @@ impl Modules {
     }
 
     fn parse(list: &str) -> Self {
-        let waiting = list
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .map(Module::new)
-            .collect();
+        let waiting = list.lines().map(str::trim).filter(|line| !line.is_empty()).map(Module::new).collect();
         Self { waiting }
     }
 
@@ -167,9 +155,7 @@ mod tests {
     use super::*;
 
     fn order(modules: &mut Modules, known: Known) -> Vec<String> {
-        std::iter::from_fn(|| modules.take_next(known))
-            .map(|module| name_of(&module.file))
-            .collect()
+        std::iter::from_fn(|| modules.take_next(known)).map(|module| name_of(&module.file)).collect()
     }
 
     const LIST: &str = "00-virtio.ko\n01-virtio_console.ko\n02-failover.ko\n03-virtio_net.ko\n04-virtio_blk.ko\n\
@@ -178,19 +164,9 @@ mod tests {
     #[test]
     fn nothing_that_belongs_to_one_guest_alone_is_loaded_before_its_configuration() {
         let mut modules = Modules::parse(LIST);
-        assert_eq!(
-            order(&mut modules, Known::default()),
-            ["virtio", "virtio_console", "squashfs"]
-        );
-        let configured = Known {
-            configured: true,
-            network: true,
-            ..Known::default()
-        };
-        assert_eq!(
-            order(&mut modules, configured),
-            ["failover", "virtio_net", "virtio_blk"]
-        );
+        assert_eq!(order(&mut modules, Known::default()), ["virtio", "virtio_console", "squashfs"]);
+        let configured = Known { configured: true, network: true, ..Known::default() };
+        assert_eq!(order(&mut modules, configured), ["failover", "virtio_net", "virtio_blk"]);
         assert_eq!(modules.waiting.len(), 2, "no verity and no folders are wanted");
     }
 

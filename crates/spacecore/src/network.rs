@@ -41,8 +41,7 @@ impl Requests {
         let sequence = u32::try_from(self.what.len()).unwrap_or(0);
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
-        self.bytes
-            .extend_from_slice(&(REQUEST | ACKNOWLEDGE | flags).to_ne_bytes());
+        self.bytes.extend_from_slice(&(REQUEST | ACKNOWLEDGE | flags).to_ne_bytes());
         self.bytes.extend_from_slice(&sequence.to_ne_bytes());
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(body);
@@ -86,20 +85,7 @@ impl Requests {
         const FROM_BOOT: u8 = 3;
         const UNICAST: u8 = 1;
         const ON_LINK: u32 = 4;
-        let mut body = [
-            family(gateway),
-            0,
-            0,
-            0,
-            MAIN_TABLE,
-            FROM_BOOT,
-            0,
-            UNICAST,
-            0,
-            0,
-            0,
-            0,
-        ];
+        let mut body = [family(gateway), 0, 0, 0, MAIN_TABLE, FROM_BOOT, 0, UNICAST, 0, 0, 0, 0];
         body[8..12].copy_from_slice(&ON_LINK.to_ne_bytes());
         let octets = octets(gateway);
         let attributes = [(RTA_GATEWAY, &*octets), (RTA_OIF, &index.to_ne_bytes()[..])];
@@ -140,11 +126,7 @@ fn parse_address(text: &str) -> Result<(IpAddr, u8), Refusal> {
 
 fn requests(network: &Network, index: u32) -> Result<Requests, Refusal> {
     let mut requests = Requests::default();
-    requests.link_up(
-        format!("the interface with an MTU of {}", network.mtu),
-        index,
-        Some(network.mtu),
-    );
+    requests.link_up(format!("the interface with an MTU of {}", network.mtu), index, Some(network.mtu));
     for address in &network.addresses {
         let (address, prefix) = parse_address(address)?;
         requests.address(index, address, prefix);
@@ -167,10 +149,7 @@ fn interface() -> Result<u32, Refusal> {
         let index = std::fs::read_to_string(folder.join("ifindex")).or_refuse(RefusalKind::Network, what)?;
         return index.trim_end().parse().or_refuse(RefusalKind::Network, what);
     }
-    Err(refuse(
-        RefusalKind::Network,
-        "the machine has no network interface",
-    ))
+    Err(refuse(RefusalKind::Network, "the machine has no network interface"))
 }
 
 /// Brings up loopback, which every guest has alike.
@@ -193,13 +172,9 @@ pub(crate) fn set_up(network: &Network) -> Result<(), Refusal> {
 
 fn perform(requests: &Requests) -> Result<(), Refusal> {
     let what = || "speaking rtnetlink".to_owned();
-    let socket = rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .or_refuse(RefusalKind::Network, what)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
+            .or_refuse(RefusalKind::Network, what)?;
     rustix::net::send(&socket, &requests.bytes, SendFlags::empty()).or_refuse(RefusalKind::Network, what)?;
     let mut answered = 0;
     let mut buffer = [0; 8192];
@@ -277,11 +252,7 @@ mod tests {
         let both = [answer(0, 0), answer(1, 0)].concat();
         assert_eq!(check_answers(&both, &what), Ok(2));
         let refusal = check_answers(&answer(1, -libc::ENETUNREACH), &what).unwrap_err();
-        assert!(
-            refusal.message.starts_with("the gateway 10.0.2.2: "),
-            "{}",
-            refusal.message
-        );
+        assert!(refusal.message.starts_with("the gateway 10.0.2.2: "), "{}", refusal.message);
         assert_eq!(check_answers(&[1, 2, 3], &what), Ok(0));
     }
 

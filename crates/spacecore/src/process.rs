@@ -84,8 +84,7 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), Refusal> {
 }
 
 fn duplicate(fd: &OwnedFd) -> Result<OwnedFd, Refusal> {
-    fd.try_clone()
-        .or_refuse(RefusalKind::Other, || "duplicating a descriptor".to_owned())
+    fd.try_clone().or_refuse(RefusalKind::Other, || "duplicating a descriptor".to_owned())
 }
 
 /// Starts a process. Where the spacecore has folders, PID 1 must be `relayed` to its pipes.
@@ -140,10 +139,7 @@ pub(crate) fn start(
             };
         }
     }
-    for fd in [Some(&report), stdin.as_ref(), Some(&stdout), stderr.as_ref()]
-        .into_iter()
-        .flatten()
-    {
+    for fd in [Some(&report), stdin.as_ref(), Some(&stdout), stderr.as_ref()].into_iter().flatten() {
         rustix::io::ioctl_fionbio(fd, true).or_refuse(RefusalKind::Other, || "making a pipe".to_owned())?;
     }
     let (pid, pidfd) = match place {
@@ -162,15 +158,7 @@ pub(crate) fn start(
             forked?
         }
     };
-    Ok(Child {
-        pid,
-        pidfd,
-        report,
-        stdin,
-        stdout,
-        stderr,
-        slave,
-    })
+    Ok(Child { pid, pidfd, report, stdin, stdout, stderr, slave })
 }
 
 fn null() -> Result<OwnedFd, Refusal> {
@@ -195,10 +183,7 @@ fn fork(place: Place<'_>, spec: &Process, hostname: &str, ends: Ends) -> Result<
         run_child(place, spec, hostname, ends);
     }
     let error = std::io::Error::last_os_error();
-    let pid = i32::try_from(result)
-        .ok()
-        .filter(|pid| *pid > 0)
-        .and_then(Pid::from_raw);
+    let pid = i32::try_from(result).ok().filter(|pid| *pid > 0).and_then(Pid::from_raw);
     match pid {
         // SAFETY: the kernel has just opened this descriptor for nobody else.
         Some(pid) => Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) })),
@@ -220,10 +205,7 @@ fn run_child(place: Place<'_>, spec: &Process, hostname: &str, ends: Ends) -> ! 
     let Err(refusal) = set_up_child(place, spec, hostname, ends, &mut say);
     // The number is filled in by PID 1, which knows it.
     let process = refusal.1.then_some(0);
-    say(&Report::Message(ToHost::Refused {
-        process,
-        refusal: refusal.0,
-    }));
+    say(&Report::Message(ToHost::Refused { process, refusal: refusal.0 }));
     exit_child()
 }
 
@@ -250,16 +232,13 @@ fn set_up_child(
         .map_err(process_alone)?;
     let inside = match place {
         Place::New(configuration, outside, mut steps) => {
-            let inside = move_in(configuration, outside, &mut steps, &mut |stream| {
-                say(&Report::Mounted(stream))
-            })
-            .map_err(|refusal| (refusal, false))?;
+            let inside =
+                move_in(configuration, outside, &mut steps, &mut |stream| say(&Report::Mounted(stream)))
+                    .map_err(|refusal| (refusal, false))?;
             if let Some(terminal) = &ends.terminal {
                 show_console(&inside, terminal).map_err(|refusal| (refusal, false))?;
             }
-            say(&Report::Message(ToHost::Configured {
-                steps: steps.done().to_vec(),
-            }));
+            say(&Report::Message(ToHost::Configured { steps: steps.done().to_vec() }));
             inside
         }
         Place::Beside(workload) => join(workload).map_err(process_alone)?,
@@ -295,10 +274,7 @@ mod tests {
 
     #[test]
     fn reports_are_read_as_they_were_written() {
-        for report in [
-            Report::Mounted(0x8000),
-            Report::Message(ToHost::Started { process: 3 }),
-        ] {
+        for report in [Report::Mounted(0x8000), Report::Message(ToHost::Started { process: 3 })] {
             let line = report.to_line();
             assert_eq!(Report::from_line(&line[..line.len() - 1]), Some(report));
         }

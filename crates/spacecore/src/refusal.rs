@@ -6,10 +6,7 @@ use spacecore::wire::message::{Refusal, RefusalKind};
 
 /// A refusal of this kind that says `message`.
 pub(crate) fn refuse(kind: RefusalKind, message: impl Into<String>) -> Refusal {
-    Refusal {
-        kind,
-        message: message.into(),
-    }
+    Refusal { kind, message: message.into() }
 }
 
 /// Turns an error into a refusal, saying what could not be done.

@@ -23,10 +23,7 @@ pub(crate) const WRITABLE: &str = "/writable";
 /// A disk is missing, isn't what its tree says, or holds no squashfs.
 pub(crate) fn mount_layers(root: &Root, disks: &Disks) -> Result<Vec<String>, Refusal> {
     if root.layers.is_empty() {
-        return Err(refuse(
-            RefusalKind::Protocol,
-            "a root file system needs at least one layer",
-        ));
+        return Err(refuse(RefusalKind::Protocol, "a root file system needs at least one layer"));
     }
     make_folder("/layers")?;
     let mut folders = Vec::with_capacity(root.layers.len());
@@ -38,16 +35,10 @@ pub(crate) fn mount_layers(root: &Root, disks: &Disks) -> Result<Vec<String>, Re
         };
         let folder = format!("/layers/{number}");
         make_folder(&folder)?;
-        rustix::mount::mount(
-            node.as_str(),
-            folder.as_str(),
-            "squashfs",
-            MountFlags::RDONLY,
-            None,
-        )
-        .or_refuse(RefusalKind::Root, || {
-            format!("mounting layer {number} (disk {:?}) as squashfs", layer.serial)
-        })?;
+        rustix::mount::mount(node.as_str(), folder.as_str(), "squashfs", MountFlags::RDONLY, None)
+            .or_refuse(RefusalKind::Root, || {
+                format!("mounting layer {number} (disk {:?}) as squashfs", layer.serial)
+            })?;
         folders.push(folder);
     }
     Ok(folders)
@@ -68,9 +59,7 @@ pub(crate) fn mount_overlay(root: &Root, layers: &[String], disks: &Disks) -> Re
                 MountFlags::empty(),
                 &*memory_options(*bytes, 0o755),
             )
-            .or_refuse(RefusalKind::Root, || {
-                format!("mounting {bytes} bytes of memory for writes")
-            })?;
+            .or_refuse(RefusalKind::Root, || format!("mounting {bytes} bytes of memory for writes"))?;
         }
         Upper::Disk { serial } => {
             let node = disks.node(serial, RefusalKind::Root)?;
@@ -84,9 +73,7 @@ pub(crate) fn mount_overlay(root: &Root, layers: &[String], disks: &Disks) -> Re
     make_folder(ROOT)?;
     let options = overlay_options(layers, &upper, &work)?;
     rustix::mount::mount("overlay", ROOT, "overlay", MountFlags::empty(), &*options)
-        .or_refuse(RefusalKind::Root, || {
-            format!("mounting {} layers as one", layers.len())
-        })
+        .or_refuse(RefusalKind::Root, || format!("mounting {} layers as one", layers.len()))
 }
 
 /// Options of a `tmpfs` of at most so many bytes, with an inode for each KiB.
@@ -96,12 +83,7 @@ pub(crate) fn memory_options(bytes: u64, mode: u32) -> CString {
 }
 
 fn overlay_options(layers: &[String], upper: &str, work: &str) -> Result<CString, Refusal> {
-    let lower = layers
-        .iter()
-        .rev()
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(":");
+    let lower = layers.iter().rev().map(String::as_str).collect::<Vec<_>>().join(":");
     let options = format!("lowerdir={lower},upperdir={upper},workdir={work},index=off,metacopy=off");
     if options.len() > 4095 {
         return Err(refuse(
@@ -129,17 +111,11 @@ mod tests {
     #[test]
     fn more_layers_than_a_page_of_options_holds_are_refused() {
         let layers = (0..500).map(|n| format!("/layers/{n}")).collect::<Vec<_>>();
-        assert_eq!(
-            overlay_options(&layers, "/u", "/w").unwrap_err().kind,
-            RefusalKind::Root
-        );
+        assert_eq!(overlay_options(&layers, "/u", "/w").unwrap_err().kind, RefusalKind::Root);
     }
 
     #[test]
     fn memory_is_bounded_in_bytes_and_inodes() {
-        assert_eq!(
-            memory_options(1 << 20, 0o755).to_str().unwrap(),
-            "mode=755,size=1048576,nr_inodes=1024"
-        );
+        assert_eq!(memory_options(1 << 20, 0o755).to_str().unwrap(), "mode=755,size=1048576,nr_inodes=1024");
     }
 }

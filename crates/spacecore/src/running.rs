@@ -263,22 +263,13 @@ impl Running {
             self.stands_for = Some(number);
         }
         self.killed |= number == libc::SIGKILL || self.stands_for.is_some();
-        signal(
-            &self.pidfd,
-            if self.stands_for.is_some() {
-                libc::SIGKILL
-            } else {
-                number
-            },
-        );
+        signal(&self.pidfd, if self.stands_for.is_some() { libc::SIGKILL } else { number });
     }
 
     /// Sets the size of its terminal.
     pub(crate) fn resize(&self, size: TerminalSize) {
         if let (true, Some((_, terminal))) = (self.is_terminal, &self.outputs[0]) {
-            let _ = terminal
-                .try_clone()
-                .map(|terminal| resize(&terminal.into(), size));
+            let _ = terminal.try_clone().map(|terminal| resize(&terminal.into(), size));
         }
     }
 
@@ -287,10 +278,7 @@ impl Running {
         let status = match signal {
             None => ExitStatus::Code(code.and_then(|code| u8::try_from(code & 0xff).ok()).unwrap_or(0)),
             Some(signal) => ExitStatus::Signal {
-                signal: self
-                    .stands_for
-                    .filter(|_| signal == libc::SIGKILL)
-                    .unwrap_or(signal),
+                signal: self.stands_for.filter(|_| signal == libc::SIGKILL).unwrap_or(signal),
                 out_of_memory: signal == libc::SIGKILL
                     && !self.killed
                     && crate::stats::ran_out_of_memory(self.pid),

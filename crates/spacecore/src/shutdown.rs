@@ -51,10 +51,7 @@ pub(crate) fn fail(refusal: &Refusal) -> ! {
     let _ = writeln!(std::io::stderr(), "spacecore: {}", refusal.message);
     let channel = CHANNEL.load(Ordering::Relaxed);
     if channel >= 0 {
-        let message = ToHost::Refused {
-            process: None,
-            refusal: refusal.clone(),
-        };
+        let message = ToHost::Refused { process: None, refusal: refusal.clone() };
         let mut bytes = Vec::new();
         Frame::Control(serde_json::to_vec(&message).unwrap_or_default()).encode(&mut bytes);
         // SAFETY: the channel's descriptor is open for as long as the machine runs, and isn't closed here.
@@ -69,9 +66,6 @@ pub(crate) fn fail(refusal: &Refusal) -> ! {
 /// Ends the machine after a panic in PID 1; elsewhere only that process ends.
 pub(crate) fn on_panic(panic: &str) {
     if IS_PID_1.load(Ordering::Relaxed) {
-        fail(&refuse(
-            RefusalKind::Other,
-            format!("the guest's PID 1 panicked: {panic}"),
-        ));
+        fail(&refuse(RefusalKind::Other, format!("the guest's PID 1 panicked: {panic}")));
     }
 }

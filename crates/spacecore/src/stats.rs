@@ -33,8 +33,7 @@ pub(crate) fn measure(workload: Option<Pid>) -> Stats {
     let (user, system) = cpu_ticks(&proc_file("stat"));
     let disk = rustix::fs::statvfs(WRITABLE).ok();
     let disk = |blocks: fn(&rustix::fs::StatVfs) -> u64| {
-        disk.as_ref()
-            .map_or(0, |stat| blocks(stat).saturating_mul(stat.f_frsize))
+        disk.as_ref().map_or(0, |stat| blocks(stat).saturating_mul(stat.f_frsize))
     };
     let (received, sent) = network_bytes(&proc_file("net/dev"));
     Stats {
@@ -69,9 +68,7 @@ fn cpu_ticks(stat: &str) -> (u64, u64) {
         .map(|field| field.parse().unwrap_or(0))
         .collect::<Vec<u64>>();
     let sum = |at: &[usize]| {
-        at.iter()
-            .filter_map(|at| fields.get(*at))
-            .fold(0u64, |sum, field| sum.saturating_add(*field))
+        at.iter().filter_map(|at| fields.get(*at)).fold(0u64, |sum, field| sum.saturating_add(*field))
     };
     (sum(&[0, 1]), sum(&[2, 5, 6]))
 }
@@ -91,12 +88,7 @@ fn network_bytes(dev: &str) -> (u64, u64) {
     for (name, counters) in dev.lines().filter_map(|line| line.split_once(':')) {
         if name.trim() != "lo" {
             let counters = counters.split_whitespace().collect::<Vec<_>>();
-            let at = |index: usize| {
-                counters
-                    .get(index)
-                    .and_then(|text| text.parse().ok())
-                    .unwrap_or(0)
-            };
+            let at = |index: usize| counters.get(index).and_then(|text| text.parse().ok()).unwrap_or(0);
             sums = (sums.0.saturating_add(at(0)), sums.1.saturating_add(at(8)));
         }
     }

@@ -14,20 +14,14 @@ pub(crate) struct Steps {
 impl Steps {
     /// Starts the first step.
     pub(crate) fn new() -> Self {
-        Self {
-            begun: Instant::now(),
-            done: Vec::new(),
-        }
+        Self { begun: Instant::now(), done: Vec::new() }
     }
 
     /// Ends the step under way, names it, and starts the next.
     pub(crate) fn end(&mut self, name: &str) {
         let now = Instant::now();
         let us = u64::try_from(now.duration_since(self.begun).as_micros()).unwrap_or(u64::MAX);
-        self.done.push(Step {
-            name: name.to_owned(),
-            us,
-        });
+        self.done.push(Step { name: name.to_owned(), us });
         self.begun = now;
     }
 

@@ -44,11 +44,6 @@ impl Terminal {
 pub(crate) fn resize(master: &OwnedFd, size: TerminalSize) {
     let _ = rustix::termios::tcsetwinsize(
         master,
-        Winsize {
-            ws_row: size.rows,
-            ws_col: size.columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        },
+        Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 },
     );
 }

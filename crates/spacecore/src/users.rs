@@ -82,12 +82,7 @@ pub(crate) fn look_up(wanted: &str, passwd: &str, group: &str) -> Result<Identit
         }
     }
     let home = if home.is_empty() { "/" } else { home }.to_owned();
-    Ok(Identity {
-        uid,
-        gid,
-        groups: all,
-        home,
-    })
+    Ok(Identity { uid, gid, groups: all, home })
 }
 
 fn find_group(named: &str, group: &str) -> Result<u32, Refusal> {
@@ -99,10 +94,7 @@ fn find_group(named: &str, group: &str) -> Result<u32, Refusal> {
 }
 
 fn unknown(what: &str, name: &str, file: &str) -> Refusal {
-    refuse(
-        RefusalKind::User,
-        format!("the image's {file} has no {what} {name:?}; a number needs no entry"),
-    )
+    refuse(RefusalKind::User, format!("the image's {file} has no {what} {name:?}; a number needs no entry"))
 }
 
 #[cfg(test)]
@@ -118,12 +110,7 @@ mod tests {
 
     #[test]
     fn a_user_by_name_or_number_has_the_groups_that_list_it() {
-        let web = Identity {
-            uid: 33,
-            gid: 33,
-            groups: vec![33, 40, 41],
-            home: "/srv/www".to_owned(),
-        };
+        let web = Identity { uid: 33, gid: 33, groups: vec![33, 40, 41], home: "/srv/www".to_owned() };
         assert_eq!(identity("web"), web);
         assert_eq!(identity("33"), web);
         assert_eq!(identity("web:"), web);
@@ -146,10 +133,7 @@ mod tests {
     #[test]
     fn numbers_need_no_entry() {
         let stranger = identity("1234:5678");
-        assert_eq!(
-            (stranger.uid, stranger.gid, stranger.home.as_str()),
-            (1234, 5678, "/")
-        );
+        assert_eq!((stranger.uid, stranger.gid, stranger.home.as_str()), (1234, 5678, "/"));
         assert_eq!(identity("1234").gid, 0);
         assert_eq!(identity("nobody").home, "/");
     }
@@ -160,11 +144,6 @@ mod tests {
             let refusal = look_up(wanted, PASSWD, GROUP).unwrap_err();
             assert_eq!(refusal.kind, RefusalKind::User, "{wanted}");
         }
-        assert!(
-            look_up("ghost", PASSWD, GROUP)
-                .unwrap_err()
-                .message
-                .contains("\"ghost\"")
-        );
+        assert!(look_up("ghost", PASSWD, GROUP).unwrap_err().message.contains("\"ghost\""));
     }
 }

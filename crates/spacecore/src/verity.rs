@@ -114,11 +114,7 @@ mod tests {
     use super::*;
 
     fn tree() -> Verity {
-        Verity {
-            root: "ab".repeat(32),
-            data_blocks: 3,
-            hash_start: 4,
-        }
+        Verity { root: "ab".repeat(32), data_blocks: 3, hash_start: 4 }
     }
 
     #[test]
@@ -145,10 +141,7 @@ mod tests {
 
     #[test]
     fn a_root_that_isnt_a_digest_is_refused() {
-        let bad = Verity {
-            root: "x 1 /dev/sda".to_owned(),
-            ..tree()
-        };
+        let bad = Verity { root: "x 1 /dev/sda".to_owned(), ..tree() };
         assert_eq!(check(&bad, "l0").unwrap_err().kind, RefusalKind::Protocol);
         assert!(check(&tree(), "l0").is_ok());
     }

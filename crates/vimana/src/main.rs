@@ -13,12 +13,7 @@ use node::home::Home;
 
 /// Runs isolated workloads from a hac.toml or an image, on this machine.
 #[derive(Parser)]
-#[command(
-    name = "vimana",
-    version,
-    propagate_version = true,
-    disable_help_subcommand = true
-)]
+#[command(name = "vimana", version, propagate_version = true, disable_help_subcommand = true)]
 #[command(after_help = "Examples:
   vimana run docker.io/library/alpine:3.20 -- echo hello
   vimana run                       what ./hac.toml says

@@ -105,9 +105,9 @@ impl<T: Decode> Decode for Vec<T> {
         let Value::List(items) = &node.value else {
             let help = match &node.value {
                 Value::String(text) => Some(format!("write it as a list: [{text:?}]")),
-                Value::Table(_) => Some(format!(
-                    "write each as an item of its own: [[{path}]], or `- ` in YAML"
-                )),
+                Value::Table(_) => {
+                    Some(format!("write each as an item of its own: [[{path}]], or `- ` in YAML"))
+                }
                 _ => None,
             };
             context.expected(node, path, "a list", help);
@@ -117,13 +117,7 @@ impl<T: Decode> Decode for Vec<T> {
         let mut whole = true;
         for (index, item) in items.iter().enumerate() {
             let path = format!("{path}[{index}]");
-            context.places.insert(
-                path.clone(),
-                Place {
-                    key: item.bounds,
-                    value: item.bounds,
-                },
-            );
+            context.places.insert(path.clone(), Place { key: item.bounds, value: item.bounds });
             match T::decode(item, &path, context) {
                 Some(value) => values.push(value),
                 None => whole = false,
@@ -143,13 +137,7 @@ impl<T: Decode> Decode for BTreeMap<String, T> {
         let mut whole = true;
         for entry in entries {
             let path = join(path, &entry.key);
-            context.places.insert(
-                path.clone(),
-                Place {
-                    key: entry.key_bounds,
-                    value: entry.node.bounds,
-                },
-            );
+            context.places.insert(path.clone(), Place { key: entry.key_bounds, value: entry.node.bounds });
             match T::decode(&entry.node, &path, context) {
                 Some(value) => {
                     values.insert(entry.key.clone(), value);

@@ -46,11 +46,7 @@ pub struct Accelerator {
 
 impl Default for Accelerator {
     fn default() -> Self {
-        Self {
-            kind: AcceleratorKind::Gpu,
-            model: None,
-            count: 1,
-        }
+        Self { kind: AcceleratorKind::Gpu, model: None, count: 1 }
     }
 }
 
@@ -235,10 +231,7 @@ pub struct Criteria {
 
 impl Default for Criteria {
     fn default() -> Self {
-        Self {
-            security: Level::Standard,
-            performance: Level::Standard,
-        }
+        Self { security: Level::Standard, performance: Level::Standard }
     }
 }
 

@@ -50,12 +50,7 @@ pub struct Scaling {
 
 impl Default for Scaling {
     fn default() -> Self {
-        Self {
-            min: 1,
-            max: 3,
-            metric: ScalingMetric::Cpu,
-            target: 80,
-        }
+        Self { min: 1, max: 3, metric: ScalingMetric::Cpu, target: 80 }
     }
 }
 
@@ -85,11 +80,7 @@ pub struct Update {
 
 impl Default for Update {
     fn default() -> Self {
-        Self {
-            strategy: UpdateStrategy::RollingUpdate,
-            max_parallel: 1,
-            auto_revert: true,
-        }
+        Self { strategy: UpdateStrategy::RollingUpdate, max_parallel: 1, auto_revert: true }
     }
 }
 
@@ -119,11 +110,7 @@ pub struct Restart {
 
 impl Default for Restart {
     fn default() -> Self {
-        Self {
-            policy: RestartPolicy::Never,
-            backoff: Duration::from_secs(1),
-            max_attempts: 0,
-        }
+        Self { policy: RestartPolicy::Never, backoff: Duration::from_secs(1), max_attempts: 0 }
     }
 }
 
@@ -147,9 +134,7 @@ pub struct Failover {
 
 impl Default for Failover {
     fn default() -> Self {
-        Self {
-            strategy: FailoverStrategy::None,
-        }
+        Self { strategy: FailoverStrategy::None }
     }
 }
 

@@ -67,10 +67,7 @@ impl FromStr for Confinement {
             Some(prefix) if prefix.eq_ignore_ascii_case(Self::PREFIX) => &trimmed[Self::PREFIX.len()..],
             _ => trimmed,
         };
-        list.split('/')
-            .map(|word| word.trim().parse())
-            .collect::<Result<Vec<_>, _>>()
-            .map(Self::new)
+        list.split('/').map(|word| word.trim().parse()).collect::<Result<Vec<_>, _>>().map(Self::new)
     }
 }
 
@@ -118,10 +115,7 @@ pub struct Security {
 
 impl Default for Security {
     fn default() -> Self {
-        Self {
-            attestation: Attestation::None,
-            isolation: Confinement::default(),
-        }
+        Self { attestation: Attestation::None, isolation: Confinement::default() }
     }
 }
 
@@ -177,11 +171,7 @@ pub struct Verification {
 
 impl Default for Verification {
     fn default() -> Self {
-        Self {
-            modes: BTreeSet::new(),
-            replicas: 1,
-            quorum: 1,
-        }
+        Self { modes: BTreeSet::new(), replicas: 1, quorum: 1 }
     }
 }
 

@@ -65,9 +65,7 @@ impl Mount {
     pub fn is_host_folder(&self) -> bool {
         self.source.as_deref().is_some_and(|source| {
             matches!(source, "." | ".." | "~")
-                || ["/", "./", "../", "~/"]
-                    .iter()
-                    .any(|start| source.starts_with(start))
+                || ["/", "./", "../", "~/"].iter().any(|start| source.starts_with(start))
         })
     }
 }

@@ -23,11 +23,7 @@ fn table(entries: &Map<String, Value>, path: &str, out: &mut String) {
         out.push_str(&format!("{} = {}\n", self::key(key), inline(value)));
     }
     for (key, value) in entries {
-        let path = if path.is_empty() {
-            self::key(key)
-        } else {
-            format!("{path}.{}", self::key(key))
-        };
+        let path = if path.is_empty() { self::key(key) } else { format!("{path}.{}", self::key(key)) };
         match value {
             Value::Object(inner) => {
                 let only_tables = !inner.is_empty() && inner.values().all(is_table_like);
@@ -57,11 +53,7 @@ fn header(text: &str, out: &mut String) {
 
 fn key(text: &str) -> String {
     let bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    if !text.is_empty() && text.bytes().all(bare) {
-        text.to_owned()
-    } else {
-        string(text)
-    }
+    if !text.is_empty() && text.bytes().all(bare) { text.to_owned() } else { string(text) }
 }
 
 fn inline(value: &Value) -> String {
@@ -75,10 +67,8 @@ fn inline(value: &Value) -> String {
             format!("[{}]", items.join(", "))
         }
         Value::Object(entries) => {
-            let entries: Vec<_> = entries
-                .iter()
-                .map(|(name, value)| format!("{} = {}", key(name), inline(value)))
-                .collect();
+            let entries: Vec<_> =
+                entries.iter().map(|(name, value)| format!("{} = {}", key(name), inline(value))).collect();
             format!("{{ {} }}", entries.join(", "))
         }
     }

@@ -58,10 +58,8 @@ fn inline(value: &Value) -> String {
             format!("[{}]", items.join(", "))
         }
         Value::Object(entries) => {
-            let entries: Vec<_> = entries
-                .iter()
-                .map(|(key, value)| format!("{}: {}", scalar(key), inline(value)))
-                .collect();
+            let entries: Vec<_> =
+                entries.iter().map(|(key, value)| format!("{}: {}", scalar(key), inline(value))).collect();
             format!("{{{}}}", entries.join(", "))
         }
     }
@@ -75,11 +73,7 @@ fn scalar(text: &str) -> String {
     let starts = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/' | '.');
     let reserved = NOT_STRINGS.iter().any(|word| word.eq_ignore_ascii_case(text));
-    if starts && text.chars().all(plain) && !reserved {
-        text.to_owned()
-    } else {
-        quoted(text)
-    }
+    if starts && text.chars().all(plain) && !reserved { text.to_owned() } else { quoted(text) }
 }
 
 /// Writes a double-quoted string; everything that isn't printable is escaped.

@@ -6,10 +6,7 @@ use super::{Bounds, Budget, Entry, Format, Node, SyntaxError, Value};
 
 impl From<Option<std::ops::Range<usize>>> for Bounds {
     fn from(range: Option<std::ops::Range<usize>>) -> Self {
-        range.map_or_else(Self::default, |range| Self {
-            start: range.start,
-            end: range.end,
-        })
+        range.map_or_else(Self::default, |range| Self { start: range.start, end: range.end })
     }
 }
 
@@ -27,10 +24,7 @@ pub(super) fn read(source: &str) -> Result<Node, SyntaxError> {
         }
         syntax
     })?;
-    let mut reader = Reader {
-        source,
-        budget: Budget::new(),
-    };
+    let mut reader = Reader { source, budget: Budget::new() };
     reader.table(document.as_item().as_table_like(), Bounds::default(), 0)
 }
 
@@ -52,27 +46,17 @@ impl Reader<'_> {
             for (name, item) in table.iter() {
                 let key_bounds = table.key(name).map_or(bounds, |key| Bounds::from(key.span()));
                 let node = self.item(item, key_bounds, depth + 1)?;
-                entries.push(Entry {
-                    key: name.to_owned(),
-                    key_bounds,
-                    node,
-                });
+                entries.push(Entry { key: name.to_owned(), key_bounds, node });
             }
         }
-        Ok(Node {
-            bounds,
-            value: Value::Table(entries),
-        })
+        Ok(Node { bounds, value: Value::Table(entries) })
     }
 
     /// Converts an item; `fallback` is the place of what has none of its own (a table that only dotted keys make).
     fn item(&mut self, item: &Item, fallback: Bounds, depth: usize) -> Result<Node, SyntaxError> {
         let bounds = item.span().map_or(fallback, |range| Bounds::from(Some(range)));
         match item {
-            Item::None => Ok(Node {
-                bounds,
-                value: Value::Null,
-            }),
+            Item::None => Ok(Node { bounds, value: Value::Null }),
             Item::Value(inner) => self.value(inner, bounds, depth),
             Item::Table(_) => self.table(item.as_table_like(), bounds, depth),
             Item::ArrayOfTables(tables) => {
@@ -82,10 +66,7 @@ impl Reader<'_> {
                     let at = inner.span().map_or(bounds, |range| Bounds::from(Some(range)));
                     items.push(self.table(Some(inner), at, depth + 1)?);
                 }
-                Ok(Node {
-                    bounds,
-                    value: Value::List(items),
-                })
+                Ok(Node { bounds, value: Value::List(items) })
             }
         }
     }

@@ -18,17 +18,8 @@ struct Offsets<'a> {
 
 impl<'a> Offsets<'a> {
     fn new(source: &'a str) -> Self {
-        let starts = || {
-            source
-                .char_indices()
-                .map(|(at, _)| at)
-                .chain([source.len()])
-                .collect()
-        };
-        Self {
-            source,
-            starts: (!source.is_ascii()).then(starts),
-        }
+        let starts = || source.char_indices().map(|(at, _)| at).chain([source.len()]).collect();
+        Self { source, starts: (!source.is_ascii()).then(starts) }
     }
 
     fn byte(&self, character: usize) -> usize {
@@ -42,10 +33,7 @@ impl<'a> Offsets<'a> {
         let (start, end) = (self.byte(span.start.index()), self.byte(span.end.index()));
         // A plain scalar's span may take in the blanks after it.
         let text = self.source.get(start..end).unwrap_or_default();
-        Bounds {
-            start,
-            end: start + text.trim_end().len(),
-        }
+        Bounds { start, end: start + text.trim_end().len() }
     }
 }
 
@@ -70,10 +58,7 @@ pub(super) fn read(source: &str) -> Result<Node, SyntaxError> {
             Event::Scalar(text, style, anchor, tag) => {
                 refuse_extras(anchor, tag.is_some(), bounds)?;
                 budget.take(open.len(), bounds)?;
-                Node {
-                    bounds,
-                    value: scalar(text, style),
-                }
+                Node { bounds, value: scalar(text, style) }
             }
             Event::SequenceStart(anchor, tag) => {
                 refuse_extras(anchor, tag.is_some(), bounds)?;
@@ -88,14 +73,8 @@ pub(super) fn read(source: &str) -> Result<Node, SyntaxError> {
                 continue;
             }
             Event::SequenceEnd | Event::MappingEnd => match open.pop() {
-                Some(Open::List(bounds, items)) => Node {
-                    bounds,
-                    value: Value::List(items),
-                },
-                Some(Open::Table(bounds, entries, _)) => Node {
-                    bounds,
-                    value: Value::Table(entries),
-                },
+                Some(Open::List(bounds, items)) => Node { bounds, value: Value::List(items) },
+                Some(Open::Table(bounds, entries, _)) => Node { bounds, value: Value::Table(entries) },
                 None => continue,
             },
             Event::DocumentStart(_) if root.is_some() => {
@@ -114,34 +93,23 @@ pub(super) fn read(source: &str) -> Result<Node, SyntaxError> {
             None => root = Some(done),
             Some(Open::List(_, items)) => items.push(done),
             Some(Open::Table(_, entries, pending)) => match pending.take() {
-                Some((key, key_bounds)) => entries.push(Entry {
-                    key,
-                    key_bounds,
-                    node: done,
-                }),
+                Some((key, key_bounds)) => entries.push(Entry { key, key_bounds, node: done }),
                 None => *pending = Some(key(source, done, entries)?),
             },
         }
     }
-    Ok(root.unwrap_or(Node {
-        bounds: Bounds::default(),
-        value: Value::Null,
-    }))
+    Ok(root.unwrap_or(Node { bounds: Bounds::default(), value: Value::Null }))
 }
 
 /// Takes a node as a key of a table that already has `entries`.
 fn key(source: &str, node: Node, entries: &[Entry]) -> Result<(String, Bounds), SyntaxError> {
     let key = match node.value {
         Value::String(text) | Value::Number(text) => text,
-        Value::Bool(_) | Value::Null => source
-            .get(node.bounds.start..node.bounds.end)
-            .unwrap_or_default()
-            .to_owned(),
+        Value::Bool(_) | Value::Null => {
+            source.get(node.bounds.start..node.bounds.end).unwrap_or_default().to_owned()
+        }
         Value::List(_) | Value::Table(_) => {
-            return Err(SyntaxError::new(
-                "a key must be a word, not a list or a table",
-                node.bounds,
-            ));
+            return Err(SyntaxError::new("a key must be a word, not a list or a table", node.bounds));
         }
     };
     match entries.iter().find(|entry| entry.key == key) {
@@ -159,20 +127,15 @@ fn refuse_extras(anchor: usize, tagged: bool, bounds: Bounds) -> Result<(), Synt
         return Err(anchored(bounds));
     }
     if tagged {
-        return Err(
-            SyntaxError::new("tags (`!name`) aren't accepted in a manifest", bounds)
-                .help("put a string into quotes; everything else is recognised by itself"),
-        );
+        return Err(SyntaxError::new("tags (`!name`) aren't accepted in a manifest", bounds)
+            .help("put a string into quotes; everything else is recognised by itself"));
     }
     Ok(())
 }
 
 fn anchored(bounds: Bounds) -> SyntaxError {
-    SyntaxError::new(
-        "anchors (`&name`) and aliases (`*name`) aren't accepted in a manifest",
-        bounds,
-    )
-    .help("write the value out where it is needed; put a string that starts with `&` or `*` into quotes")
+    SyntaxError::new("anchors (`&name`) and aliases (`*name`) aren't accepted in a manifest", bounds)
+        .help("write the value out where it is needed; put a string that starts with `&` or `*` into quotes")
 }
 
 /// Recognises plain scalars as YAML's core schema does; quoted ones are strings.
@@ -193,10 +156,7 @@ fn scalar(text: Cow<'_, str>, style: ScalarStyle) -> Value {
 fn is_number(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (
-            mantissa,
-            Some(exponent.strip_prefix(['-', '+']).unwrap_or(exponent)),
-        ),
+        Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['-', '+']).unwrap_or(exponent))),
         None => (unsigned, None),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -216,10 +176,7 @@ fn syntax_error(source: &str, offsets: &Offsets<'_>, error: &ScanError) -> Synta
     if error.info().contains("recursion limit") {
         return SyntaxError::too_deep(Bounds { start, end: start });
     }
-    SyntaxError::new(
-        format!("this isn't YAML: {}", error.info()),
-        Bounds { start, end: start },
-    )
+    SyntaxError::new(format!("this isn't YAML: {}", error.info()), Bounds { start, end: start })
 }
 
 fn tab_in_indentation(source: &str, last_line: usize) -> Option<SyntaxError> {
@@ -239,13 +196,7 @@ fn tab_in_indentation(source: &str, last_line: usize) -> Option<SyntaxError> {
                 None => {
                     let tabs =
                         line[at..indentation].len() - line[at..indentation].trim_start_matches('\t').len();
-                    found = Some((
-                        index + 1,
-                        Bounds {
-                            start: start + at,
-                            end: start + at + tabs,
-                        },
-                    ));
+                    found = Some((index + 1, Bounds { start: start + at, end: start + at + tabs }));
                 }
                 Some(_) => more += 1,
             }
@@ -259,10 +210,7 @@ fn tab_in_indentation(source: &str, last_line: usize) -> Option<SyntaxError> {
         more => format!(", and {more} more lines have one"),
     };
     Some(
-        SyntaxError::new(
-            format!("line {line} is indented with a tab, which YAML forbids{others}"),
-            bounds,
-        )
-        .help("indent with spaces: two for each tab"),
+        SyntaxError::new(format!("line {line} is indented with a tab, which YAML forbids{others}"), bounds)
+            .help("indent with spaces: two for each tab"),
     )
 }

@@ -18,12 +18,7 @@ impl Amount {
     }
 }
 
-textual!(
-    Amount,
-    r"^\s*[0-9]+(\.[0-9]{1,9})?\s*$",
-    "0.25",
-    "an amount of the token, such as \"0.25\""
-);
+textual!(Amount, r"^\s*[0-9]+(\.[0-9]{1,9})?\s*$", "0.25", "an amount of the token, such as \"0.25\"");
 
 impl FromStr for Amount {
     type Err = UnitError;
@@ -39,10 +34,7 @@ impl FromStr for Amount {
         }
         let value = match number.times(NANOS_PER_TOKEN.into()) {
             Some((_, false)) => {
-                return Err(UnitError::TooFine {
-                    text: text.to_owned(),
-                    smallest: "0.000000001",
-                });
+                return Err(UnitError::TooFine { text: text.to_owned(), smallest: "0.000000001" });
             }
             Some((value, true)) => Some(value),
             None => None,

@@ -56,10 +56,7 @@ impl FromStr for MilliCpu {
             largest: Self(u32::MAX).to_string(),
         };
         match number.times(factor) {
-            Some((_, false)) => Err(UnitError::TooFine {
-                text: text.to_owned(),
-                smallest: "1m",
-            }),
+            Some((_, false)) => Err(UnitError::TooFine { text: text.to_owned(), smallest: "1m" }),
             Some((value, true)) => u32::try_from(value).map(Self).map_err(|_| too_large()),
             None => Err(too_large()),
         }

@@ -5,13 +5,8 @@ use std::str::FromStr;
 
 use super::{UnitError, fit, split, textual};
 
-const BITS: [(&str, u64); 5] = [
-    ("Tbps", 1_000_000_000_000),
-    ("Gbps", 1_000_000_000),
-    ("Mbps", 1_000_000),
-    ("kbps", 1_000),
-    ("bps", 1),
-];
+const BITS: [(&str, u64); 5] =
+    [("Tbps", 1_000_000_000_000), ("Gbps", 1_000_000_000), ("Mbps", 1_000_000), ("kbps", 1_000), ("bps", 1)];
 
 /// A rate in bits a second, as networks have it.
 ///
@@ -40,9 +35,7 @@ impl FromStr for BitRate {
     fn from_str(text: &str) -> Result<Self, UnitError> {
         let (number, unit) = split(text, "a rate such as \"1Gbps\" or \"100Mbps\"")?;
         if unit.contains('B') {
-            return Err(UnitError::BytesForBits {
-                text: text.to_owned(),
-            });
+            return Err(UnitError::BytesForBits { text: text.to_owned() });
         }
         let unknown = || UnitError::UnknownUnit {
             unit: unit.to_owned(),
@@ -52,10 +45,8 @@ impl FromStr for BitRate {
         let factor = if unit.is_empty() {
             1_000_000_000
         } else {
-            let prefix = unit
-                .strip_suffix("bps")
-                .or_else(|| unit.strip_suffix("bit/s"))
-                .ok_or_else(unknown)?;
+            let prefix =
+                unit.strip_suffix("bps").or_else(|| unit.strip_suffix("bit/s")).ok_or_else(unknown)?;
             let canonical = format!("{prefix}bps");
             BITS.iter()
                 .find(|(name, _)| name.eq_ignore_ascii_case(&canonical))
@@ -64,10 +55,7 @@ impl FromStr for BitRate {
         };
         let value = match number.times(factor.into()) {
             Some((_, false)) => {
-                return Err(UnitError::TooFine {
-                    text: text.to_owned(),
-                    smallest: "1bps",
-                });
+                return Err(UnitError::TooFine { text: text.to_owned(), smallest: "1bps" });
             }
             Some((value, true)) => Some(value),
             None => None,

@@ -5,14 +5,8 @@ use std::str::FromStr;
 
 use super::{UnitError, fit, split, textual};
 
-const BINARY: [(&str, u64); 6] = [
-    ("Ei", 1 << 60),
-    ("Pi", 1 << 50),
-    ("Ti", 1 << 40),
-    ("Gi", 1 << 30),
-    ("Mi", 1 << 20),
-    ("Ki", 1 << 10),
-];
+const BINARY: [(&str, u64); 6] =
+    [("Ei", 1 << 60), ("Pi", 1 << 50), ("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
 const DECIMAL: [(&str, u64); 6] = [
     ("EB", 1_000_000_000_000_000_000),
     ("PB", 1_000_000_000_000_000),
@@ -71,11 +65,7 @@ impl FromStr for Bytes {
             BINARY
                 .iter()
                 .find(|(name, _)| name.eq_ignore_ascii_case(prefix))
-                .or_else(|| {
-                    DECIMAL
-                        .iter()
-                        .find(|(name, _)| name[..1].eq_ignore_ascii_case(prefix))
-                })
+                .or_else(|| DECIMAL.iter().find(|(name, _)| name[..1].eq_ignore_ascii_case(prefix)))
                 .map(|(_, factor)| *factor)
                 .ok_or_else(|| UnitError::UnknownUnit {
                     unit: unit.to_owned(),

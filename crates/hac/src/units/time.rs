@@ -5,13 +5,7 @@ use std::str::FromStr;
 
 use super::{UnitError, fit, split, textual};
 
-const TIMES: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1000),
-    ("ms", 1),
-];
+const TIMES: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
 /// A length of time in milliseconds: `30s`, `1m30s`, `500ms`, `2h`, `1d`; a bare number is in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -51,38 +45,27 @@ impl FromStr for Duration {
         let mut first = true;
         while first || !rest.is_empty() {
             let (number, after) = split(rest, EXAMPLE)?;
-            let end = after
-                .find(|c: char| !c.is_ascii_alphabetic())
-                .unwrap_or(after.len());
+            let end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
             let (unit, following) = after.split_at(end);
             let factor = match unit {
                 "" if first && following.is_empty() => 1000,
-                _ => TIMES
-                    .iter()
-                    .find(|(name, _)| *name == unit)
-                    .map(|(_, factor)| *factor)
-                    .ok_or_else(|| UnitError::UnknownUnit {
+                _ => TIMES.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor).ok_or_else(
+                    || UnitError::UnknownUnit {
                         unit: unit.to_owned(),
                         what: "time",
                         known: "ms, s, m, h and d",
-                    })?,
+                    },
+                )?,
             };
             let part = match number.times(factor.into()) {
                 Some((_, false)) => {
-                    return Err(UnitError::TooFine {
-                        text: text.to_owned(),
-                        smallest: "1ms",
-                    });
+                    return Err(UnitError::TooFine { text: text.to_owned(), smallest: "1ms" });
                 }
                 Some((value, true)) => Some(value),
                 None => None,
             };
-            total = u128::from(fit(
-                part.and_then(|part| part.checked_add(total)),
-                text,
-                "time",
-                Self(u64::MAX),
-            )?);
+            total =
+                u128::from(fit(part.and_then(|part| part.checked_add(total)), text, "time", Self(u64::MAX))?);
             rest = following.trim_start();
             first = false;
         }

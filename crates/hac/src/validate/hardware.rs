@@ -39,28 +39,16 @@ fn resources(resources: &Resources, isolation: Isolation, context: &mut Context<
         context.conflict(&["spec.resources.storage"], "a size of 0 holds nothing", None);
     }
     if resources.iops == Some(0) {
-        context.conflict(
-            &["spec.resources.iops"],
-            "with 0 operations a second no disk is ever read",
-            None,
-        );
+        context.conflict(&["spec.resources.iops"], "with 0 operations a second no disk is ever read", None);
     }
     if resources.disk_bandwidth.is_some_and(|rate| rate.0 == 0) {
-        context.conflict(
-            &["spec.resources.disk_bandwidth"],
-            "with a rate of 0 no disk is ever read",
-            None,
-        );
+        context.conflict(&["spec.resources.disk_bandwidth"], "with a rate of 0 no disk is ever read", None);
     }
     let mut gpus = 0u32;
     for (index, accelerator) in resources.accelerators.iter().enumerate() {
         if accelerator.count == 0 {
             let path = format!("spec.resources.accelerators[{index}].count");
-            context.conflict(
-                &[&path],
-                "an accelerator is listed with a count of 0",
-                "remove it".to_owned(),
-            );
+            context.conflict(&[&path], "an accelerator is listed with a count of 0", "remove it".to_owned());
         }
         if accelerator.kind == AcceleratorKind::Gpu {
             gpus = gpus.saturating_add(accelerator.count);
@@ -69,10 +57,7 @@ fn resources(resources: &Resources, isolation: Isolation, context: &mut Context<
     if resources.gpu > 0 && gpus > 0 && resources.gpu != gpus {
         context.conflict(
             &["spec.resources.gpu", "spec.resources.accelerators"],
-            format!(
-                "`gpu` asks for {} GPUs, and the accelerators are {gpus}",
-                resources.gpu
-            ),
+            format!("`gpu` asks for {} GPUs, and the accelerators are {gpus}", resources.gpu),
             "remove `gpu`: the accelerators say it more exactly".to_owned(),
         );
     }
@@ -80,35 +65,18 @@ fn resources(resources: &Resources, isolation: Isolation, context: &mut Context<
         && isolation == Isolation::Wasm
         && (resources.gpu > 0 || gpus > 0)
     {
-        let path = if resources.gpu > 0 {
-            "spec.resources.gpu"
-        } else {
-            "spec.resources.accelerators"
-        };
+        let path = if resources.gpu > 0 { "spec.resources.gpu" } else { "spec.resources.accelerators" };
         let help = "choose MicroVM or Container".to_owned();
-        context.conflict(
-            &[path, ISOLATION],
-            "a Wasm spacecore has no way to reach a GPU",
-            help,
-        );
+        context.conflict(&[path, ISOLATION], "a Wasm spacecore has no way to reach a GPU", help);
     }
 }
 
 fn virtualization(virtualization: &Virtualization, context: &mut Context<'_>) {
-    let Virtualization {
-        isolation,
-        provider,
-        accel,
-        criteria,
-    } = virtualization;
+    let Virtualization { isolation, provider, accel, criteria } = virtualization;
     if let Some(provider) = provider
         && !isolation.providers().contains(provider)
     {
-        let able: Vec<_> = isolation
-            .providers()
-            .iter()
-            .map(|provider| provider.as_str())
-            .collect();
+        let able: Vec<_> = isolation.providers().iter().map(|provider| provider.as_str()).collect();
         let others: Vec<_> = Isolation::ALL
             .iter()
             .filter(|other| other.providers().contains(provider))
@@ -117,11 +85,7 @@ fn virtualization(virtualization: &Virtualization, context: &mut Context<'_>) {
         context.conflict(
             &[PROVIDER, ISOLATION],
             format!("{provider} can't give the isolation {isolation}"),
-            format!(
-                "{isolation} is given by {}; {provider} gives {}",
-                able.join(", "),
-                others.join(", ")
-            ),
+            format!("{isolation} is given by {}; {provider} gives {}", able.join(", "), others.join(", ")),
         );
     }
     if criteria.security == Level::High && !isolation.is_hardware_virtualisation() {
@@ -166,14 +130,9 @@ fn virtualization(virtualization: &Virtualization, context: &mut Context<'_>) {
 
 fn networking(networking: &Networking, context: &mut Context<'_>) {
     const LIMIT: &str = "spec.networking.bandwidth_limit";
-    let directions = [
-        ("spec.networking.ingress", networking.ingress),
-        ("spec.networking.egress", networking.egress),
-    ];
-    for (path, rate) in directions
-        .into_iter()
-        .chain([(LIMIT, networking.bandwidth_limit)])
-    {
+    let directions =
+        [("spec.networking.ingress", networking.ingress), ("spec.networking.egress", networking.egress)];
+    for (path, rate) in directions.into_iter().chain([(LIMIT, networking.bandwidth_limit)]) {
         if rate.is_some_and(|rate| rate.0 == 0) {
             let help = "for no network at all, write network_type = \"none\"".to_owned();
             context.conflict(&[path], "a rate of 0 lets nothing through", help);
@@ -195,18 +154,10 @@ fn networking(networking: &Networking, context: &mut Context<'_>) {
     for (name, port) in &networking.inbound_ports {
         let path = join(ports, name);
         if name.is_empty() {
-            context.conflict(
-                &[&path],
-                "a port has an empty name",
-                "for example: http = 80".to_owned(),
-            );
+            context.conflict(&[&path], "a port has an empty name", "for example: http = 80".to_owned());
         }
         if *port == 0 {
-            context.conflict(
-                &[&path],
-                "0 isn't a port",
-                "write a number from 1 to 65535".to_owned(),
-            );
+            context.conflict(&[&path], "0 isn't a port", "write a number from 1 to 65535".to_owned());
         } else if let Some(first) = users.insert(*port, name) {
             context.conflict(
                 &[&path, &join(ports, first)],

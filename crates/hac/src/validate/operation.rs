@@ -7,10 +7,7 @@ const REPLICAS: &str = "spec.deployment.replicas";
 
 pub(super) fn check(spec: &Spec, context: &mut Context<'_>) {
     let replicas = spec.deployment.replicas;
-    let most = spec
-        .scaling
-        .as_ref()
-        .map_or(replicas, |scaling| scaling.max.max(replicas));
+    let most = spec.scaling.as_ref().map_or(replicas, |scaling| scaling.max.max(replicas));
     if let Some(scaling) = &spec.scaling {
         check_scaling(scaling, replicas, context);
     }
@@ -33,11 +30,7 @@ pub(super) fn check(spec: &Spec, context: &mut Context<'_>) {
     }
     if spec.restart.backoff.0 == 0 {
         let help = "write at least \"1ms\"; the wait doubles with each restart".to_owned();
-        context.conflict(
-            &["spec.restart.backoff"],
-            "a wait of 0 would restart without end",
-            help,
-        );
+        context.conflict(&["spec.restart.backoff"], "a wait of 0 would restart without end", help);
     }
     // With source text, the presets have already said this and shown both lines.
     if spec.failover.strategy == FailoverStrategy::AutoRecovery
@@ -55,11 +48,7 @@ pub(super) fn check(spec: &Spec, context: &mut Context<'_>) {
 fn check_scaling(scaling: &Scaling, replicas: u32, context: &mut Context<'_>) {
     let (min, max, target) = ("spec.scaling.min", "spec.scaling.max", "spec.scaling.target");
     if scaling.min == 0 {
-        context.conflict(
-            &[min],
-            "at least one replica must run",
-            "write 1 or more".to_owned(),
-        );
+        context.conflict(&[min], "at least one replica must run", "write 1 or more".to_owned());
     }
     if scaling.min > scaling.max {
         context.conflict(
@@ -77,29 +66,19 @@ fn check_scaling(scaling: &Scaling, replicas: u32, context: &mut Context<'_>) {
                 "{replicas} replicas aren't between {} and {}, where scaling keeps them",
                 scaling.min, scaling.max
             ),
-            format!(
-                "start with {} to {}, or change `spec.scaling`",
-                scaling.min, scaling.max
-            ),
+            format!("start with {} to {}, or change `spec.scaling`", scaling.min, scaling.max),
         );
     }
     match scaling.metric {
         ScalingMetric::Cpu | ScalingMetric::Memory if !(1..=100).contains(&scaling.target) => context
             .conflict(
                 &[target, "spec.scaling.metric"],
-                format!(
-                    "a target of {} % of {} can't be reached",
-                    scaling.target, scaling.metric
-                ),
+                format!("a target of {} % of {} can't be reached", scaling.target, scaling.metric),
                 "write a percentage from 1 to 100".to_owned(),
             ),
         ScalingMetric::Connections | ScalingMetric::Requests if scaling.target == 0 => {
             let help = "write how many one replica should have".to_owned();
-            context.conflict(
-                &[target],
-                format!("a target of 0 {} is never reached", scaling.metric),
-                help,
-            );
+            context.conflict(&[target], format!("a target of 0 {} is never reached", scaling.metric), help);
         }
         ScalingMetric::Cpu | ScalingMetric::Memory | ScalingMetric::Connections | ScalingMetric::Requests => {
         }

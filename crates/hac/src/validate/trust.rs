@@ -17,11 +17,7 @@ pub(super) fn check(spec: &Spec, context: &mut Context<'_>) {
         if operator.is_empty() {
             context.conflict(&[&path], "an operator has an empty name", None);
         } else if !seen.insert(operator) {
-            context.conflict(
-                &[&path],
-                format!("the operator {operator:?} is listed twice"),
-                None,
-            );
+            context.conflict(&[&path], format!("the operator {operator:?} is listed twice"), None);
         }
     }
     verification(&spec.verification, spec.virtualization.isolation, context);
@@ -34,24 +30,12 @@ fn verification(verification: &Verification, isolation: Isolation, context: &mut
     const MODES: &str = "spec.verification.modes";
     const REPLICAS: &str = "spec.verification.replicas";
     const QUORUM: &str = "spec.verification.quorum";
-    let Verification {
-        modes,
-        replicas,
-        quorum,
-    } = verification;
-    let compared = [
-        VerificationMode::Redundant,
-        VerificationMode::Consensus,
-        VerificationMode::Mpc,
-    ]
-    .iter()
-    .any(|mode| modes.contains(mode));
+    let Verification { modes, replicas, quorum } = verification;
+    let compared = [VerificationMode::Redundant, VerificationMode::Consensus, VerificationMode::Mpc]
+        .iter()
+        .any(|mode| modes.contains(mode));
     if *replicas == 0 {
-        context.conflict(
-            &[REPLICAS],
-            "at least one node must compute",
-            "write 1 or more".to_owned(),
-        );
+        context.conflict(&[REPLICAS], "at least one node must compute", "write 1 or more".to_owned());
         return;
     }
     if *replicas > 1 && !compared {
@@ -63,11 +47,7 @@ fn verification(verification: &Verification, isolation: Isolation, context: &mut
     }
     if *replicas < 2 && compared {
         let help = "write 3 or more".to_owned();
-        context.conflict(
-            &[REPLICAS, MODES],
-            "one node alone has nothing to compare with",
-            help,
-        );
+        context.conflict(&[REPLICAS, MODES], "one node alone has nothing to compare with", help);
     } else if *replicas < 4 && modes.contains(&VerificationMode::Consensus) {
         context.conflict(
             &[REPLICAS, MODES],
@@ -125,17 +105,10 @@ fn check_condition(condition: &Condition, path: &str, context: &mut Context<'_>)
             context.conflict(&[&at], message, format!("for example: {example}"));
         } else if !is_needed && is_given {
             let message = format!("a condition of type {} has no `{key}`", condition.kind);
-            context.conflict(
-                &[&at, &format!("{path}.type")],
-                message,
-                format!("for example: {example}"),
-            );
+            context.conflict(&[&at, &format!("{path}.type")], message, format!("for example: {example}"));
         }
     }
-    if condition
-        .height
-        .is_some_and(|height| height > i64::MAX.unsigned_abs())
-    {
+    if condition.height.is_some_and(|height| height > i64::MAX.unsigned_abs()) {
         context.conflict(&[&format!("{path}.height")], "the chain never gets so high", None);
     }
     if let Some(after) = &condition.after
@@ -155,20 +128,16 @@ fn is_utc(text: &str) -> bool {
     let bytes = text.as_bytes();
     let shape = b"0000-00-00T00:00:00Z";
     let fits = bytes.len() == shape.len()
-        && bytes.iter().zip(shape).all(|(byte, wanted)| {
-            if *wanted == b'0' {
-                byte.is_ascii_digit()
-            } else {
-                byte == wanted
-            }
-        });
+        && bytes.iter().zip(shape).all(
+            |(byte, wanted)| {
+                if *wanted == b'0' { byte.is_ascii_digit() } else { byte == wanted }
+            },
+        );
     if !fits {
         return false;
     }
     let number = |from: usize, to: usize| {
-        text.get(from..to)
-            .and_then(|digits| digits.parse::<u32>().ok())
-            .unwrap_or(0)
+        text.get(from..to).and_then(|digits| digits.parse::<u32>().ok()).unwrap_or(0)
     };
     let (year, month, day) = (number(0, 4), number(5, 7), number(8, 10));
     let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));

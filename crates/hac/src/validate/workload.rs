@@ -16,15 +16,8 @@ pub(super) fn check(manifest: &Manifest, context: &mut Context<'_>) {
     if (!spec.deployment.image.is_empty() || context.is_set("metadata.name"))
         && let Some(reason) = not_a_dns_label(&manifest.metadata.name)
     {
-        let message = format!(
-            "the name {:?} can't be a host name: {reason}",
-            manifest.metadata.name
-        );
-        context.conflict(
-            &["metadata.name"],
-            message,
-            like_a_dns_label(&manifest.metadata.name),
-        );
+        let message = format!("the name {:?} can't be a host name: {reason}", manifest.metadata.name);
+        context.conflict(&["metadata.name"], message, like_a_dns_label(&manifest.metadata.name));
     }
     if manifest.metadata.labels.contains_key("") {
         context.conflict(&["metadata.labels"], "a label has an empty name", None);
@@ -38,12 +31,7 @@ pub(super) fn check(manifest: &Manifest, context: &mut Context<'_>) {
 
 fn deployment(deployment: &Deployment, context: &mut Context<'_>) {
     image(&deployment.image, "spec.deployment.image", context);
-    process(
-        deployment.command.as_deref(),
-        &deployment.env,
-        "spec.deployment",
-        context,
-    );
+    process(deployment.command.as_deref(), &deployment.env, "spec.deployment", context);
     let mut seen = BTreeSet::new();
     for (index, secret) in deployment.secrets.iter().enumerate() {
         let path = format!("spec.deployment.secrets[{index}]");
@@ -62,11 +50,7 @@ fn deployment(deployment: &Deployment, context: &mut Context<'_>) {
         && !workdir.starts_with('/')
     {
         let help = format!("write {:?}", format!("/{}", workdir.trim_start_matches("./")));
-        context.conflict(
-            &["spec.deployment.workdir"],
-            "the working folder must be an absolute path",
-            help,
-        );
+        context.conflict(&["spec.deployment.workdir"], "the working folder must be an absolute path", help);
     }
     if let Some(user) = &deployment.user
         && (user.is_empty() || user.contains(char::is_whitespace))
@@ -91,11 +75,7 @@ fn image(image: &str, path: &str, context: &mut Context<'_>) {
     if image.is_empty() {
         context.conflict(&[path], format!("`{path}` is missing: it is what runs"), help);
     } else if let Some(wrong) = image.chars().find(|c| c.is_whitespace() || c.is_control()) {
-        context.conflict(
-            &[path],
-            format!("an image reference can't contain {wrong:?}"),
-            help,
-        );
+        context.conflict(&[path], format!("an image reference can't contain {wrong:?}"), help);
     }
 }
 
@@ -113,10 +93,7 @@ fn process(
             "name the program first, or remove the key to keep the image's".to_owned(),
         );
     }
-    for name in env
-        .keys()
-        .filter(|name| name.is_empty() || name.contains(['=', '\0']))
-    {
+    for name in env.keys().filter(|name| name.is_empty() || name.contains(['=', '\0'])) {
         let at = crate::decode::join(&format!("{path}.env"), name);
         let help = "names are neither empty nor contain `=`".to_owned();
         context.conflict(&[&at], format!("{name:?} can't be the name of a variable"), help);
@@ -162,34 +139,22 @@ fn wrong_destination(destination: &str) -> Option<(String, Option<String>)> {
         return Some(("a mount needs a `destination`".to_owned(), example()));
     }
     if !destination.starts_with('/') {
-        return Some((
-            format!("the destination {destination:?} isn't an absolute path"),
-            example(),
-        ));
+        return Some((format!("the destination {destination:?} isn't an absolute path"), example()));
     }
     if destination.split('/').any(|part| part == ".." || part == ".") || destination.contains("//") {
-        return Some((
-            format!("the destination {destination:?} contains `.`, `..` or `//`"),
-            example(),
-        ));
+        return Some((format!("the destination {destination:?} contains `.`, `..` or `//`"), example()));
     }
     let normal = destination.trim_end_matches('/');
     if normal.is_empty() {
         return Some(("a mount can't replace the root folder".to_owned(), example()));
     }
     let reserved = RESERVED.iter().find(|reserved| {
-        normal
-            .strip_prefix(*reserved)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        normal.strip_prefix(*reserved).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     })?;
     // POSIX shared memory is the one thing below them that people size.
     let shared_memory = normal == "/dev/shm";
-    (!shared_memory).then(|| {
-        (
-            format!("{reserved} is provided by the isolation and can't be mounted over"),
-            example(),
-        )
-    })
+    (!shared_memory)
+        .then(|| (format!("{reserved} is provided by the isolation and can't be mounted over"), example()))
 }
 
 fn source(mount: &Mount, path: &str, context: &mut Context<'_>) {
@@ -231,19 +196,11 @@ fn health_check(check: &Check, path: &str, context: &mut Context<'_>) {
         CheckKind::Http | CheckKind::Tcp => {
             if check.port.is_none() {
                 let help = "name the port on which the workload listens: port = 8080".to_owned();
-                context.conflict(
-                    &[&port],
-                    format!("a check of type {} needs a `port`", check.kind),
-                    help,
-                );
+                context.conflict(&[&port], format!("a check of type {} needs a `port`", check.kind), help);
             }
             if check.command.is_some() {
                 let message = format!("a check of type {} runs no command", check.kind);
-                context.conflict(
-                    &[&command, &at("type")],
-                    message,
-                    "write type = \"exec\"".to_owned(),
-                );
+                context.conflict(&[&command, &at("type")], message, "write type = \"exec\"".to_owned());
             }
         }
         CheckKind::Exec => {
@@ -259,26 +216,14 @@ fn health_check(check: &Check, path: &str, context: &mut Context<'_>) {
     }
     if check.kind != CheckKind::Http && check.path != "/" {
         let message = format!("a check of type {} has no path", check.kind);
-        context.conflict(
-            &[&url_path, &at("type")],
-            message,
-            "write type = \"http\"".to_owned(),
-        );
+        context.conflict(&[&url_path, &at("type")], message, "write type = \"http\"".to_owned());
     }
     if !check.path.starts_with('/') || check.path.contains(|c: char| c.is_whitespace() || c.is_control()) {
         let message = format!("{:?} can't be the path of a request", check.path);
-        context.conflict(
-            &[&url_path],
-            message,
-            "it starts with / and has no blanks".to_owned(),
-        );
+        context.conflict(&[&url_path], message, "it starts with / and has no blanks".to_owned());
     }
     if check.interval.0 == 0 {
-        context.conflict(
-            &[&at("interval")],
-            "an interval of 0 would check without end",
-            None,
-        );
+        context.conflict(&[&at("interval")], "an interval of 0 would check without end", None);
     }
     if check.timeout.0 == 0 {
         context.conflict(&[&at("timeout")], "nothing answers in no time", None);
@@ -286,23 +231,13 @@ fn health_check(check: &Check, path: &str, context: &mut Context<'_>) {
     if check.timeout > check.interval {
         context.conflict(
             &[&at("timeout"), &at("interval")],
-            format!(
-                "the timeout {} is longer than the interval {}",
-                check.timeout, check.interval
-            ),
-            format!(
-                "write a timeout of at most {}, or a longer interval",
-                check.interval
-            ),
+            format!("the timeout {} is longer than the interval {}", check.timeout, check.interval),
+            format!("write a timeout of at most {}, or a longer interval", check.interval),
         );
     }
     if check.retries == 0 {
         let help = "write 1 to act on the first failure".to_owned();
-        context.conflict(
-            &[&at("retries")],
-            "a check that may never fail says nothing",
-            help,
-        );
+        context.conflict(&[&at("retries")], "a check that may never fail says nothing", help);
     }
 }
 
@@ -312,17 +247,11 @@ fn sidecars(sidecars: &[Sidecar], resources: &Resources, context: &mut Context<'
         let path = format!("spec.sidecars[{index}]");
         let name = format!("{path}.name");
         if let Some(reason) = not_a_dns_label(&sidecar.name) {
-            let message = format!(
-                "a sidecar needs a name that is a DNS label; {:?} isn't: {reason}",
-                sidecar.name
-            );
+            let message =
+                format!("a sidecar needs a name that is a DNS label; {:?} isn't: {reason}", sidecar.name);
             context.conflict(&[&name], message, like_a_dns_label(&sidecar.name));
         } else if sidecar.name == "workload" {
-            context.conflict(
-                &[&name],
-                "\"workload\" is what the main container is called",
-                None,
-            );
+            context.conflict(&[&name], "\"workload\" is what the main container is called", None);
         } else if let Some(first) = names.insert(&sidecar.name, index) {
             context.conflict(
                 &[&name, &format!("spec.sidecars[{first}].name")],
@@ -350,10 +279,7 @@ fn sidecars(sidecars: &[Sidecar], resources: &Resources, context: &mut Context<'
         .filter_map(|sidecar| sidecar.memory)
         .fold(0u64, |sum, size| sum.saturating_add(size.0));
     if memory >= resources.memory.0 && memory > 0 {
-        let index = sidecars
-            .iter()
-            .position(|sidecar| sidecar.memory.is_some())
-            .unwrap_or(0);
+        let index = sidecars.iter().position(|sidecar| sidecar.memory.is_some()).unwrap_or(0);
         context.conflict(
             &[&format!("spec.sidecars[{index}].memory"), "spec.resources.memory"],
             format!(

@@ -37,11 +37,8 @@ use crate::spawn::{self, FIRST, Spawned};
 const PROGRAM: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
 /// Where QEMU's packages keep the small firmware.
-const QBOOT: [&str; 3] = [
-    "/usr/share/qemu/qboot.rom",
-    "/usr/local/share/qemu/qboot.rom",
-    "/usr/share/qemu-kvm/qboot.rom",
-];
+const QBOOT: [&str; 3] =
+    ["/usr/share/qemu/qboot.rom", "/usr/local/share/qemu/qboot.rom", "/usr/share/qemu-kvm/qboot.rom"];
 /// Everything off that a guest on virtio doesn't use.
 const MACHINE: &str = "q35,usb=off,smbus=off,sata=off,vmport=off,hpet=off,graphics=off,i8042=off";
 /// What the guest's kernel is told on every start; `rdinit` names the initramfs's PID 1. `panic=-1` with `-no-reboot`
@@ -57,9 +54,7 @@ pub struct Qemu {
 impl Qemu {
     /// Looks for QEMU on this machine. Whether it was there is told by [`Driver::prepare`] or [`Qemu::program`].
     pub fn find() -> Self {
-        Self {
-            program: spawn::find(PROGRAM),
-        }
+        Self { program: spawn::find(PROGRAM) }
     }
 
     /// The program that will be executed, if there is one.
@@ -74,19 +69,13 @@ impl Driver for Qemu {
     }
 
     fn prepare(&self, machine: &Machine) -> Result<Prepared, PrepareError> {
-        let missing = PrepareError::NoProgram {
-            program: PROGRAM,
-            package: PACKAGE,
-        };
+        let missing = PrepareError::NoProgram { program: PROGRAM, package: PACKAGE };
         let program = self.program.clone().ok_or(missing)?;
         check(machine)?;
         let mut args = Args(Vec::new());
         args.flags(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         args.pair("-name", format!("guest=vimana-{}", machine.name));
-        args.pair(
-            "-sandbox",
-            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-        );
+        args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
         args.pair("-M", MACHINE);
         let (accelerator, processor) = match machine.accelerator {
             Accelerator::Kvm => ("kvm", "host"),
@@ -123,23 +112,13 @@ impl Driver for Qemu {
     fn start(&self, prepared: &Prepared, wiring: Wiring) -> Result<Box<dyn Instance>, StartError> {
         wired("a network", prepared.network, wiring.network.is_some())?;
         wired("a console", prepared.console, wiring.console.is_some())?;
-        let failed = |source| StartError::Execute {
-            program: prepared.program.clone(),
-            source,
-        };
+        let failed = |source| StartError::Execute { program: prepared.program.clone(), source };
         let (qmp, theirs) = Qmp::pair().map_err(failed)?;
         let wires = [Some(theirs), Some(wiring.channel), wiring.network, wiring.console];
         let fds = wires.into_iter().flatten().collect();
         let mut spawned = spawn::spawn(&prepared.program, &prepared.args, fds).map_err(failed)?;
-        let handle = spawn::handle(&spawned.child)
-            .inspect_err(|_| end(&mut spawned))
-            .map_err(failed)?;
-        Ok(Box::new(Running {
-            spawned,
-            handle,
-            qmp,
-            ended: None,
-        }))
+        let handle = spawn::handle(&spawned.child).inspect_err(|_| end(&mut spawned)).map_err(failed)?;
+        Ok(Box::new(Running { spawned, handle, qmp, ended: None }))
     }
 }
 
@@ -147,20 +126,12 @@ fn wired(wire: &'static str, prepared: bool, given: bool) -> Result<(), StartErr
     if prepared == given {
         return Ok(());
     }
-    Err(StartError::Wiring {
-        wire,
-        prepared: if prepared { "with" } else { "without" },
-    })
+    Err(StartError::Wiring { wire, prepared: if prepared { "with" } else { "without" } })
 }
 
 fn check(machine: &Machine) -> Result<(), PrepareError> {
-    let value = |what: &str, found: String, wanted| {
-        Err(PrepareError::Value {
-            what: what.to_owned(),
-            found,
-            wanted,
-        })
-    };
+    let value =
+        |what: &str, found: String, wanted| Err(PrepareError::Value { what: what.to_owned(), found, wanted });
     if !name_like(&machine.name, 64) {
         let wanted = "1 to 64 letters, digits, '-', '_' or '.'";
         return value("the machine's name", format!("{:?}", machine.name), wanted);
@@ -169,30 +140,18 @@ fn check(machine: &Machine) -> Result<(), PrepareError> {
         return value("the number of vCPUs", machine.vcpus.to_string(), "1 to 255");
     }
     if !(32..=16 * 1024 * 1024).contains(&machine.memory_mib) {
-        return value(
-            "the memory",
-            format!("{} MiB", machine.memory_mib),
-            "32 MiB to 16 TiB",
-        );
+        return value("the memory", format!("{} MiB", machine.memory_mib), "32 MiB to 16 TiB");
     }
     for argument in &machine.command_line {
         if argument.is_empty() || argument.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return value(
-                "a kernel argument",
-                format!("{argument:?}"),
-                "a word without white space",
-            );
+            return value("a kernel argument", format!("{argument:?}"), "a word without white space");
         }
     }
     let mut serials = BTreeSet::new();
     for disk in &machine.disks {
         if !name_like(&disk.serial, SERIAL_MAX) {
             let what = format!("the serial of the disk {}", disk.path.display());
-            return value(
-                &what,
-                format!("{:?}", disk.serial),
-                "1 to 20 letters, digits, '-', '_' or '.'",
-            );
+            return value(&what, format!("{:?}", disk.serial), "1 to 20 letters, digits, '-', '_' or '.'");
         }
         if !serials.insert(&disk.serial) {
             return Err(PrepareError::SerialTwice(disk.serial.clone()));
@@ -218,10 +177,7 @@ fn name_like(text: &str, most: usize) -> bool {
 /// An absolute path as text. QEMU runs in `/`.
 fn absolute(path: &Path) -> Result<String, PrepareError> {
     let whole = std::path::absolute(path).map_err(|_| PrepareError::Path(path.to_owned()))?;
-    whole
-        .into_os_string()
-        .into_string()
-        .map_err(|_| PrepareError::Path(path.to_owned()))
+    whole.into_os_string().into_string().map_err(|_| PrepareError::Path(path.to_owned()))
 }
 
 /// QEMU's arguments as they grow.
@@ -244,15 +200,9 @@ impl Args {
         }
         self.pair("-kernel", absolute(&machine.kernel)?);
         self.pair("-initrd", absolute(&machine.initramfs)?);
-        let console = if machine.console {
-            "console=ttyS0"
-        } else {
-            "quiet 8250.nr_uarts=0"
-        };
+        let console = if machine.console { "console=ttyS0" } else { "quiet 8250.nr_uarts=0" };
         let own = COMMAND_LINE.into_iter().chain([console]);
-        let words: Vec<&str> = own
-            .chain(machine.command_line.iter().map(String::as_str))
-            .collect();
+        let words: Vec<&str> = own.chain(machine.command_line.iter().map(String::as_str)).collect();
         self.pair("-append", words.join(" "));
         Ok(())
     }
@@ -262,10 +212,7 @@ impl Args {
         self.pair("-mon", "chardev=control,mode=control");
         self.pair("-chardev", format!("socket,id=channel,fd={}", FIRST + 1));
         self.pair("-device", "virtio-serial-pci,disable-legacy=on,max_ports=2");
-        self.pair(
-            "-device",
-            format!("virtserialport,chardev=channel,name={CHANNEL_PORT}"),
-        );
+        self.pair("-device", format!("virtserialport,chardev=channel,name={CHANNEL_PORT}"));
     }
 
     fn disk(&mut self, index: usize, disk: &super::Disk) -> Result<(), PrepareError> {
@@ -277,10 +224,7 @@ impl Args {
         });
         self.pair("-blockdev", file.to_string());
         let serial = &disk.serial;
-        self.pair(
-            "-device",
-            format!("virtio-blk-pci,disable-legacy=on,drive={node},serial={serial}"),
-        );
+        self.pair("-device", format!("virtio-blk-pci,disable-legacy=on,drive={node},serial={serial}"));
         Ok(())
     }
 
@@ -303,10 +247,7 @@ fn backing(path: &Path) -> &'static str {
 
 fn starts_with_elf(path: &Path) -> bool {
     let mut magic = [0; 4];
-    fs::File::open(path)
-        .and_then(|mut file| file.read_exact(&mut magic))
-        .is_ok()
-        && magic == *b"\x7fELF"
+    fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"
 }
 
 /// A running QEMU.
@@ -320,21 +261,12 @@ struct Running {
 
 impl Running {
     fn wait_error(&self, source: io::Error) -> StopError {
-        StopError::Wait {
-            pid: self.pid(),
-            source,
-        }
+        StopError::Wait { pid: self.pid(), source }
     }
 
     fn keep(&mut self, status: ExitStatus) -> Ended {
         let (code, signal) = (status.code(), status.signal());
-        self.ended
-            .insert(Ended {
-                code,
-                signal,
-                stderr: self.spawned.stderr(),
-            })
-            .clone()
+        self.ended.insert(Ended { code, signal, stderr: self.spawned.stderr() }).clone()
     }
 
     fn proc(&self, file: &str) -> Result<String, ObserveError> {
@@ -373,15 +305,8 @@ impl Instance for Running {
         if let Some(ended) = &self.ended {
             return Ok(ended.clone());
         }
-        self.spawned
-            .child
-            .kill()
-            .map_err(|error| self.wait_error(error))?;
-        let status = self
-            .spawned
-            .child
-            .wait()
-            .map_err(|error| self.wait_error(error))?;
+        self.spawned.child.kill().map_err(|error| self.wait_error(error))?;
+        let status = self.spawned.child.wait().map_err(|error| self.wait_error(error))?;
         Ok(self.keep(status))
     }
 
@@ -389,11 +314,7 @@ impl Instance for Running {
         if let Some(ended) = &self.ended {
             return Ok(Some(ended.clone()));
         }
-        let status = self
-            .spawned
-            .child
-            .try_wait()
-            .map_err(|error| self.wait_error(error))?;
+        let status = self.spawned.child.try_wait().map_err(|error| self.wait_error(error))?;
         Ok(status.map(|status| self.keep(status)))
     }
 }
@@ -420,9 +341,7 @@ fn observation(stat: &str, statm: &str) -> Option<Observation> {
     let ticks = field(14)?.checked_add(field(15)?)?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     let tick_rate = rustix::param::clock_ticks_per_second().max(1);
-    let micros = u128::from(ticks)
-        .checked_mul(1_000_000)?
-        .checked_div(u128::from(tick_rate))?;
+    let micros = u128::from(ticks).checked_mul(1_000_000)?.checked_div(u128::from(tick_rate))?;
     Some(Observation {
         resident_bytes: pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)?,
         cpu: Duration::from_micros(u64::try_from(micros).ok()?),
@@ -451,24 +370,16 @@ mod tests {
     }
 
     fn qemu() -> Qemu {
-        Qemu {
-            program: Some("/usr/bin/qemu-system-x86_64".into()),
-        }
+        Qemu { program: Some("/usr/bin/qemu-system-x86_64".into()) }
     }
 
     fn line(machine: &Machine) -> String {
-        qemu()
-            .prepare(machine)
-            .expect("a machine that can be prepared")
-            .to_string()
+        qemu().prepare(machine).expect("a machine that can be prepared").to_string()
     }
 
     #[test]
     fn without_the_program_the_error_says_how_to_get_it() {
-        let error = Qemu { program: None }
-            .prepare(&machine())
-            .unwrap_err()
-            .to_string();
+        let error = Qemu { program: None }.prepare(&machine()).unwrap_err().to_string();
         assert!(error.contains("sudo apt-get install qemu-system-x86"), "{error}");
     }
 
@@ -478,27 +389,16 @@ mod tests {
         for absent in ["-netdev", "-serial ", "user,", "vga", "-usb"] {
             assert!(!line.contains(absent), "{absent} in {line}");
         }
-        assert!(
-            line.contains("-nodefaults") && line.contains("spawn=deny"),
-            "{line}"
-        );
+        assert!(line.contains("-nodefaults") && line.contains("spawn=deny"), "{line}");
     }
 
     #[test]
     fn a_path_with_commas_and_quotes_stays_one_path() {
         let mut machine = machine();
         let path = PathBuf::from("/a,b\"c/disk.img");
-        machine.disks.push(Disk {
-            path,
-            readonly: true,
-            serial: "layer-0".into(),
-        });
+        machine.disks.push(Disk { path, readonly: true, serial: "layer-0".into() });
         let prepared = qemu().prepare(&machine).unwrap();
-        let blockdev = prepared
-            .args
-            .iter()
-            .find(|a| a.to_string_lossy().starts_with('{'))
-            .unwrap();
+        let blockdev = prepared.args.iter().find(|a| a.to_string_lossy().starts_with('{')).unwrap();
         let parsed: serde_json::Value = serde_json::from_str(&blockdev.to_string_lossy()).unwrap();
         assert_eq!(parsed["file"]["filename"], "/a,b\"c/disk.img");
         assert_eq!(parsed["read-only"], true);
@@ -509,60 +409,36 @@ mod tests {
         let mut machine = machine();
         machine.console = true;
         assert!(line(&machine).contains("socket,id=console,fd=102"));
-        machine.network = Some(Network {
-            mac: Mac([0x52, 0x54, 0, 1, 2, 3]),
-            mtu: 1400,
-        });
+        machine.network = Some(Network { mac: Mac([0x52, 0x54, 0, 1, 2, 3]), mtu: 1400 });
         let both = line(&machine);
-        assert!(
-            both.contains("addr.str=102") && both.contains("socket,id=console,fd=103"),
-            "{both}"
-        );
+        assert!(both.contains("addr.str=102") && both.contains("socket,id=console,fd=103"), "{both}");
         assert!(both.contains("mac=52:54:00:01:02:03,host_mtu=1400"), "{both}");
     }
 
     #[test]
     fn what_could_smuggle_an_option_in_is_refused() {
-        let disk = |serial: &str| Disk {
-            path: "/d".into(),
-            readonly: true,
-            serial: serial.into(),
-        };
+        let disk = |serial: &str| Disk { path: "/d".into(), readonly: true, serial: serial.into() };
         let refused: [fn(&mut Machine); 6] = [
             |m| m.name = "a,b".into(),
             |m| m.vcpus = 0,
             |m| m.memory_mib = u64::MAX,
             |m| m.command_line = vec!["a b".into()],
             |m| m.command_line = vec![String::new()],
-            |m| {
-                m.network = Some(Network {
-                    mac: Mac([1; 6]),
-                    mtu: 1500,
-                })
-            },
+            |m| m.network = Some(Network { mac: Mac([1; 6]), mtu: 1500 }),
         ];
         for spoil in refused {
             let mut machine = machine();
             spoil(&mut machine);
-            assert!(
-                matches!(qemu().prepare(&machine), Err(PrepareError::Value { .. })),
-                "{machine:?}"
-            );
+            assert!(matches!(qemu().prepare(&machine), Err(PrepareError::Value { .. })), "{machine:?}");
         }
         for serial in ["", "a,readonly=off", "123456789012345678901"] {
             let mut machine = machine();
             machine.disks.push(disk(serial));
-            assert!(
-                matches!(qemu().prepare(&machine), Err(PrepareError::Value { .. })),
-                "{serial}"
-            );
+            assert!(matches!(qemu().prepare(&machine), Err(PrepareError::Value { .. })), "{serial}");
         }
         let mut twice = machine();
         twice.disks = vec![disk("a"), disk("a")];
-        assert!(matches!(
-            qemu().prepare(&twice),
-            Err(PrepareError::SerialTwice(_))
-        ));
+        assert!(matches!(qemu().prepare(&twice), Err(PrepareError::SerialTwice(_))));
     }
 
     #[test]
@@ -572,10 +448,7 @@ mod tests {
         let seen = observation(stat, "1000 12 3 1 0 5 0").unwrap();
         assert_eq!(seen.threads, 3);
         assert_eq!(seen.resident_bytes, 12 * rustix::param::page_size() as u64);
-        assert_eq!(
-            seen.cpu,
-            Duration::from_secs(200) / rustix::param::clock_ticks_per_second() as u32
-        );
+        assert_eq!(seen.cpu, Duration::from_secs(200) / rustix::param::clock_ticks_per_second() as u32);
         assert!(observation("7 (a", "").is_none());
     }
 }

@@ -83,25 +83,16 @@ pub fn fetch(store: &KernelStore, progress: &mut dyn FnMut(Step)) -> Result<Kern
         newest.ok_or_else(|| FetchError::System(if id.is_empty() { "no os-release".into() } else { id }))?;
     let mut packages = package::concrete(&apt_cache(&newest)?);
     packages.truncate(1);
-    let image = packages
-        .first()
-        .ok_or_else(|| FetchError::Lists(newest.clone()))?;
+    let image = packages.first().ok_or_else(|| FetchError::Lists(newest.clone()))?;
     let modules = package::concrete(&apt_cache(image)?);
-    packages.extend(
-        modules
-            .into_iter()
-            .filter(|name| name.starts_with("linux-modules-")),
-    );
+    packages.extend(modules.into_iter().filter(|name| name.starts_with("linux-modules-")));
 
     progress(Step::Downloading(packages.clone()));
     let aside = store.aside().map_err(FetchError::Store)?;
     let folder = aside.path().join("packages");
     fs::create_dir(&folder).map_err(at(&folder))?;
     let mut download = tool("apt-get")?;
-    download
-        .current_dir(&folder)
-        .args(["download", "-q"])
-        .args(&packages);
+    download.current_dir(&folder).args(["download", "-q"]).args(&packages);
     run(download)?;
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in fs::read_dir(&folder).map_err(at(&folder))? {
@@ -118,9 +109,7 @@ pub fn fetch_from(
     from: &[PathBuf],
     progress: &mut dyn FnMut(Step),
 ) -> Result<Kernel, FetchError> {
-    let packages = from
-        .iter()
-        .all(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    let packages = from.iter().all(|path| path.extension().is_some_and(|extension| extension == "deb"));
     if let ([path], false) = (from, packages) {
         fs::metadata(path).map_err(at(path))?;
         progress(Step::Keeping);
@@ -133,16 +122,8 @@ pub fn fetch_from(
     let folder = aside.path().join("unpacked");
     fs::create_dir(&folder).map_err(at(&folder))?;
     for path in from {
-        progress(Step::Unpacking(
-            path.file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
-        ));
-        let failed = |source| FetchError::Unpack {
-            package: path.clone(),
-            source,
-        };
+        progress(Step::Unpacking(path.file_name().unwrap_or_default().to_string_lossy().into_owned()));
+        let failed = |source| FetchError::Unpack { package: path.clone(), source };
         package::unpack(path, &folder).map_err(failed)?;
     }
     progress(Step::Keeping);
@@ -163,10 +144,8 @@ fn from_folder(store: &KernelStore, folder: &Path) -> Result<Kernel, FetchError>
     let (image, modules) = match images.max() {
         Some((_, release, image)) => (image, folder.join("lib/modules").join(release)),
         None => {
-            let image = ["vmlinux", "vmlinuz"]
-                .map(|name| folder.join(name))
-                .into_iter()
-                .find(|path| path.is_file());
+            let image =
+                ["vmlinux", "vmlinuz"].map(|name| folder.join(name)).into_iter().find(|path| path.is_file());
             let image = image.ok_or_else(|| FetchError::NoKernel(folder.display().to_string()))?;
             (image, folder.join("modules"))
         }
@@ -178,14 +157,9 @@ fn from_folder(store: &KernelStore, folder: &Path) -> Result<Kernel, FetchError>
 /// `ID` and `ID_LIKE` of os-release(5).
 fn system() -> (String, String) {
     let places = ["/etc/os-release", "/usr/lib/os-release"];
-    let text = places
-        .iter()
-        .find_map(|path| fs::read_to_string(path).ok())
-        .unwrap_or_default();
+    let text = places.iter().find_map(|path| fs::read_to_string(path).ok()).unwrap_or_default();
     let value = |key: &str| {
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         line.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
     };
     (value("ID"), value("ID_LIKE"))
@@ -193,13 +167,7 @@ fn system() -> (String, String) {
 
 fn apt_cache(name: &str) -> Result<String, FetchError> {
     let mut command = tool("apt-cache")?;
-    command.args([
-        "depends",
-        "--no-recommends",
-        "--no-suggests",
-        "--no-conflicts",
-        "--no-breaks",
-    ]);
+    command.args(["depends", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks"]);
     command.args(["--no-replaces", "--no-enhances", "--", name]);
     // An unknown package is an exit code of 100 with nothing printed.
     match run(command) {
@@ -220,31 +188,18 @@ fn tool(name: &'static str) -> Result<Command, FetchError> {
 
 fn run(mut command: Command) -> Result<String, FetchError> {
     let words = [command.get_program()].into_iter().chain(command.get_args());
-    let line = words
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ");
+    let line = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
     let output = match command.output() {
         Ok(output) => output,
         Err(error) => {
-            return Err(FetchError::Tool {
-                command: line,
-                said: error.to_string(),
-            });
+            return Err(FetchError::Tool { command: line, said: error.to_string() });
         }
     };
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let last: Vec<&str> = said.lines().filter(|line| line.starts_with("E:")).collect();
-        let said = if last.is_empty() {
-            said.trim().to_owned()
-        } else {
-            last.join(" ")
-        };
-        return Err(FetchError::Tool {
-            command: line,
-            said: said.chars().take(1000).collect(),
-        });
+        let said = if last.is_empty() { said.trim().to_owned() } else { last.join(" ") };
+        return Err(FetchError::Tool { command: line, said: said.chars().take(1000).collect() });
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -21,10 +21,7 @@ pub(super) fn release(image: &[u8]) -> Option<String> {
             image.get(at.checked_add(mark.len())?..)?
         }
     };
-    let end = text
-        .iter()
-        .take(200)
-        .position(|byte| matches!(byte, 0 | b' ' | b'\n'))?;
+    let end = text.iter().take(200).position(|byte| matches!(byte, 0 | b' ' | b'\n'))?;
     let release = std::str::from_utf8(text.get(..end)?).ok()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.+~".contains(c);
     (release.starts_with(|c: char| c.is_ascii_digit()) && release.chars().all(plain))
@@ -42,11 +39,8 @@ fn setup(image: &[u8]) -> Option<usize> {
 /// The ELF image inside a bzImage, if it is packed in a way that is known here and can be entered without its unpacker.
 pub(super) fn uncompressed(image: &[u8]) -> Option<Vec<u8>> {
     setup(image)?;
-    let word = |at: usize| {
-        u32::from_le_bytes(image.get(at..at.checked_add(4)?)?.try_into().ok()?)
-            .try_into()
-            .ok()
-    };
+    let word =
+        |at: usize| u32::from_le_bytes(image.get(at..at.checked_add(4)?)?.try_into().ok()?).try_into().ok();
     let sectors = usize::from(*image.get(0x1f1)?).checked_add(1)?;
     let (offset, length): (usize, usize) = (word(0x248)?, word(0x24c)?);
     let begin = sectors.checked_mul(512)?.checked_add(offset)?;
@@ -91,9 +85,7 @@ fn lz4_legacy(mut blocks: &[u8]) -> io::Result<Vec<u8>> {
 
 fn bounded(stream: impl Read) -> io::Result<Vec<u8>> {
     let mut unpacked = Vec::new();
-    stream
-        .take(IMAGE_MAX.saturating_add(1))
-        .read_to_end(&mut unpacked)?;
+    stream.take(IMAGE_MAX.saturating_add(1)).read_to_end(&mut unpacked)?;
     if unpacked.len() as u64 > IMAGE_MAX {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
@@ -102,10 +94,7 @@ fn bounded(stream: impl Read) -> io::Result<Vec<u8>> {
 
 /// Unpacks an xz stream of at most `most` bytes.
 pub(super) fn xz(stream: &[u8], most: u64) -> io::Result<Vec<u8>> {
-    let mut limited = Limited {
-        inner: Vec::new(),
-        left: most,
-    };
+    let mut limited = Limited { inner: Vec::new(), left: most };
     xz_into(&mut Cursor::new(stream), &mut limited)?;
     Ok(limited.inner)
 }
@@ -126,10 +115,7 @@ pub(super) struct Limited<W> {
 
 impl<W: Write> Write for Limited<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.left = self
-            .left
-            .checked_sub(bytes.len() as u64)
-            .ok_or(io::ErrorKind::FileTooLarge)?;
+        self.left = self.left.checked_sub(bytes.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
         self.inner.write_all(bytes)?;
         Ok(bytes.len())
     }
@@ -150,9 +136,8 @@ fn notes(image: &[u8]) -> Option<bool> {
     }
     let number = |at: usize, width: usize| -> Option<usize> {
         let bytes = image.get(at..at.checked_add(width)?)?;
-        let value = bytes.iter().rev().try_fold(0_u64, |sum, byte| {
-            sum.checked_mul(256)?.checked_add((*byte).into())
-        });
+        let value =
+            bytes.iter().rev().try_fold(0_u64, |sum, byte| sum.checked_mul(256)?.checked_add((*byte).into()));
         usize::try_from(value?).ok()
     };
     let (table, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
@@ -161,10 +146,7 @@ fn notes(image: &[u8]) -> Option<bool> {
         if number(header, 4)? != 4 {
             continue;
         }
-        let (begin, length) = (
-            number(header.checked_add(8)?, 8)?,
-            number(header.checked_add(32)?, 8)?,
-        );
+        let (begin, length) = (number(header.checked_add(8)?, 8)?, number(header.checked_add(32)?, 8)?);
         let mut at = begin;
         let end = begin.checked_add(length)?;
         while at < end {
@@ -239,17 +221,8 @@ pub(super) mod tests {
         let zstd = zstd::encode_all(&elf[..], 1).unwrap();
         let mut xz = Vec::new();
         lzma_rs::xz_compress(&mut &elf[..], &mut xz).unwrap();
-        for (kind, stream) in [
-            ("lz4", lz4),
-            ("gzip", gzip.finish().unwrap()),
-            ("zstd", zstd),
-            ("xz", xz),
-        ] {
-            assert_eq!(
-                uncompressed(&a_bzimage(&stream, elf.len())).as_ref(),
-                Some(&elf),
-                "{kind}"
-            );
+        for (kind, stream) in [("lz4", lz4), ("gzip", gzip.finish().unwrap()), ("zstd", zstd), ("xz", xz)] {
+            assert_eq!(uncompressed(&a_bzimage(&stream, elf.len())).as_ref(), Some(&elf), "{kind}");
         }
     }
 

@@ -85,12 +85,7 @@ fn key(image: &Path, modules: Option<&Path>) -> io::Result<String> {
     for path in [Some(image), modules].into_iter().flatten() {
         let status = fs::metadata(path)?;
         let (path, size, inode) = (std::path::absolute(path)?, status.size(), status.ino());
-        let changed = (
-            status.mtime(),
-            status.mtime_nsec(),
-            status.ctime(),
-            status.ctime_nsec(),
-        );
+        let changed = (status.mtime(), status.mtime_nsec(), status.ctime(), status.ctime_nsec());
         text.push_str(&format!("{path:?} {size} {inode} {changed:?}\n"));
     }
     Ok(hex(&Sha256::digest(text.as_bytes())))
@@ -116,15 +111,7 @@ pub(super) fn import(
         Some(folder) => select(folder)?,
         None => (Vec::new(), None),
     };
-    store
-        .insert(Parts {
-            release,
-            image_name,
-            image,
-            modules,
-            builtin,
-        })
-        .map_err(ImportError::Store)
+    store.insert(Parts { release, image_name, image, modules, builtin }).map_err(ImportError::Store)
 }
 
 type Selection = (Vec<(Module, Vec<u8>)>, Option<Vec<String>>);
@@ -138,11 +125,8 @@ fn select(folder: &Path) -> Result<Selection, ImportError> {
 
     let mut needs: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut contents = BTreeMap::new();
-    let mut open: Vec<String> = WANTED
-        .iter()
-        .map(|name| module::normal(name))
-        .filter(|name| files.contains_key(name))
-        .collect();
+    let mut open: Vec<String> =
+        WANTED.iter().map(|name| module::normal(name)).filter(|name| files.contains_key(name)).collect();
     let wanted = open.clone();
     while let Some(name) = open.pop() {
         let Some(path) = files.get(&name).filter(|_| !needs.contains_key(&name)) else {
@@ -151,24 +135,13 @@ fn select(folder: &Path) -> Result<Selection, ImportError> {
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         let bytes = module::plain(&file, read(path, module::MODULE_MAX)?).map_err(at(path))?;
         let found = module::needs(&bytes).ok_or_else(|| ImportError::NotAModule(path.clone()))?;
-        if let Some(missing) = found
-            .hard
-            .iter()
-            .find(|need| !files.contains_key(*need) && !is_builtin(need))
+        if let Some(missing) = found.hard.iter().find(|need| !files.contains_key(*need) && !is_builtin(need))
         {
             let (module, needs, folder) = (name, missing.clone(), folder.to_owned());
-            return Err(ImportError::Incomplete {
-                module,
-                needs,
-                folder,
-            });
+            return Err(ImportError::Incomplete { module, needs, folder });
         }
-        let before: Vec<String> = found
-            .soft
-            .into_iter()
-            .chain(found.hard)
-            .filter(|need| files.contains_key(need))
-            .collect();
+        let before: Vec<String> =
+            found.soft.into_iter().chain(found.hard).filter(|need| files.contains_key(need)).collect();
         open.extend(before.iter().cloned());
         needs.insert(name.clone(), before);
         contents.insert(name, bytes);
@@ -176,13 +149,7 @@ fn select(folder: &Path) -> Result<Selection, ImportError> {
     let order = module::load_order(&wanted, &needs);
     let take = |name: String| {
         let bytes = contents.remove(&name)?;
-        Some((
-            Module {
-                needs: needs.get(&name)?.clone(),
-                name,
-            },
-            bytes,
-        ))
+        Some((Module { needs: needs.get(&name)?.clone(), name }, bytes))
     };
     Ok((order.into_iter().filter_map(take).collect(), builtin))
 }
@@ -195,9 +162,7 @@ fn builtin(folder: &Path) -> Result<Option<Vec<String>>, ImportError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(at(&path)(error).into()),
     };
-    let names = text
-        .lines()
-        .filter_map(|line| module::name(line.rsplit('/').next()?));
+    let names = text.lines().filter_map(|line| module::name(line.rsplit('/').next()?));
     Ok(Some(names.collect::<BTreeSet<_>>().into_iter().collect()))
 }
 
@@ -209,12 +174,7 @@ fn walk(folder: &Path, depth: usize, files: &mut BTreeMap<String, PathBuf>) -> R
         if kind.is_dir() && depth < DEPTH_MAX {
             walk(&entry.path(), depth.saturating_add(1), files)?;
         }
-        if let Some(name) = entry
-            .file_name()
-            .to_str()
-            .and_then(module::name)
-            .filter(|_| kind.is_file())
-        {
+        if let Some(name) = entry.file_name().to_str().and_then(module::name).filter(|_| kind.is_file()) {
             files.insert(name, entry.path());
         }
     }
@@ -224,9 +184,7 @@ fn walk(folder: &Path, depth: usize, files: &mut BTreeMap<String, PathBuf>) -> R
 fn read(path: &Path, most: u64) -> Result<Vec<u8>, ImportError> {
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(at(path))?;
-    file.take(most.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(at(path))?;
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(at(path))?;
     if bytes.len() as u64 > most {
         return Err(at(path)(io::ErrorKind::FileTooLarge.into()).into());
     }
@@ -244,17 +202,10 @@ mod tests {
         let stream = zstd::encode_all(&an_elf(18)[..], 1).unwrap();
         fs::write(root.join("vmlinuz"), a_bzimage(&stream, an_elf(18).len())).unwrap();
         for (name, needs) in modules {
-            fs::write(
-                folder.join("kernel").join(name),
-                a_module(&format!("depends={needs}\0")),
-            )
-            .unwrap();
+            fs::write(folder.join("kernel").join(name), a_module(&format!("depends={needs}\0"))).unwrap();
         }
-        fs::write(
-            folder.join("modules.builtin"),
-            "kernel/net/packet/af_packet.ko\nkernel/lib/core.ko\n",
-        )
-        .unwrap();
+        fs::write(folder.join("modules.builtin"), "kernel/net/packet/af_packet.ko\nkernel/lib/core.ko\n")
+            .unwrap();
         (root.join("vmlinuz"), folder)
     }
 
@@ -288,21 +239,12 @@ mod tests {
         let (image, folder) = files(root.path(), &[]);
         let store = KernelStore::open(&root.path().join("store")).unwrap();
         let first = known(&store, &image, Some(&folder)).unwrap();
-        assert_eq!(
-            store.noted(&key(&image, Some(&folder)).unwrap()),
-            Some(first.clone())
-        );
+        assert_eq!(store.noted(&key(&image, Some(&folder)).unwrap()), Some(first.clone()));
         fs::write(&image, an_elf(18)).unwrap();
         let second = known(&store, &image, Some(&folder)).unwrap();
-        assert_eq!(
-            second.digest, first.digest,
-            "the same image, unpacked, is the same kernel"
-        );
+        assert_eq!(second.digest, first.digest, "the same image, unpacked, is the same kernel");
         fs::write(&image, b"no kernel").unwrap();
-        assert!(matches!(
-            known(&store, &image, Some(&folder)),
-            Err(ImportError::NotAKernel(_))
-        ));
+        assert!(matches!(known(&store, &image, Some(&folder)), Err(ImportError::NotAKernel(_))));
     }
 
     #[test]
@@ -317,9 +259,6 @@ mod tests {
             fs::create_dir_all(modules.join(release)).unwrap();
         }
         let found = in_boot(&boot, &modules);
-        assert_eq!(
-            found,
-            [boot.join("vmlinuz-6.1.0-56"), boot.join("vmlinuz-6.1.0-9")]
-        );
+        assert_eq!(found, [boot.join("vmlinuz-6.1.0-56"), boot.join("vmlinuz-6.1.0-9")]);
     }
 }

@@ -30,9 +30,7 @@ pub(super) fn normal(name: &str) -> String {
 pub(super) fn plain(file: &str, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
     let read = |stream: &mut dyn Read| {
         let mut unpacked = Vec::new();
-        stream
-            .take(MODULE_MAX.saturating_add(1))
-            .read_to_end(&mut unpacked)?;
+        stream.take(MODULE_MAX.saturating_add(1)).read_to_end(&mut unpacked)?;
         if unpacked.len() as u64 > MODULE_MAX {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge));
         }
@@ -56,10 +54,7 @@ fn unsigned(module: &[u8]) -> Option<usize> {
     let (rest, trailer) = body.split_last_chunk::<12>()?;
     let [_, _, _, signer, key, _, _, _, a, b, c, d] = *trailer;
     let signature = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
-    rest.len()
-        .checked_sub(signature)?
-        .checked_sub(signer.into())?
-        .checked_sub(key.into())
+    rest.len().checked_sub(signature)?.checked_sub(signer.into())?.checked_sub(key.into())
 }
 
 /// What a module says it needs.
@@ -75,14 +70,9 @@ pub(super) struct Needs {
 pub(super) fn needs(module: &[u8]) -> Option<Needs> {
     let section = modinfo(module)?;
     let mut needs = Needs::default();
-    for field in section
-        .split(|byte| *byte == 0)
-        .filter_map(|field| std::str::from_utf8(field).ok())
-    {
+    for field in section.split(|byte| *byte == 0).filter_map(|field| std::str::from_utf8(field).ok()) {
         if let Some(names) = field.strip_prefix("depends=") {
-            needs
-                .hard
-                .extend(names.split(',').filter(|name| !name.is_empty()).map(normal));
+            needs.hard.extend(names.split(',').filter(|name| !name.is_empty()).map(normal));
         }
         if let Some(softdep) = field.strip_prefix("softdep=pre:") {
             let names = softdep.split_whitespace().take_while(|word| *word != "post:");
@@ -98,21 +88,13 @@ fn modinfo(module: &[u8]) -> Option<&[u8]> {
         return None;
     }
     let half = |at: usize| {
-        Some(usize::from(u16::from_le_bytes(
-            module.get(at..at.checked_add(2)?)?.try_into().ok()?,
-        )))
+        Some(usize::from(u16::from_le_bytes(module.get(at..at.checked_add(2)?)?.try_into().ok()?)))
     };
     let word = |at: usize| {
-        usize::try_from(u32::from_le_bytes(
-            module.get(at..at.checked_add(4)?)?.try_into().ok()?,
-        ))
-        .ok()
+        usize::try_from(u32::from_le_bytes(module.get(at..at.checked_add(4)?)?.try_into().ok()?)).ok()
     };
     let long = |at: usize| {
-        usize::try_from(u64::from_le_bytes(
-            module.get(at..at.checked_add(8)?)?.try_into().ok()?,
-        ))
-        .ok()
+        usize::try_from(u64::from_le_bytes(module.get(at..at.checked_add(8)?)?.try_into().ok()?)).ok()
     };
     let (table, size, count, strings) = (long(40)?, half(58)?, half(60)?, half(62)?);
     let header = |index: usize| table.checked_add(index.checked_mul(size)?);
@@ -210,10 +192,7 @@ pub(super) mod tests {
         signed.extend(SIGNED);
         assert_eq!(plain("a.ko", signed.clone()).unwrap(), module);
         assert_eq!(plain("a.ko", module.clone()).unwrap(), module);
-        assert_eq!(
-            plain("a.ko.zst", zstd::encode_all(&signed[..], 1).unwrap()).unwrap(),
-            module
-        );
+        assert_eq!(plain("a.ko.zst", zstd::encode_all(&signed[..], 1).unwrap()).unwrap(), module);
         let mut lying = module.clone();
         lying.extend([0xff; 12]);
         lying.extend(SIGNED);

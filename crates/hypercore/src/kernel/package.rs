@@ -36,21 +36,13 @@ pub(super) fn concrete(printed: &str) -> Vec<String> {
         let line = line.trim_start_matches([' ', '|']);
         line.strip_prefix("Depends:").map(str::trim)
     });
-    let kinds = [
-        "linux-image-unsigned-",
-        "linux-image-",
-        "linux-modules-extra-",
-        "linux-modules-",
-    ];
+    let kinds = ["linux-image-unsigned-", "linux-image-", "linux-modules-extra-", "linux-modules-"];
     let mut found = Vec::new();
     for name in names {
         let of_release = |kind: &&str| {
-            name.strip_prefix(*kind)
-                .is_some_and(|release| release.starts_with(|c: char| c.is_ascii_digit()))
+            name.strip_prefix(*kind).is_some_and(|release| release.starts_with(|c: char| c.is_ascii_digit()))
         };
-        let plain = name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-+.~".contains(&b));
+        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-+.~".contains(&b));
         if plain && kinds.iter().any(of_release) && !found.iter().any(|other| other == name) {
             found.push(name.to_owned());
         }
@@ -69,21 +61,15 @@ pub(super) fn unpack(package: &Path, into: &Path) -> io::Result<()> {
         ".zst" => take(zstd::Decoder::with_buffer(data)?, into),
         ".xz" => {
             let plain = tempfile::tempfile_in(into)?;
-            let mut limited = image::Limited {
-                inner: io::BufWriter::new(plain),
-                left: DATA_MAX,
-            };
+            let mut limited = image::Limited { inner: io::BufWriter::new(plain), left: DATA_MAX };
             image::xz_into(&mut data, &mut limited)?;
-            let mut plain = limited
-                .inner
-                .into_inner()
-                .map_err(io::IntoInnerError::into_error)?;
+            let mut plain = limited.inner.into_inner().map_err(io::IntoInnerError::into_error)?;
             plain.seek(SeekFrom::Start(0))?;
             take(BufReader::new(plain), into)
         }
-        other => Err(io::Error::other(format!(
-            "the package is packed as {other:?}; known are gz, xz and zst"
-        ))),
+        other => {
+            Err(io::Error::other(format!("the package is packed as {other:?}; known are gz, xz and zst")))
+        }
     }
 }
 
@@ -105,9 +91,7 @@ fn member(file: &mut (impl Read + Seek)) -> io::Result<(String, u64)> {
         if name.starts_with("data.tar") {
             return Ok((name.to_owned(), length));
         }
-        let padded = length
-            .checked_add(length % 2)
-            .and_then(|length| i64::try_from(length).ok());
+        let padded = length.checked_add(length % 2).and_then(|length| i64::try_from(length).ok());
         file.seek_relative(padded.ok_or_else(broken)?)?;
     }
     Err(broken())
@@ -124,10 +108,7 @@ fn take(tar: impl Read, into: &Path) -> io::Result<()> {
             continue;
         };
         if entry.size() > FILE_MAX {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                place.display().to_string(),
-            ));
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, place.display().to_string()));
         }
         let target = into.join(&place);
         fs::create_dir_all(target.parent().unwrap_or(into))?;
@@ -164,15 +145,7 @@ mod tests {
         let mut package = b"!<arch>\n".to_vec();
         for (name, content) in [("debian-binary", &b"2.0"[..]), (data, content)] {
             package.extend(
-                format!(
-                    "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n",
-                    0,
-                    0,
-                    0,
-                    100644,
-                    content.len()
-                )
-                .bytes(),
+                format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100644, content.len()).bytes(),
             );
             package.extend(content);
             package.resize(package.len().next_multiple_of(2), b'\n');
@@ -203,21 +176,13 @@ mod tests {
         let mut xz = Vec::new();
         lzma_rs::xz_compress(&mut &tar[..], &mut xz).unwrap();
         let zst = zstd::encode_all(&tar[..], 1).unwrap();
-        for (name, content) in [
-            ("data.tar", tar.clone()),
-            ("data.tar.xz", xz),
-            ("data.tar.zst/", zst),
-        ] {
+        for (name, content) in [("data.tar", tar.clone()), ("data.tar.xz", xz), ("data.tar.zst/", zst)] {
             let folder = tempfile::tempdir().unwrap();
             let package = folder.path().join("p.deb");
             fs::write(&package, a_package(name, &content)).unwrap();
             let into = tempfile::tempdir().unwrap();
             unpack(&package, into.path()).unwrap();
-            assert_eq!(
-                fs::read(into.path().join("boot/vmlinuz-6.1")).unwrap(),
-                b"ok",
-                "{name}"
-            );
+            assert_eq!(fs::read(into.path().join("boot/vmlinuz-6.1")).unwrap(), b"ok", "{name}");
             assert!(into.path().join("lib/modules/6.1/kernel/a.ko.xz").is_file());
             assert!(into.path().join("lib/modules/6.1/modules.builtin").is_file());
             assert!(!into.path().join("etc").exists());
@@ -249,18 +214,9 @@ mod tests {
 
     #[test]
     fn each_distribution_has_its_package() {
-        assert_eq!(
-            newest_of("debian", "", "x86_64").unwrap(),
-            "linux-image-cloud-amd64"
-        );
-        assert_eq!(
-            newest_of("linuxmint", "ubuntu debian", "x86_64").unwrap(),
-            "linux-image-virtual"
-        );
-        assert_eq!(
-            newest_of("raspbian", "debian", "aarch64").unwrap(),
-            "linux-image-cloud-arm64"
-        );
+        assert_eq!(newest_of("debian", "", "x86_64").unwrap(), "linux-image-cloud-amd64");
+        assert_eq!(newest_of("linuxmint", "ubuntu debian", "x86_64").unwrap(), "linux-image-virtual");
+        assert_eq!(newest_of("raspbian", "debian", "aarch64").unwrap(), "linux-image-cloud-arm64");
         assert_eq!(newest_of("fedora", "", "x86_64"), None);
     }
 

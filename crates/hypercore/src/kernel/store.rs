@@ -76,9 +76,7 @@ impl KernelStore {
     /// Opens the store in `root`, making the folder if there is none.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(root).map_err(at(root))?;
-        Ok(Self {
-            root: std::path::absolute(root).map_err(at(root))?,
-        })
+        Ok(Self { root: std::path::absolute(root).map_err(at(root))? })
     }
 
     /// The store's folder.
@@ -119,28 +117,12 @@ impl KernelStore {
         let record = record.ok_or(StoreError::Record(path))?;
         let mut bytes = text.len() as u64;
         let images = [folder.join(&record.image)].into_iter();
-        let modules = record
-            .modules
-            .iter()
-            .map(|module| folder.join(module_file(&module.name)));
+        let modules = record.modules.iter().map(|module| folder.join(module_file(&module.name)));
         for file in images.chain(modules) {
             bytes = bytes.saturating_add(fs::metadata(&file).map_err(at(&file))?.len());
         }
-        let Record {
-            release,
-            image,
-            modules,
-            builtin,
-            ..
-        } = record;
-        Ok(Kernel {
-            digest: digest.to_owned(),
-            release,
-            image: folder.join(image),
-            modules,
-            builtin,
-            bytes,
-        })
+        let Record { release, image, modules, builtin, .. } = record;
+        Ok(Kernel { digest: digest.to_owned(), release, image: folder.join(image), modules, builtin, bytes })
     }
 
     /// The one kernel whose digest begins with `prefix`.
@@ -148,10 +130,7 @@ impl KernelStore {
         if prefix.is_empty() {
             return Ok(None);
         }
-        let mut found = self
-            .list()?
-            .into_iter()
-            .filter(|kernel| kernel.digest.starts_with(prefix));
+        let mut found = self.list()?.into_iter().filter(|kernel| kernel.digest.starts_with(prefix));
         Ok(found.next().filter(|_| found.next().is_none()))
     }
 
@@ -159,13 +138,7 @@ impl KernelStore {
     pub fn verify(&self, kernel: &Kernel) -> Result<(), StoreError> {
         let folder = self.root.join(&kernel.digest);
         let mut names = vec![RECORD.to_owned()];
-        names.extend(
-            kernel
-                .image
-                .file_name()
-                .and_then(|name| name.to_str())
-                .map(str::to_owned),
-        );
+        names.extend(kernel.image.file_name().and_then(|name| name.to_str()).map(str::to_owned));
         names.extend(kernel.modules.iter().map(|module| module_file(&module.name)));
         let mut lines = Vec::new();
         for name in names {
@@ -174,10 +147,7 @@ impl KernelStore {
         }
         let found = digest(lines);
         if found != kernel.digest {
-            return Err(StoreError::Changed {
-                digest: kernel.digest.clone(),
-                found,
-            });
+            return Err(StoreError::Changed { digest: kernel.digest.clone(), found });
         }
         Ok(())
     }
@@ -196,10 +166,8 @@ impl KernelStore {
     /// A folder for something in the making, removed when dropped, or by [`KernelStore::sweep`] if its maker is killed.
     pub(super) fn aside(&self) -> Result<Aside, StoreError> {
         self.sweep();
-        let folder = tempfile::Builder::new()
-            .prefix(".new-")
-            .tempdir_in(&self.root)
-            .map_err(at(&self.root))?;
+        let folder =
+            tempfile::Builder::new().prefix(".new-").tempdir_in(&self.root).map_err(at(&self.root))?;
         let path = folder.path().join(".lock");
         let lock = File::create(&path).map_err(at(&path))?;
         rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|e| at(&path)(e.into()))?;
@@ -244,16 +212,8 @@ impl KernelStore {
         };
         let record =
             serde_json::to_vec_pretty(&record).map_err(|error| at(&self.root)(io::Error::other(error)))?;
-        let mut files = vec![
-            (RECORD.to_owned(), record),
-            (parts.image_name.to_owned(), parts.image),
-        ];
-        files.extend(
-            parts
-                .modules
-                .into_iter()
-                .map(|(module, bytes)| (module_file(&module.name), bytes)),
-        );
+        let mut files = vec![(RECORD.to_owned(), record), (parts.image_name.to_owned(), parts.image)];
+        files.extend(parts.modules.into_iter().map(|(module, bytes)| (module_file(&module.name), bytes)));
         let digest = digest(files.iter().map(|(name, bytes)| line(name, bytes)).collect());
         let target = self.root.join(&digest);
         if target.is_dir() {
@@ -282,9 +242,7 @@ impl KernelStore {
         let _ = fs::create_dir_all(&folder).and_then(|()| {
             let mut file = tempfile::NamedTempFile::new_in(&folder)?;
             file.write_all(digest.as_bytes())?;
-            file.persist(folder.join(key))
-                .map(drop)
-                .map_err(|error| error.error)
+            file.persist(folder.join(key)).map(drop).map_err(|error| error.error)
         });
     }
 }
@@ -317,10 +275,7 @@ fn sync(folder: &Path) -> io::Result<()> {
 }
 
 fn line(name: &str, bytes: &[u8]) -> (String, String) {
-    (
-        name.to_owned(),
-        format!("{} {} {name}\n", hex(&Sha256::digest(bytes)), bytes.len()),
-    )
+    (name.to_owned(), format!("{} {} {name}\n", hex(&Sha256::digest(bytes)), bytes.len()))
 }
 
 fn digest(mut lines: Vec<(String, String)>) -> String {
@@ -334,10 +289,7 @@ fn module_file(name: &str) -> String {
 }
 
 fn is_digest(name: &str) -> bool {
-    name.len() == 64
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    name.len() == 64 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// Whether a record is of our version and its names stay inside the kernel's folder.
@@ -353,10 +305,7 @@ mod tests {
     use super::*;
 
     fn parts(release: &str) -> Parts {
-        let module = Module {
-            name: "virtio".into(),
-            needs: Vec::new(),
-        };
+        let module = Module { name: "virtio".into(), needs: Vec::new() };
         Parts {
             release: release.into(),
             image_name: "vmlinux",
@@ -373,16 +322,9 @@ mod tests {
         let kernel = store.insert(parts("6.1.0")).unwrap();
         assert_eq!(store.insert(parts("6.1.0")).unwrap(), kernel);
         assert_eq!(store.list().unwrap(), std::slice::from_ref(&kernel));
-        assert_eq!(
-            store.by_prefix(&kernel.digest[..8]).unwrap(),
-            Some(kernel.clone())
-        );
+        assert_eq!(store.by_prefix(&kernel.digest[..8]).unwrap(), Some(kernel.clone()));
         store.verify(&kernel).unwrap();
-        assert_eq!(
-            fs::read_dir(root.path()).unwrap().count(),
-            1,
-            "something else was left behind"
-        );
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "something else was left behind");
     }
 
     #[test]
@@ -439,16 +381,11 @@ mod tests {
         let kernel = store.insert(parts("6.1.0")).unwrap();
         let path = root.path().join(&kernel.digest).join(RECORD);
         let text = fs::read_to_string(&path).unwrap();
-        for (from, to) in [
-            ("vmlinux", "../x"),
-            ("\"virtio\"", "\"../x\""),
-            ("\"version\": 1", "\"version\": 2"),
-        ] {
+        for (from, to) in
+            [("vmlinux", "../x"), ("\"virtio\"", "\"../x\""), ("\"version\": 1", "\"version\": 2")]
+        {
             fs::write(&path, text.replace(from, to)).unwrap();
-            assert!(
-                matches!(store.get(&kernel.digest), Err(StoreError::Record(_))),
-                "{to}"
-            );
+            assert!(matches!(store.get(&kernel.digest), Err(StoreError::Record(_))), "{to}");
         }
     }
 }

@@ -201,23 +201,12 @@ pub(super) fn contents() -> Vec<(usize, Vec<u8>)> {
     vec![
         (0x1000, code),
         // Null, 64-bit code, data.
-        (
-            0x3000,
-            [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff]
-                .map(u64::to_le_bytes)
-                .concat(),
-        ),
+        (0x3000, [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff].map(u64::to_le_bytes).concat()),
         (0x3100, table(0x17, 0x3000)),
         (0x3110, table(0x17, UPPER | 0x3000)),
         (0x3120, table(0x1ff, UPPER | 0x4000)),
-        (
-            0x4000 + 3 * 16,
-            gate(handler(&raw const vimana_kvm_probe_breakpoint)),
-        ),
-        (
-            0x4000 + 6 * 16,
-            gate(handler(&raw const vimana_kvm_probe_illegal)),
-        ),
+        (0x4000 + 3 * 16, gate(handler(&raw const vimana_kvm_probe_breakpoint))),
+        (0x4000 + 6 * 16, gate(handler(&raw const vimana_kvm_probe_illegal))),
         (0x5000, entry(0x6003)),
         (0x5000 + 511 * 8, entry(0x7003)),
         (0x6000, entry(0x8003)),
@@ -291,9 +280,7 @@ mod tests {
         ]);
         command.arg("-kernel").arg(&image).arg("-chardev");
         command.arg(format!("file,id=reports,path={}", reports.display()));
-        command
-            .args(["-device", "isa-debugcon,iobase=0xf4,chardev=reports"])
-            .stdin(Stdio::null());
+        command.args(["-device", "isa-debugcon,iobase=0xf4,chardev=reports"]).stdin(Stdio::null());
         let mut running = command.spawn().unwrap();
         let begin = Instant::now();
         let mut said = Vec::new();

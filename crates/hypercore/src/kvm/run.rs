@@ -23,9 +23,7 @@ const EXITS_MAX: usize = 64;
 pub(super) fn run(device: OwnedFd) -> Verdict {
     let (said, answers) = mpsc::channel();
     let spawned = thread::Builder::new().name("kvm-probe".into()).spawn(move || {
-        let verdict = block_kick()
-            .and_then(|()| guest(device))
-            .unwrap_or_else(Verdict::Fails);
+        let verdict = block_kick().and_then(|()| guest(device)).unwrap_or_else(Verdict::Fails);
         // The receiver waits for longer than the guest may take.
         let _ = said.send(verdict);
     });
@@ -53,10 +51,7 @@ pub(super) fn run(device: OwnedFd) -> Verdict {
 }
 
 fn setup<E: std::fmt::Display>(step: &'static str) -> impl Fn(E) -> Reason {
-    move |error| Reason::Setup {
-        step: step.into(),
-        error: error.to_string(),
-    }
+    move |error| Reason::Setup { step: step.into(), error: error.to_string() }
 }
 
 /// The signal that gets a vCPU out of the kernel.
@@ -74,11 +69,7 @@ fn block_kick() -> Result<(), Reason> {
         libc::sigaddset(&raw mut set, kick());
         libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut())
     };
-    if failed == 0 {
-        Ok(())
-    } else {
-        Err(setup("blocking a signal")(io::Error::from_raw_os_error(failed)))
-    }
+    if failed == 0 { Ok(()) } else { Err(setup("blocking a signal")(io::Error::from_raw_os_error(failed))) }
 }
 
 /// Lets the kick through while the vCPU runs (`KVM_SET_SIGNAL_MASK`): everything else stays blocked.
@@ -89,22 +80,12 @@ fn let_kick_through(vcpu: &VcpuFd) -> Result<(), Reason> {
         length: u32,
         blocked: u64,
     }
-    let bit = u32::try_from(kick())
-        .ok()
-        .and_then(|signal| signal.checked_sub(1))
-        .unwrap_or(0);
-    let mask = Mask {
-        length: 8,
-        blocked: !(1_u64.checked_shl(bit).unwrap_or(0)),
-    };
+    let bit = u32::try_from(kick()).ok().and_then(|signal| signal.checked_sub(1)).unwrap_or(0);
+    let mask = Mask { length: 8, blocked: !(1_u64.checked_shl(bit).unwrap_or(0)) };
     // SAFETY: the argument is a `struct kvm_signal_mask` with a set of 8 bytes, as the kernel expects on this processor.
     #[allow(unsafe_code)]
     let answer = unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_SET_SIGNAL_MASK, &raw const mask) };
-    if answer == 0 {
-        Ok(())
-    } else {
-        Err(setup("KVM_SET_SIGNAL_MASK")(io::Error::last_os_error()))
-    }
+    if answer == 0 { Ok(()) } else { Err(setup("KVM_SET_SIGNAL_MASK")(io::Error::last_os_error())) }
 }
 
 /// The guest's memory: an anonymous file, mapped, so that it can be filled without a pointer.
@@ -120,21 +101,13 @@ impl Memory {
         file.set_len(MEMORY as u64).map_err(setup("making memory"))?;
         for (place, bytes) in contents() {
             use std::os::unix::fs::FileExt;
-            file.write_all_at(&bytes, place as u64)
-                .map_err(setup("filling memory"))?;
+            file.write_all_at(&bytes, place as u64).map_err(setup("filling memory"))?;
         }
         // SAFETY: a new mapping at an address that the kernel chooses; nothing in this program refers to it as Rust memory.
         #[allow(unsafe_code)]
         let address = unsafe {
             let protection = libc::PROT_READ | libc::PROT_WRITE;
-            libc::mmap(
-                std::ptr::null_mut(),
-                MEMORY,
-                protection,
-                libc::MAP_SHARED,
-                file.as_raw_fd(),
-                0,
-            )
+            libc::mmap(std::ptr::null_mut(), MEMORY, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
         };
         if address == libc::MAP_FAILED {
             return Err(setup("mapping memory")(io::Error::last_os_error()));
@@ -180,9 +153,7 @@ fn guest(device: OwnedFd) -> Result<Verdict, Reason> {
 
 fn vcpu(kvm: &Kvm, vm: &VmFd) -> Result<Verdict, Reason> {
     let mut vcpu = vm.create_vcpu(0).map_err(setup("KVM_CREATE_VCPU"))?;
-    let cpuid = kvm
-        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-        .map_err(setup("KVM_GET_SUPPORTED_CPUID"))?;
+    let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(setup("KVM_GET_SUPPORTED_CPUID"))?;
     vcpu.set_cpuid2(&cpuid).map_err(setup("KVM_SET_CPUID2"))?;
     let mut special = vcpu.get_sregs().map_err(setup("KVM_GET_SREGS"))?;
     let flat = |selector, type_| kvm_segment {
@@ -199,11 +170,7 @@ fn vcpu(kvm: &Kvm, vm: &VmFd) -> Result<Verdict, Reason> {
     [special.ds, special.es, special.fs, special.gs, special.ss] = [flat(16, 3); 5];
     special.cr0 |= 1;
     vcpu.set_sregs(&special).map_err(setup("KVM_SET_SREGS"))?;
-    let registers = kvm_regs {
-        rip: ENTRY,
-        rflags: 2,
-        ..kvm_regs::default()
-    };
+    let registers = kvm_regs { rip: ENTRY, rflags: 2, ..kvm_regs::default() };
     vcpu.set_regs(&registers).map_err(setup("KVM_SET_REGS"))?;
     let_kick_through(&vcpu)?;
 
@@ -221,8 +188,5 @@ fn vcpu(kvm: &Kvm, vm: &VmFd) -> Result<Verdict, Reason> {
             Err(error) => return wrong(error.to_string()),
         }
     }
-    Ok(Verdict::Fails(Reason::Wrong {
-        stage,
-        exit: "too many exits".into(),
-    }))
+    Ok(Verdict::Fails(Reason::Wrong { stage, exit: "too many exits".into() }))
 }

@@ -43,9 +43,7 @@ impl Refused {
                 .and_then(|bytes| <[u8; 4]>::try_from(bytes).ok())
                 .is_some_and(|a| self.passes4(a.into())),
             Some([0x86, 0xdd]) => {
-                let to = frame
-                    .get(38..54)
-                    .and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+                let to = frame.get(38..54).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
                 to.is_some_and(|to| self.passes6(to.into(), frame.get(20) == Some(&58)))
             }
             _ => false,
@@ -95,9 +93,7 @@ impl Filter {
             let _ = back(&helper_too, &guest_too);
             close(&guest_too, &helper_too);
         })?;
-        Ok(Self {
-            threads: vec![out, back],
-        })
+        Ok(Self { threads: vec![out, back] })
     }
 
     /// Waits for the threads; they end when a wire is closed.
@@ -184,10 +180,7 @@ mod tests {
 
     fn refused() -> Refused {
         let own = vec!["192.0.2.2".parse().unwrap(), "fd00::2".parse().unwrap()];
-        Refused {
-            own,
-            dns: vec!["169.254.53.53".parse().unwrap()],
-        }
+        Refused { own, dns: vec!["169.254.53.53".parse().unwrap()] }
     }
 
     fn framed(frame: &[u8]) -> Vec<u8> {
@@ -246,9 +239,7 @@ mod tests {
         let ((mut guest, a), (b, mut helper)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
         let mut filter = Filter::start(a.into(), b.into(), refused()).unwrap();
         let (good, bad) = (framed(&to("8.8.8.8", 6)), framed(&to("127.0.0.1", 6)));
-        guest
-            .write_all(&[bad.clone(), good.clone(), bad].concat())
-            .unwrap();
+        guest.write_all(&[bad.clone(), good.clone(), bad].concat()).unwrap();
         helper.write_all(b"anything").unwrap();
         let mut answer = [0; 8];
         guest.read_exact(&mut answer).unwrap();

@@ -31,11 +31,7 @@ impl Host {
         let if_inet6 = read("/proc/net/if_inet6");
         let ipv6 = ipv6(&read("/proc/net/ipv6_route"), &if_inet6);
         let addresses = addresses(&read("/proc/net/fib_trie"), &if_inet6);
-        Self {
-            ipv4,
-            ipv6,
-            addresses,
-        }
+        Self { ipv4, ipv6, addresses }
     }
 }
 
@@ -70,11 +66,8 @@ fn source(towards: Ipv4Addr) -> Option<Ipv4Addr> {
 /// Reads `/proc/net/route` (addresses are hexadecimal, in the byte order of the machine).
 fn ipv4(routes: &str, source: impl Fn(Ipv4Addr) -> Option<Ipv4Addr>) -> Option<Way<Ipv4Addr>> {
     let address = |text: &str| Some(Ipv4Addr::from(u32::from_str_radix(text, 16).ok()?.to_ne_bytes()));
-    let routes: Vec<Vec<&str>> = routes
-        .lines()
-        .skip(1)
-        .map(|line| line.split_whitespace().collect())
-        .collect();
+    let routes: Vec<Vec<&str>> =
+        routes.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
     let fields = |route: &Vec<&str>| {
         let metric: u32 = route.get(6)?.parse().ok()?;
         Some((
@@ -90,11 +83,7 @@ fn ipv4(routes: &str, source: impl Fn(Ipv4Addr) -> Option<Ipv4Addr>) -> Option<W
         route.1.is_unspecified() && route.4.is_unspecified() && route.0 != "lo"
     };
     let (interface, _, gateway, _, _) = all.iter().filter(default).min_by_key(|route| route.3)?.clone();
-    let towards = if gateway.is_unspecified() {
-        Ipv4Addr::new(192, 0, 2, 1)
-    } else {
-        gateway
-    };
+    let towards = if gateway.is_unspecified() { Ipv4Addr::new(192, 0, 2, 1) } else { gateway };
     let own = source(towards)?;
     let inside = |net: Ipv4Addr, mask: Ipv4Addr| u32::from(own) & u32::from(mask) == u32::from(net);
     let connected = |route: &&(String, Ipv4Addr, Ipv4Addr, u32, Ipv4Addr)| {
@@ -110,21 +99,11 @@ fn ipv4(routes: &str, source: impl Fn(Ipv4Addr) -> Option<Ipv4Addr>) -> Option<W
         other != own && u32::from(own) & mask == u32::from(other) & mask
     };
     if (1..=30).contains(&prefix) && covers(prefix, gateway) {
-        return Some(Way {
-            interface,
-            address: own,
-            prefix: u8::try_from(prefix).ok()?,
-            gateway,
-        });
+        return Some(Way { interface, address: own, prefix: u8::try_from(prefix).ok()?, gateway });
     }
     // A point-to-point address: the guest sees a small network around it, with the neighbour as gateway.
     let neighbour = Ipv4Addr::from(u32::from(own) ^ 1);
-    Some(Way {
-        interface,
-        address: own,
-        prefix: 30,
-        gateway: neighbour,
-    })
+    Some(Way { interface, address: own, prefix: 30, gateway: neighbour })
 }
 
 /// Reads `/proc/net/ipv6_route` and `/proc/net/if_inet6`.
@@ -148,12 +127,7 @@ fn ipv6(routes: &str, addresses: &str) -> Option<Way<Ipv6Addr>> {
         usable.then(|| Some((address(fields.first()?)?, prefix)))?
     });
     let (own, prefix) = own.min()?;
-    Some(Way {
-        interface: interface.to_owned(),
-        address: own,
-        prefix,
-        gateway: GATEWAY6,
-    })
+    Some(Way { interface: interface.to_owned(), address: own, prefix, gateway: GATEWAY6 })
 }
 
 #[cfg(test)]
@@ -167,12 +141,7 @@ mod tests {
     }
 
     fn route(interface: &str, net: [u8; 4], gateway: [u8; 4], metric: u32, mask: [u8; 4]) -> String {
-        format!(
-            "{interface}\t{}\t{}\t0001\t0\t0\t{metric}\t{}\t0\t0\t0\n",
-            hex(net),
-            hex(gateway),
-            hex(mask)
-        )
+        format!("{interface}\t{}\t{}\t0001\t0\t0\t{metric}\t{}\t0\t0\t0\n", hex(net), hex(gateway), hex(mask))
     }
 
     #[test]
@@ -190,10 +159,7 @@ mod tests {
 
     #[test]
     fn a_point_to_point_address_still_has_a_gateway_beside_it() {
-        let routes = [
-            HEADER.to_owned(),
-            route("ens3", [0; 4], [172, 31, 1, 1], 0, [0; 4]),
-        ];
+        let routes = [HEADER.to_owned(), route("ens3", [0; 4], [172, 31, 1, 1], 0, [0; 4])];
         let way = ipv4(&routes.concat(), |_| Some(Ipv4Addr::new(203, 0, 113, 5))).unwrap();
         assert_eq!((way.prefix, way.gateway), (30, Ipv4Addr::new(203, 0, 113, 4)));
     }

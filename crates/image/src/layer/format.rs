@@ -65,24 +65,13 @@ pub(super) struct Superblock {
 
 impl Superblock {
     pub(super) fn encode(&self) -> [u8; SUPERBLOCK] {
-        let no_xattrs = if self.xattr_table == NO_TABLE {
-            FLAG_NO_XATTRS
-        } else {
-            0
-        };
+        let no_xattrs = if self.xattr_table == NO_TABLE { FLAG_NO_XATTRS } else { 0 };
         let mut bytes = Vec::with_capacity(SUPERBLOCK);
         // The second zero is the time of making, which would differ between two conversions of one layer.
         for word in [MAGIC, self.inodes, 0, BLOCK as u32, self.fragments] {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
-        for half in [
-            LZ4,
-            BLOCK_LOG,
-            FLAG_EXPORTABLE | FLAG_OPTIONS | no_xattrs,
-            self.ids,
-            4,
-            0,
-        ] {
+        for half in [LZ4, BLOCK_LOG, FLAG_EXPORTABLE | FLAG_OPTIONS | no_xattrs, self.ids, 4, 0] {
             bytes.extend_from_slice(&half.to_le_bytes());
         }
         for long in [
@@ -185,8 +174,5 @@ pub(super) fn device(major: u64, minor: u64) -> Option<u32> {
 
 /// Takes a device's numbers apart: major and minor.
 pub(super) fn device_numbers(device: u32) -> (u32, u32) {
-    (
-        (device & 0xf_ff00) >> 8,
-        (device & 0xff) | ((device >> 12) & 0xf_ff00),
-    )
+    ((device & 0xf_ff00) >> 8, (device & 0xff) | ((device >> 12) & 0xf_ff00))
 }

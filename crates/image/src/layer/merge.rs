@@ -41,11 +41,7 @@ pub(super) fn merge(layers: &[File], out: &mut File, bottom: bool) -> Result<Lay
     if layers.is_empty() {
         return Err(MergeError::Nothing);
     }
-    let mut merged = Merged {
-        tree: Tree::new(u64::MAX),
-        sources: Vec::new(),
-        bottom,
-    };
+    let mut merged = Merged { tree: Tree::new(u64::MAX), sources: Vec::new(), bottom };
     let mut readers = Vec::with_capacity(layers.len());
     for (layer, file) in layers.iter().enumerate() {
         let failed = |source| MergeError::Layer { layer, source };
@@ -54,9 +50,7 @@ pub(super) fn merge(layers: &[File], out: &mut File, bottom: bool) -> Result<Lay
         readers.push(reader);
     }
     let named = named(&merged.tree);
-    let Merged {
-        mut tree, sources, ..
-    } = merged;
+    let Merged { mut tree, sources, .. } = merged;
     let mut copy = Copy {
         sink: Sink::new(out).map_err(WriteError::Io)?,
         readers: &readers,
@@ -103,11 +97,8 @@ impl Merged {
             let entry = entry?;
             let opaque = entry.is_opaque();
             let implied = entry.is_implied();
-            let set = entry
-                .xattrs
-                .into_iter()
-                .filter(|(name, _)| name != OPAQUE && name != IMPLIED)
-                .collect();
+            let set =
+                entry.xattrs.into_iter().filter(|(name, _)| name != OPAQUE && name != IMPLIED).collect();
             let attributes = Attributes {
                 mode: entry.mode,
                 uid: entry.uid,
@@ -159,9 +150,7 @@ impl Merged {
         };
         let node = self.tree.find(parent);
         let directory = node.and_then(|node| self.tree.directory_mut(node));
-        let missing = ReadError::Damaged {
-            what: "something lies below what isn't a folder",
-        };
+        let missing = ReadError::Damaged { what: "something lies below what isn't a folder" };
         Ok((directory.ok_or(missing)?, name))
     }
 
@@ -212,11 +201,8 @@ impl Merged {
             }
             return Ok(());
         }
-        let directory = Directory {
-            opaque: keeps && (opaque || existing.is_some()),
-            implied,
-            ..Directory::default()
-        };
+        let directory =
+            Directory { opaque: keeps && (opaque || existing.is_some()), implied, ..Directory::default() };
         self.add(path, attributes, Kind::Directory(directory))?;
         Ok(())
     }
@@ -224,9 +210,7 @@ impl Merged {
 
 fn numbers(major: u32, minor: u32) -> Result<u32, ReadError> {
     let device = super::format::device(u64::from(major), u64::from(minor));
-    device.ok_or(ReadError::Damaged {
-        what: "a device's numbers are too great",
-    })
+    device.ok_or(ReadError::Damaged { what: "a device's numbers are too great" })
 }
 
 /// Copies compressed blocks as they are.
@@ -277,10 +261,7 @@ impl Copy<'_, '_> {
         debug_assert!(length as usize <= BLOCK);
         self.buffer.resize(length as usize, 0);
         let read: io::Result<()> = self.readers[layer].file().read_exact_at(&mut self.buffer, at);
-        read.map_err(|source| MergeError::Layer {
-            layer,
-            source: ReadError::Io { at, source },
-        })?;
+        read.map_err(|source| MergeError::Layer { layer, source: ReadError::Io { at, source } })?;
         Ok(self.sink.write(&self.buffer).map_err(WriteError::Io)?)
     }
 }

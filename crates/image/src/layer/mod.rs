@@ -47,10 +47,7 @@ pub struct Limits {
 impl Default for Limits {
     /// 4 Mi entries, 64 GiB.
     fn default() -> Self {
-        Self {
-            entries: 4 << 20,
-            unpacked_bytes: 64 << 30,
-        }
+        Self { entries: 4 << 20, unpacked_bytes: 64 << 30 }
     }
 }
 
@@ -271,10 +268,7 @@ impl ConvertError {
             b'D' => "the list of a folder from an incremental backup".to_owned(),
             other => format!("an entry of tar type {:?}", char::from(other)),
         };
-        Self::Unsupported {
-            path: shown(path),
-            what,
-        }
+        Self::Unsupported { path: shown(path), what }
     }
 }
 

@@ -131,16 +131,10 @@ pub(super) fn pack<'f, T>(
         let writer = thread::Builder::new()
             .name("layer-write".into())
             .spawn_scoped(scope, move || write(sink, &done, pool))?;
-        let mut packer = Packer {
-            workers,
-            pool,
-            jobs: 0,
-        };
+        let mut packer = Packer { workers, pool, jobs: 0 };
         let produced = produce(&mut packer);
         drop(packer);
-        let packed = writer
-            .join()
-            .map_err(|_| io::Error::other("the writing thread died"))??;
+        let packed = writer.join().map_err(|_| io::Error::other("the writing thread died"))??;
         Ok((produced, packed))
     })
 }
@@ -161,17 +155,11 @@ fn compress(jobs: &Receiver<Buffer>, done: &SyncSender<Compressed>, pool: &Pool)
             Ok(len) if len < input.len() => {
                 output.len = len;
                 pool.give(input);
-                Compressed {
-                    size: len as u32,
-                    buffer: output,
-                }
+                Compressed { size: len as u32, buffer: output }
             }
             _ => {
                 pool.give(output);
-                Compressed {
-                    size: input.len() as u32 | DATA_RAW,
-                    buffer: input,
-                }
+                Compressed { size: input.len() as u32 | DATA_RAW, buffer: input }
             }
         };
         if done.send(result).is_err() {

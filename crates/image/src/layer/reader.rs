@@ -75,10 +75,7 @@ impl Entry {
     #[must_use]
     pub fn is_opaque(&self) -> bool {
         self.kind == Kind::Directory
-            && self
-                .xattrs
-                .iter()
-                .any(|(name, value)| name == OPAQUE && value == b"y")
+            && self.xattrs.iter().any(|(name, value)| name == OPAQUE && value == b"y")
     }
 
     /// Whether it is a folder that the layer implied without describing it: what lower layers say of it counts.
@@ -164,14 +161,9 @@ impl<'f> Reader<'f> {
     /// [`ReadError::Foreign`] for another kind of file, [`ReadError::Damaged`] where tables don't hold together,
     /// [`ReadError::Io`] when the file can't be read.
     pub fn open(file: &'f File) -> Result<Self, ReadError> {
-        let length = file
-            .metadata()
-            .map_err(|source| ReadError::Io { at: 0, source })?
-            .len();
+        let length = file.metadata().map_err(|source| ReadError::Io { at: 0, source })?.len();
         if length < SUPERBLOCK as u64 {
-            return Err(ReadError::Foreign {
-                what: "it is too short",
-            });
+            return Err(ReadError::Foreign { what: "it is too short" });
         }
         let mut bytes = [0; SUPERBLOCK];
         read_at(file, &mut bytes, 0)?;
@@ -180,18 +172,8 @@ impl<'f> Reader<'f> {
         if sb.bytes_used > length {
             return Err(damaged("it is shorter than it says"));
         }
-        let after_listings = if sb.fragments == 0 {
-            sb.export_table
-        } else {
-            sb.fragment_table
-        };
-        let order = [
-            SUPERBLOCK as u64,
-            sb.inode_table,
-            sb.directory_table,
-            after_listings,
-            sb.id_table,
-        ];
+        let after_listings = if sb.fragments == 0 { sb.export_table } else { sb.fragment_table };
+        let order = [SUPERBLOCK as u64, sb.inode_table, sb.directory_table, after_listings, sb.id_table];
         if !order.is_sorted() || sb.id_table > sb.bytes_used {
             return Err(damaged("its tables aren't in order"));
         }
@@ -206,48 +188,27 @@ impl<'f> Reader<'f> {
             }
         }
         let ids = table(sb.id_table, u32::from(sb.ids), 4)?;
-        let ids = ids
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|id| u32::from_le_bytes(*id))
-            .collect();
+        let ids = ids.as_chunks::<4>().0.iter().map(|id| u32::from_le_bytes(*id)).collect();
         let mut xattr_sets = Vec::new();
         let mut pairs = Region { start: 0, end: 0 };
         if sb.xattr_table != NO_TABLE {
             let mut header = [0; 16];
-            let inside = sb
-                .xattr_table
-                .checked_add(16)
-                .is_some_and(|end| end <= sb.bytes_used);
+            let inside = sb.xattr_table.checked_add(16).is_some_and(|end| end <= sb.bytes_used);
             if !inside {
                 return Err(damaged("its xattr table lies outside"));
             }
             read_at(file, &mut header, sb.xattr_table)?;
-            pairs = Region {
-                start: long(&header[..8]),
-                end: sb.xattr_table,
-            };
+            pairs = Region { start: long(&header[..8]), end: sb.xattr_table };
             if pairs.start > pairs.end {
                 return Err(damaged("its xattrs lie behind their table"));
             }
             let sets = table(sb.xattr_table + 16, word(&header[8..12]), 16)?;
-            xattr_sets = sets
-                .as_chunks::<16>()
-                .0
-                .iter()
-                .map(|set| (long(&set[..8]), word(&set[8..12])))
-                .collect();
+            xattr_sets =
+                sets.as_chunks::<16>().0.iter().map(|set| (long(&set[..8]), word(&set[8..12]))).collect();
         }
         Ok(Self {
-            inodes: Region {
-                start: sb.inode_table,
-                end: sb.directory_table,
-            },
-            listings: Region {
-                start: sb.directory_table,
-                end: after_listings,
-            },
+            inodes: Region { start: sb.inode_table, end: sb.directory_table },
+            listings: Region { start: sb.directory_table, end: after_listings },
             pairs,
             file,
             fragments,
@@ -309,10 +270,8 @@ impl<'f> Reader<'f> {
 
     fn xattrs(&self, set: u32) -> Result<Xattrs, ReadError> {
         const SHORT: ReadError = damaged("an xattr ends too early");
-        let (place, count) = *self
-            .xattr_sets
-            .get(set as usize)
-            .ok_or(damaged("an inode's xattrs aren't there"))?;
+        let (place, count) =
+            *self.xattr_sets.get(set as usize).ok_or(damaged("an inode's xattrs aren't there"))?;
         let mut cursor = self.blocks.cursor(self.file, self.pairs, place)?;
         let mut xattrs = Vec::new();
         for _ in 0..count {
@@ -324,9 +283,7 @@ impl<'f> Reader<'f> {
                 return Err(SHORT);
             }
             let value = cursor.bytes(length)?;
-            let prefix = super::write::NAMESPACES
-                .iter()
-                .find(|(_, number)| *number == space);
+            let prefix = super::write::NAMESPACES.iter().find(|(_, number)| *number == space);
             let (prefix, _) = prefix.ok_or(damaged("an xattr is of an unknown kind"))?;
             xattrs.push(([prefix, name.as_slice()].concat(), value));
         }
@@ -367,9 +324,7 @@ impl Content<'_> {
             let (start, size) = self.reader.fragment(fragment)?;
             let block = self.reader.unpack(start, size, BLOCK)?;
             let tail = block.get(offset as usize..).and_then(|tail| tail.get(..wanted));
-            self.block = tail
-                .ok_or(damaged("a file's tail ends beyond its fragment"))?
-                .to_vec();
+            self.block = tail.ok_or(damaged("a file's tail ends beyond its fragment"))?.to_vec();
         } else {
             self.block.clear();
         }
@@ -387,8 +342,7 @@ impl Read for Content<'_> {
             if self.left == 0 || into.is_empty() {
                 return Ok(0);
             }
-            self.advance()
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            self.advance().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         }
         let count = into.len().min(self.block.len() - self.taken);
         into[..count].copy_from_slice(&self.block[self.taken..self.taken + count]);
@@ -409,8 +363,7 @@ fn check_extent(start: u64, size: u32, longest: usize, end: u64) -> Result<u64, 
 
 fn read_at(file: &File, into: &mut [u8], at: u64) -> Result<(), ReadError> {
     use std::os::unix::fs::FileExt as _;
-    file.read_exact_at(into, at)
-        .map_err(|source| ReadError::Io { at, source })
+    file.read_exact_at(into, at).map_err(|source| ReadError::Io { at, source })
 }
 
 fn word(bytes: &[u8]) -> u32 {

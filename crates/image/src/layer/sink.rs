@@ -50,11 +50,7 @@ impl<'f> Sink<'f> {
         }
         self.buffer.extend_from_slice(bytes);
         self.position += bytes.len() as u64;
-        if self.buffer.len() >= FLUSH {
-            self.flush()
-        } else {
-            Ok(())
-        }
+        if self.buffer.len() >= FLUSH { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -78,10 +74,7 @@ impl<'f> Sink<'f> {
 
         let superblock = superblock.encode();
         let mut first = [0; BLOCK];
-        for (to, from) in first
-            .iter_mut()
-            .zip(superblock.iter().chain(self.first.iter().skip(SUPERBLOCK)))
-        {
+        for (to, from) in first.iter_mut().zip(superblock.iter().chain(self.first.iter().skip(SUPERBLOCK))) {
             *to = *from;
         }
         self.file.write_all_at(&superblock, 0)?;

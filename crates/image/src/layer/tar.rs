@@ -70,14 +70,7 @@ pub(super) struct Tar<R> {
 impl<R: Read> Tar<R> {
     pub(super) fn new(input: R, limit: u64) -> Self {
         let input = BufReader::with_capacity(BUFFER, input);
-        Self {
-            input,
-            at: 0,
-            limit,
-            data: 0,
-            padding: 0,
-            global: Overrides::default(),
-        }
+        Self { input, at: 0, limit, data: 0, padding: 0, global: Overrides::default() }
     }
 
     /// The next entry, or `None` at the end of the archive. Data of the entry before that wasn't read is skipped.
@@ -125,11 +118,7 @@ impl<R: Read> Tar<R> {
 
             let short = terminated(field(0, 100));
             // GNU's own format keeps other things where POSIX has the prefix.
-            let prefix = if field(257, 6) == b"ustar\0" {
-                terminated(field(345, 155))
-            } else {
-                &[]
-            };
+            let prefix = if field(257, 6) == b"ustar\0" { terminated(field(345, 155)) } else { &[] };
             let path = local.path.take().unwrap_or_else(|| match prefix {
                 [] => short.to_vec(),
                 _ => [prefix, b"/", short].concat(),
@@ -149,11 +138,7 @@ impl<R: Read> Tar<R> {
                 return Err(ConvertError::unsupported(&path, b'S'));
             }
             // As with Go's reader, what has no data has none, whatever the size says.
-            let size = if kind == Type::File {
-                local.size.unwrap_or(size)
-            } else {
-                0
-            };
+            let size = if kind == Type::File { local.size.unwrap_or(size) } else { 0 };
             self.follow(size)?;
             let owner = |over: Option<u64>, from, what| {
                 let id = over.map_or_else(|| number(from, 8, what), Ok)?;
@@ -173,10 +158,7 @@ impl<R: Read> Tar<R> {
             xattrs.sort();
             return Ok(Some(Entry {
                 kind,
-                link: local
-                    .link
-                    .take()
-                    .unwrap_or_else(|| terminated(field(157, 100)).to_vec()),
+                link: local.link.take().unwrap_or_else(|| terminated(field(157, 100)).to_vec()),
                 mode: (number(100, 8, "its mode isn't a number")? & 0o7777) as u16,
                 uid,
                 gid,
@@ -221,9 +203,7 @@ impl<R: Read> Tar<R> {
     }
 
     fn exactly(&mut self, into: &mut [u8]) -> Result<(), ConvertError> {
-        self.input
-            .read_exact(into)
-            .map_err(|source| self.failed(source))?;
+        self.input.read_exact(into).map_err(|source| self.failed(source))?;
         self.advance(into.len() as u64)
     }
 
@@ -237,9 +217,8 @@ impl<R: Read> Tar<R> {
     /// Notes that so much data follows.
     fn follow(&mut self, size: u64) -> Result<(), ConvertError> {
         let record = RECORD as u64;
-        let end = size
-            .checked_next_multiple_of(record)
-            .ok_or(ConvertError::TooLarge { limit: self.limit })?;
+        let end =
+            size.checked_next_multiple_of(record).ok_or(ConvertError::TooLarge { limit: self.limit })?;
         (self.data, self.padding) = (size, end - size);
         Ok(())
     }
@@ -257,11 +236,7 @@ impl<R: Read> Tar<R> {
             if available == 0 {
                 // Some writers leave the last entry's padding and the end mark off; readers elsewhere accept it.
                 let complete = left <= padding;
-                return if complete {
-                    Ok(())
-                } else {
-                    Err(ConvertError::Truncated { at: self.at })
-                };
+                return if complete { Ok(()) } else { Err(ConvertError::Truncated { at: self.at }) };
             }
             let step = available.min(left);
             self.input.consume(step as usize);
@@ -318,21 +293,13 @@ fn terminated(field: &[u8]) -> &[u8] {
 }
 
 fn check_sum(header: &[u8; RECORD]) -> Result<(), &'static str> {
-    let bytes = || {
-        header
-            .iter()
-            .enumerate()
-            .map(|(at, byte)| if (148..156).contains(&at) { b' ' } else { *byte })
-    };
+    let bytes =
+        || header.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { b' ' } else { *byte });
     let unsigned: i64 = bytes().map(i64::from).sum();
     // Old programs summed signed characters.
     let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
     let noted = number(&header[148..156]).and_then(|sum| i64::try_from(sum).ok());
-    if noted == Some(unsigned) || noted == Some(signed) {
-        Ok(())
-    } else {
-        Err("its checksum is wrong")
-    }
+    if noted == Some(unsigned) || noted == Some(signed) { Ok(()) } else { Err("its checksum is wrong") }
 }
 
 /// A numeric field: octal digits, or GNU's base 256 when the first bit is set. Negative numbers aren't any here.
@@ -366,20 +333,12 @@ fn apply(mut records: &[u8], to: &mut Overrides) -> Result<(), &'static str> {
     const MALFORMED: &str = "its PAX header is malformed";
     // Some writers pad with zeros.
     while records.iter().any(|byte| *byte != 0) {
-        let space = records
-            .iter()
-            .take(20)
-            .position(|byte| *byte == b' ')
-            .ok_or(MALFORMED)?;
+        let space = records.iter().take(20).position(|byte| *byte == b' ').ok_or(MALFORMED)?;
         let length = decimal(&records[..space]).and_then(|length| usize::try_from(length).ok());
-        let (record, rest) = records
-            .split_at_checked(length.ok_or(MALFORMED)?)
-            .ok_or(MALFORMED)?;
+        let (record, rest) = records.split_at_checked(length.ok_or(MALFORMED)?).ok_or(MALFORMED)?;
         records = rest;
-        let record = record
-            .get(space + 1..)
-            .and_then(|record| record.strip_suffix(b"\n"))
-            .ok_or(MALFORMED)?;
+        let record =
+            record.get(space + 1..).and_then(|record| record.strip_suffix(b"\n")).ok_or(MALFORMED)?;
         let equals = record.iter().position(|byte| *byte == b'=').ok_or(MALFORMED)?;
         let (key, value) = (&record[..equals], &record[equals + 1..]);
         set(key, value, to)?;
@@ -391,11 +350,7 @@ fn set(key: &[u8], value: &[u8], to: &mut Overrides) -> Result<(), &'static str>
     // An empty value takes an earlier header's word back.
     let given = |value: &[u8]| (!value.is_empty()).then(|| value.to_vec());
     let count = |value: &[u8], what| {
-        if value.is_empty() {
-            Ok(None)
-        } else {
-            decimal(value).map(Some).ok_or(what)
-        }
+        if value.is_empty() { Ok(None) } else { decimal(value).map(Some).ok_or(what) }
     };
     match key {
         b"path" => {
@@ -438,7 +393,5 @@ fn set(key: &[u8], value: &[u8], to: &mut Overrides) -> Result<(), &'static str>
 
 fn decimal(digits: &[u8]) -> Option<u64> {
     let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    plain
-        .then(|| std::str::from_utf8(digits).ok()?.parse().ok())
-        .flatten()
+    plain.then(|| std::str::from_utf8(digits).ok()?.parse().ok()).flatten()
 }

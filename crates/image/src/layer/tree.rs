@@ -29,13 +29,7 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    pub(super) const IMPLIED: Self = Self {
-        mode: 0o755,
-        uid: 0,
-        gid: 0,
-        mtime: 0,
-        xattrs: 0,
-    };
+    pub(super) const IMPLIED: Self = Self { mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs: 0 };
 }
 
 #[derive(Clone, Debug)]
@@ -52,14 +46,8 @@ pub(super) struct Data {
 }
 
 impl Data {
-    pub(super) const EMPTY: Self = Self {
-        size: 0,
-        start: 0,
-        first: 0,
-        count: 0,
-        fragment: NONE,
-        fragment_offset: 0,
-    };
+    pub(super) const EMPTY: Self =
+        Self { size: 0, start: 0, first: 0, count: 0, fragment: NONE, fragment_offset: 0 };
 }
 
 #[derive(Debug, Default)]
@@ -119,15 +107,9 @@ pub(super) struct Tree {
 impl Tree {
     /// A tree that holds nothing but an implied root, and takes at most `capacity` nodes beside it.
     pub(super) fn new(capacity: u64) -> Self {
-        let root = Directory {
-            implied: true,
-            ..Directory::default()
-        };
+        let root = Directory { implied: true, ..Directory::default() };
         Self {
-            nodes: vec![Node {
-                attributes: Attributes::IMPLIED,
-                kind: Kind::Directory(root),
-            }],
+            nodes: vec![Node { attributes: Attributes::IMPLIED, kind: Kind::Directory(root) }],
             blocks: Vec::new(),
             xattrs: vec![Vec::new()],
             sets: BTreeMap::from([(Vec::new(), 0)]),
@@ -182,30 +164,18 @@ impl Tree {
             return Ok(*node);
         }
         let mut at = ROOT;
-        for (index, name) in path
-            .split(|byte| *byte == b'/')
-            .filter(|name| !name.is_empty())
-            .enumerate()
-        {
+        for (index, name) in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).enumerate() {
             let found = self.child(at, name);
             let whiteout = found.is_some_and(|child| self.nodes[child].kind.is_whiteout());
             at = match found {
                 Some(child) if self.directory(child).is_some() => child,
                 Some(_) if !whiteout => {
-                    return Err(Unreachable::NotADirectory {
-                        components: index + 1,
-                    });
+                    return Err(Unreachable::NotADirectory { components: index + 1 });
                 }
                 _ => {
-                    let directory = Directory {
-                        implied: true,
-                        ..Directory::default()
-                    };
+                    let directory = Directory { implied: true, ..Directory::default() };
                     let kind = Kind::Directory(directory);
-                    let node = self.add(Node {
-                        attributes: Attributes::IMPLIED,
-                        kind,
-                    })?;
+                    let node = self.add(Node { attributes: Attributes::IMPLIED, kind })?;
                     self.link(at, name, node);
                     node
                 }
@@ -262,14 +232,8 @@ impl Tree {
                 }
             }
             None => {
-                let attributes = Attributes {
-                    mode: 0,
-                    ..Attributes::IMPLIED
-                };
-                let node = self.add(Node {
-                    attributes,
-                    kind: Kind::WHITEOUT,
-                })?;
+                let attributes = Attributes { mode: 0, ..Attributes::IMPLIED };
+                let node = self.add(Node { attributes, kind: Kind::WHITEOUT })?;
                 self.link(parent, name, node);
             }
         }

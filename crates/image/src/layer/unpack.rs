@@ -51,18 +51,14 @@ pub(super) fn convert(tar: impl Read, out: &mut File, limits: &Limits) -> Result
     let Packed { sink, sizes } = packed;
     let starts = starts(data_start, &sizes);
     settle(&mut tree, &starts, &sizes);
-    let fragments: Vec<_> = fragments
-        .iter()
-        .map(|job| (starts[*job as usize], sizes[*job as usize]))
-        .collect();
+    let fragments: Vec<_> =
+        fragments.iter().map(|job| (starts[*job as usize], sizes[*job as usize])).collect();
     Ok(write::write(sink, &tree, &fragments, unpacked)?)
 }
 
 /// Where each job's block begins on disk.
 fn starts(data_start: u64, sizes: &[u32]) -> Vec<u64> {
-    let lengths = sizes
-        .iter()
-        .map(|size| u64::from(size & !super::format::DATA_RAW));
+    let lengths = sizes.iter().map(|size| u64::from(size & !super::format::DATA_RAW));
     lengths
         .scan(data_start, |at, length| {
             let start = *at;
@@ -83,11 +79,7 @@ fn settle(tree: &mut Tree, starts: &[u64], sizes: &[u32]) {
         data.start = first.map_or(0, |job| starts[*job as usize]);
     }
     for block in &mut tree.blocks {
-        *block = if *block == ZEROS {
-            0
-        } else {
-            sizes[*block as usize]
-        };
+        *block = if *block == ZEROS { 0 } else { sizes[*block as usize] };
     }
 }
 
@@ -143,12 +135,8 @@ impl<R: Read> Unpack<'_, '_, R> {
             return Err(ConvertError::TooManyEntries { limit }.into());
         }
         let path = normalise(&entry.path).map_err(|wrong| match wrong {
-            Wrong::Parent => ConvertError::ParentComponent {
-                path: shown(&entry.path),
-            },
-            Wrong::Long => ConvertError::TooLong {
-                path: shown(&entry.path),
-            },
+            Wrong::Parent => ConvertError::ParentComponent { path: shown(&entry.path) },
+            Wrong::Long => ConvertError::TooLong { path: shown(&entry.path) },
         })?;
         self.count_metadata(&entry, &path)?;
         if path.is_empty() {
@@ -158,22 +146,13 @@ impl<R: Read> Unpack<'_, '_, R> {
             Some(slash) => (&path[..slash], &path[slash + 1..]),
             None => (&[][..], path.as_slice()),
         };
-        if parent
-            .split(|byte| *byte == b'/')
-            .any(|name| name.starts_with(MARKS))
-        {
+        if parent.split(|byte| *byte == b'/').any(|name| name.starts_with(MARKS)) {
             return Ok(());
         }
-        if parent
-            .split(|byte| *byte == b'/')
-            .any(|name| name.starts_with(WHITEOUT))
-        {
+        if parent.split(|byte| *byte == b'/').any(|name| name.starts_with(WHITEOUT)) {
             return Err(ConvertError::Whiteout { path: shown(&path) }.into());
         }
-        let directory = self
-            .tree
-            .make_directory(parent)
-            .map_err(|why| self.unreachable(&path, &why))?;
+        let directory = self.tree.make_directory(parent).map_err(|why| self.unreachable(&path, &why))?;
         if let Some(hidden) = name.strip_prefix(WHITEOUT) {
             return Ok(self.whiteout(directory, name, hidden, &path)?);
         }
@@ -191,15 +170,10 @@ impl<R: Read> Unpack<'_, '_, R> {
 
     fn unreachable(&self, path: &[u8], why: &Unreachable) -> ConvertError {
         match why {
-            Unreachable::Full => ConvertError::TooManyEntries {
-                limit: self.limits.entries,
-            },
+            Unreachable::Full => ConvertError::TooManyEntries { limit: self.limits.entries },
             Unreachable::NotADirectory { components } => {
                 let at: Vec<_> = path.split(|byte| *byte == b'/').take(*components).collect();
-                ConvertError::BelowNonDirectory {
-                    path: shown(path),
-                    at: shown(&at.join(&b'/')),
-                }
+                ConvertError::BelowNonDirectory { path: shown(path), at: shown(&at.join(&b'/')) }
             }
         }
     }
@@ -209,16 +183,10 @@ impl<R: Read> Unpack<'_, '_, R> {
     }
 
     fn count_metadata(&mut self, entry: &Entry, path: &[u8]) -> Result<(), ConvertError> {
-        let xattrs: usize = entry
-            .xattrs
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum();
+        let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
         self.metadata += (path.len() + entry.link.len() + xattrs) as u64;
         if self.metadata > METADATA_LIMIT {
-            return Err(ConvertError::TooMuchMetadata {
-                limit: METADATA_LIMIT,
-            });
+            return Err(ConvertError::TooMuchMetadata { limit: METADATA_LIMIT });
         }
         Ok(())
     }
@@ -254,9 +222,7 @@ impl<R: Read> Unpack<'_, '_, R> {
         if matches!(hidden, b"" | b"." | b"..") {
             return Err(ConvertError::Whiteout { path: shown(path) });
         }
-        self.tree
-            .white_out(parent, hidden)
-            .map_err(|why| self.unreachable(path, &why))
+        self.tree.white_out(parent, hidden).map_err(|why| self.unreachable(path, &why))
     }
 
     fn hard_link(&mut self, entry: &Entry, path: &[u8]) -> Result<NodeId, ConvertError> {
@@ -264,23 +230,16 @@ impl<R: Read> Unpack<'_, '_, R> {
         let target = match normalise(&entry.link) {
             Ok(target) => target,
             Err(Wrong::Parent) => {
-                return Err(ConvertError::LinkEscapes {
-                    path,
-                    target: shown_target,
-                });
+                return Err(ConvertError::LinkEscapes { path, target: shown_target });
             }
             Err(Wrong::Long) => return Err(ConvertError::TooLong { path: shown_target }),
         };
         match self.tree.find(&target) {
-            Some(node) if self.tree.directory(node).is_some() => Err(ConvertError::LinkDirectory {
-                path,
-                target: shown_target,
-            }),
+            Some(node) if self.tree.directory(node).is_some() => {
+                Err(ConvertError::LinkDirectory { path, target: shown_target })
+            }
             Some(node) if !self.tree.nodes[node].kind.is_whiteout() => Ok(node),
-            _ => Err(ConvertError::LinkMissing {
-                path,
-                target: shown_target,
-            }),
+            _ => Err(ConvertError::LinkMissing { path, target: shown_target }),
         }
     }
 
@@ -313,11 +272,7 @@ impl<R: Read> Unpack<'_, '_, R> {
             Type::Symlink => {
                 let length = entry.link.len();
                 if !(1..=LONGEST_PATH).contains(&length) {
-                    return Err(ConvertError::SymlinkTarget {
-                        path: shown(path),
-                        length,
-                    }
-                    .into());
+                    return Err(ConvertError::SymlinkTarget { path: shown(path), length }.into());
                 }
                 Kind::Symlink(entry.link.as_slice().into())
             }
@@ -349,12 +304,7 @@ impl<R: Read> Unpack<'_, '_, R> {
             self.tree.blocks.push(job);
         }
         let tail = (size % BLOCK as u64) as usize;
-        let mut data = Data {
-            size,
-            first,
-            count: blocks as usize,
-            ..Data::EMPTY
-        };
+        let mut data = Data { size, first, count: blocks as usize, ..Data::EMPTY };
         if tail > 0 {
             // Only here, between two files, for a file's own blocks must follow one another.
             if self.fragment.len() + tail > BLOCK {
@@ -384,11 +334,7 @@ fn is_kept(name: &[u8]) -> bool {
 fn check_xattrs(xattrs: &Xattrs, path: &[u8]) -> Result<(), ConvertError> {
     for (name, value) in xattrs {
         if name.len() > LONGEST_NAME || value.len() > LONGEST_XATTR || name.contains(&0) {
-            return Err(ConvertError::Xattr {
-                path: shown(path),
-                name: name.len(),
-                value: value.len(),
-            });
+            return Err(ConvertError::Xattr { path: shown(path), name: name.len(), value: value.len() });
         }
     }
     Ok(())

@@ -53,21 +53,11 @@ pub(super) fn write(
     for at in (0..tables.numbering.directories.len()).rev() {
         tables.write_directory(tables.numbering.directories[at])?;
     }
-    let Tables {
-        numbering,
-        inodes,
-        listings,
-        places,
-        id_table,
-        xattrs,
-        ..
-    } = tables;
+    let Tables { numbering, inodes, listings, places, id_table, xattrs, .. } = tables;
 
     let mut export = vec![0; numbering.count as usize * 8];
     for (inode, place) in numbering.inodes.iter().zip(&places) {
-        let slot = (*inode as usize)
-            .checked_sub(1)
-            .and_then(|at| export.get_mut(at * 8..at * 8 + 8));
+        let slot = (*inode as usize).checked_sub(1).and_then(|at| export.get_mut(at * 8..at * 8 + 8));
         if let (Some(slot), Some(place)) = (slot, place) {
             slot.copy_from_slice(&place.reference().to_le_bytes());
         }
@@ -113,9 +103,7 @@ impl Tables<'_> {
             return Ok(*index);
         }
         // The superblock counts them in 16 bits.
-        let index = u16::try_from(self.ids.len())
-            .ok()
-            .filter(|index| *index < u16::MAX);
+        let index = u16::try_from(self.ids.len()).ok().filter(|index| *index < u16::MAX);
         let index = index.ok_or(WriteError::Owners)?;
         self.id_table.extend_from_slice(&id.to_le_bytes());
         self.ids.insert(id, index);
@@ -145,9 +133,7 @@ impl Tables<'_> {
         };
         // The size on disk counts "." and ".." with three bytes.
         let size = size.checked_add(3).ok_or(WriteError::Tables)?;
-        let basic = u16::try_from(size)
-            .ok()
-            .filter(|_| xattrs == NONE && index.is_empty());
+        let basic = u16::try_from(size).ok().filter(|_| xattrs == NONE && index.is_empty());
         let mut inode;
         if let Some(size) = basic {
             inode = self.header(node, DIRECTORY)?;
@@ -166,11 +152,7 @@ impl Tables<'_> {
             inode.extend_from_slice(&start.offset.to_le_bytes());
             inode.extend_from_slice(&xattrs.to_le_bytes());
             for entry in &index[..indices] {
-                for word in [
-                    entry.offset,
-                    entry.block,
-                    (entry.name.len() as u32).saturating_sub(1),
-                ] {
+                for word in [entry.offset, entry.block, (entry.name.len() as u32).saturating_sub(1)] {
                     inode.extend_from_slice(&word.to_le_bytes());
                 }
                 inode.extend_from_slice(entry.name);
@@ -208,11 +190,7 @@ impl Tables<'_> {
         while let Some((first, place, inode, _)) = rest.first() {
             let here = self.listings.place()?;
             if indexed != u32::MAX && indexed != here.block {
-                index.push(Index {
-                    offset: size,
-                    block: here.block,
-                    name: first,
-                });
+                index.push(Index { offset: size, block: here.block, name: first });
             }
             indexed = here.block;
 
@@ -237,9 +215,7 @@ impl Tables<'_> {
                 self.listings.write(&word.to_le_bytes());
             }
             self.listings.write(&bytes);
-            size = size
-                .checked_add(bytes.len() as u32 + 12)
-                .ok_or(WriteError::Tables)?;
+            size = size.checked_add(bytes.len() as u32 + 12).ok_or(WriteError::Tables)?;
             rest = &rest[count..];
         }
         Ok((size, index))
@@ -263,10 +239,7 @@ impl Tables<'_> {
         let Some(known) = tree.nodes.get(node) else {
             return Ok(());
         };
-        let set = tree
-            .xattrs
-            .get(known.attributes.xattrs)
-            .ok_or(WriteError::Tables)?;
+        let set = tree.xattrs.get(known.attributes.xattrs).ok_or(WriteError::Tables)?;
         let xattrs = self.xattrs.set(set)?;
         let links = self.numbering.links[node];
         let basic = basic_type(&known.kind);
@@ -302,11 +275,7 @@ impl Tables<'_> {
     }
 
     fn file(&mut self, node: NodeId, data: &Data, links: u32, xattrs: u32) -> Result<Vec<u8>, WriteError> {
-        let blocks = self
-            .tree
-            .blocks
-            .get(data.first..)
-            .and_then(|blocks| blocks.get(..data.count));
+        let blocks = self.tree.blocks.get(data.first..).and_then(|blocks| blocks.get(..data.count));
         let blocks = blocks.ok_or(WriteError::Tables)?;
         let holes = blocks.iter().filter(|size| **size == 0).count() as u64;
         let fits = u32::try_from(data.start).ok().zip(u32::try_from(data.size).ok());

@@ -69,9 +69,7 @@ pub(crate) fn run(work: &Work<'_>, out: &mut File) -> Result<Layer, LayerError> 
             Err(_) => Ok(()),
         };
         drop(plain);
-        let inflated = inflating
-            .join()
-            .unwrap_or(Err(Ended::Failed(LayerError::Aborted)));
+        let inflated = inflating.join().unwrap_or(Err(Ended::Failed(LayerError::Aborted)));
         let fetched = fetching.join().unwrap_or(Err(Ended::Failed(LayerError::Aborted)));
         for stage in [fetched, inflated] {
             if let Err(Ended::Failed(error)) = stage {
@@ -104,10 +102,7 @@ fn fetch(work: &Work<'_>, out: &SyncSender<Piece>) -> Result<(), Ended> {
         }
         total = total.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
         if total > descriptor.size {
-            return Err(LayerError::Long {
-                declared: descriptor.size,
-            }
-            .into());
+            return Err(LayerError::Long { declared: descriptor.size }.into());
         }
         hasher.update(&chunk);
         (work.fetched)(total);
@@ -121,19 +116,11 @@ fn fetch(work: &Work<'_>, out: &SyncSender<Piece>) -> Result<(), Ended> {
         }
     }
     if total < descriptor.size {
-        return Err(LayerError::Short {
-            declared: descriptor.size,
-            found: total,
-        }
-        .into());
+        return Err(LayerError::Short { declared: descriptor.size, found: total }.into());
     }
     let found = hasher.finish();
     if found != descriptor.digest {
-        return Err(LayerError::Digest {
-            declared: descriptor.digest.clone(),
-            found,
-        }
-        .into());
+        return Err(LayerError::Digest { declared: descriptor.digest.clone(), found }.into());
     }
     if !wanted {
         return Err(Ended::Unwanted);
@@ -149,31 +136,20 @@ fn inflate(work: &Work<'_>, input: Queue, out: &SyncSender<Piece>) -> Result<(),
     let mut total = 0u64;
     loop {
         let mut chunk = Vec::with_capacity(CHUNK);
-        let count = (&mut plain)
-            .take(CHUNK as u64)
-            .read_to_end(&mut chunk)
-            .map_err(broken)?;
+        let count = (&mut plain).take(CHUNK as u64).read_to_end(&mut chunk).map_err(broken)?;
         if count == 0 {
             break;
         }
         total = total.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
         if total > most {
-            return Err(LayerError::Bomb {
-                packed: work.descriptor.size,
-                most,
-            }
-            .into());
+            return Err(LayerError::Bomb { packed: work.descriptor.size, most }.into());
         }
         hasher.update(&chunk);
         out.send(Piece::Bytes(chunk)).map_err(|_| Ended::Unwanted)?;
     }
     let found = hasher.finish();
     if found != *work.diff_id {
-        return Err(LayerError::DiffId {
-            declared: work.diff_id.clone(),
-            found,
-        }
-        .into());
+        return Err(LayerError::DiffId { declared: work.diff_id.clone(), found }.into());
     }
     out.send(Piece::End).map_err(|_| Ended::Unwanted)
 }
@@ -188,12 +164,7 @@ struct Queue {
 
 impl Queue {
     fn new(pieces: Receiver<Piece>) -> Queue {
-        Queue {
-            pieces,
-            current: Vec::new(),
-            position: 0,
-            ended: false,
-        }
+        Queue { pieces, current: Vec::new(), position: 0, ended: false }
     }
 }
 

@@ -2,9 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn normalised(text: &str) -> String {
-    text.parse::<Reference>()
-        .unwrap_or_else(|error| panic!("{text}: {error}"))
-        .to_string()
+    text.parse::<Reference>().unwrap_or_else(|error| panic!("{text}: {error}")).to_string()
 }
 
 #[test]
@@ -15,10 +13,7 @@ fn short_names_mean_docker_hub() {
         ("alpine:3.20", "docker.io/library/alpine:3.20".to_owned()),
         ("docker://alpine", "docker.io/library/alpine:latest".to_owned()),
         ("bitnami/redis", "docker.io/bitnami/redis:latest".to_owned()),
-        (
-            "index.docker.io/alpine",
-            "docker.io/library/alpine:latest".to_owned(),
-        ),
+        ("index.docker.io/alpine", "docker.io/library/alpine:latest".to_owned()),
         ("localhost/x", "localhost/x:latest".to_owned()),
         ("localhost:5000/x", "localhost:5000/x:latest".to_owned()),
         ("[::1]:5000/x/y:1", "[::1]:5000/x/y:1".to_owned()),
@@ -27,22 +22,13 @@ fn short_names_mean_docker_hub() {
         ("oci:./a/b", "oci:./a/b".to_owned()),
         ("oci:/a:tag", "oci:/a:tag".to_owned()),
         ("oci-archive:a.tar:x:y", "oci-archive:a.tar:x:y".to_owned()),
-        (
-            "docker-archive:a.tar:alpine:3",
-            "docker-archive:a.tar:alpine:3".to_owned(),
-        ),
+        ("docker-archive:a.tar:alpine:3", "docker-archive:a.tar:alpine:3".to_owned()),
     ];
     for (text, expected) in table {
         assert_eq!(normalised(text), expected);
     }
-    assert_eq!(
-        normalised(&format!("ghcr.io/x/y@{digest}")),
-        format!("ghcr.io/x/y@{digest}")
-    );
-    assert_eq!(
-        normalised(&format!("ghcr.io/x/y:1@{digest}")),
-        format!("ghcr.io/x/y:1@{digest}")
-    );
+    assert_eq!(normalised(&format!("ghcr.io/x/y@{digest}")), format!("ghcr.io/x/y@{digest}"));
+    assert_eq!(normalised(&format!("ghcr.io/x/y:1@{digest}")), format!("ghcr.io/x/y:1@{digest}"));
 }
 
 #[test]

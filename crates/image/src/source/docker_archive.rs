@@ -43,12 +43,8 @@ impl DockerArchive {
         most: u64,
     ) -> Result<DockerArchive, SourceError> {
         let tar = Tarball::open(path, tmp, most)?;
-        let mut archive = DockerArchive {
-            path: path.to_owned(),
-            tar,
-            names: HashMap::new(),
-            manifest: Vec::new(),
-        };
+        let mut archive =
+            DockerArchive { path: path.to_owned(), tar, names: HashMap::new(), manifest: Vec::new() };
         let all: Vec<Saved> = serde_json::from_slice(&archive.small("manifest.json")?)
             .map_err(|error| archive.wrong(format!("its manifest.json is damaged ({error})")))?;
         let saved = archive.choose(all, name)?;
@@ -70,32 +66,16 @@ impl DockerArchive {
     }
 
     fn choose(&self, all: Vec<Saved>, name: Option<&str>) -> Result<Saved, SourceError> {
-        let found: Vec<String> = all
-            .iter()
-            .filter_map(|saved| saved.repo_tags.clone())
-            .flatten()
-            .collect();
+        let found: Vec<String> = all.iter().filter_map(|saved| saved.repo_tags.clone()).flatten().collect();
         let several = all.len() > 1;
         match name {
-            None if several => Err(SourceError::NameNeeded {
-                path: self.path.clone(),
-                found,
-            }),
-            None => all
-                .into_iter()
-                .next()
-                .ok_or_else(|| self.wrong("its manifest.json is empty".to_owned())),
+            None if several => Err(SourceError::NameNeeded { path: self.path.clone(), found }),
+            None => all.into_iter().next().ok_or_else(|| self.wrong("its manifest.json is empty".to_owned())),
             Some(name) => {
                 let last = name.rsplit('/').next().unwrap_or(name);
-                let full = if last.contains(':') {
-                    name.to_owned()
-                } else {
-                    format!("{name}:latest")
-                };
+                let full = if last.contains(':') { name.to_owned() } else { format!("{name}:latest") };
                 let is_it = |tag: &String| tag == name || *tag == full;
-                let hit = all
-                    .into_iter()
-                    .find(|saved| saved.repo_tags.iter().flatten().any(is_it));
+                let hit = all.into_iter().find(|saved| saved.repo_tags.iter().flatten().any(is_it));
                 hit.ok_or_else(|| SourceError::NoSuchName {
                     path: self.path.clone(),
                     wanted: name.to_owned(),
@@ -119,15 +99,8 @@ impl DockerArchive {
         for (name, diff_id) in saved.layers.iter().zip(diff_ids) {
             let mut start = Vec::new();
             let (section, size) = self.entry(name)?;
-            section
-                .take(8)
-                .read_to_end(&mut start)
-                .map_err(|source| self.unreadable(source))?;
-            let digest = if Inflate::is_compressed(&start) {
-                self.hash(name)?
-            } else {
-                diff_id
-            };
+            section.take(8).read_to_end(&mut start).map_err(|source| self.unreadable(source))?;
+            let digest = if Inflate::is_compressed(&start) { self.hash(name)? } else { diff_id };
             layers.push(json!({
                 "mediaType": "application/vnd.oci.image.layer.v1.tar",
                 "digest": &digest,
@@ -156,9 +129,7 @@ impl DockerArchive {
         let mut hasher = Hasher::new(Algorithm::Sha256);
         let mut buffer = vec![0; 1 << 18];
         loop {
-            let count = section
-                .read(&mut buffer)
-                .map_err(|source| self.unreadable(source))?;
+            let count = section.read(&mut buffer).map_err(|source| self.unreadable(source))?;
             if count == 0 {
                 return Ok(hasher.finish());
             }
@@ -169,36 +140,24 @@ impl DockerArchive {
     fn small(&self, name: &str) -> Result<Vec<u8>, SourceError> {
         let (section, size) = self.entry(name)?;
         if size > MAX_DOCUMENT {
-            return Err(self.wrong(format!(
-                "its file {name} has {size} bytes, and at most {MAX_DOCUMENT} are read"
-            )));
+            return Err(
+                self.wrong(format!("its file {name} has {size} bytes, and at most {MAX_DOCUMENT} are read"))
+            );
         }
         let mut bytes = Vec::new();
-        section
-            .take(MAX_DOCUMENT)
-            .read_to_end(&mut bytes)
-            .map_err(|source| self.unreadable(source))?;
+        section.take(MAX_DOCUMENT).read_to_end(&mut bytes).map_err(|source| self.unreadable(source))?;
         Ok(bytes)
     }
 
     fn entry(&self, name: &str) -> Result<(Section, u64), SourceError> {
-        self.tar
-            .open_entry(name)
-            .ok_or_else(|| self.wrong(format!("it lacks {name}")))
+        self.tar.open_entry(name).ok_or_else(|| self.wrong(format!("it lacks {name}")))
     }
 
     fn unreadable(&self, source: std::io::Error) -> SourceError {
-        SourceError::File {
-            path: self.path.clone(),
-            source,
-        }
+        SourceError::File { path: self.path.clone(), source }
     }
 
     fn wrong(&self, reason: String) -> SourceError {
-        SourceError::Form {
-            path: self.path.clone(),
-            what: WHAT,
-            reason,
-        }
+        SourceError::Form { path: self.path.clone(), what: WHAT, reason }
     }
 }

@@ -98,9 +98,5 @@ pub enum SourceError {
 }
 
 fn listing(names: &[String]) -> String {
-    if names.is_empty() {
-        "no names".to_owned()
-    } else {
-        names.join(", ")
-    }
+    if names.is_empty() { "no names".to_owned() } else { names.join(", ") }
 }

@@ -35,22 +35,12 @@ struct Marker {
 
 impl Layout {
     pub(crate) fn folder(path: &Path, tag: Option<&str>) -> Result<Layout, SourceError> {
-        Layout {
-            path: path.to_owned(),
-            place: Place::Folder,
-            tag: tag.map(str::to_owned),
-        }
-        .checked()
+        Layout { path: path.to_owned(), place: Place::Folder, tag: tag.map(str::to_owned) }.checked()
     }
 
     pub(crate) fn tar(path: &Path, tag: Option<&str>, tmp: &Path, most: u64) -> Result<Layout, SourceError> {
         let place = Place::Tar(Tarball::open(path, tmp, most)?);
-        Layout {
-            path: path.to_owned(),
-            place,
-            tag: tag.map(str::to_owned),
-        }
-        .checked()
+        Layout { path: path.to_owned(), place, tag: tag.map(str::to_owned) }.checked()
     }
 
     fn checked(self) -> Result<Layout, SourceError> {
@@ -68,19 +58,12 @@ impl Layout {
         let Document::Index(entries) = manifest::parse(&bytes)? else {
             return Err(self.wrong("its index.json is not an index".to_owned()));
         };
-        let found = || {
-            entries
-                .iter()
-                .filter_map(|entry| entry.annotation(REF_NAME))
-                .map(str::to_owned)
-                .collect()
-        };
+        let found =
+            || entries.iter().filter_map(|entry| entry.annotation(REF_NAME)).map(str::to_owned).collect();
         let candidates: Vec<Descriptor> = match &self.tag {
-            Some(tag) => entries
-                .iter()
-                .filter(|entry| entry.annotation(REF_NAME) == Some(tag))
-                .cloned()
-                .collect(),
+            Some(tag) => {
+                entries.iter().filter(|entry| entry.annotation(REF_NAME) == Some(tag)).cloned().collect()
+            }
             None => entries.clone(),
         };
         match candidates.as_slice() {
@@ -93,19 +76,12 @@ impl Layout {
             several if self.tag.is_some() || several.iter().all(|entry| entry.platform.is_some()) => {
                 Ok(manifest::choose(several, platform)?.clone())
             }
-            _ => Err(SourceError::NameNeeded {
-                path: self.path.clone(),
-                found: found(),
-            }),
+            _ => Err(SourceError::NameNeeded { path: self.path.clone(), found: found() }),
         }
     }
 
     pub(crate) fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send + '_>, SourceError> {
-        let name = format!(
-            "blobs/{}/{}",
-            descriptor.digest.algorithm().name(),
-            descriptor.digest.hex()
-        );
+        let name = format!("blobs/{}/{}", descriptor.digest.algorithm().name(), descriptor.digest.hex());
         let (reader, size) = self.open(&name)?;
         if size != descriptor.size {
             return Err(SourceError::Size {
@@ -120,18 +96,15 @@ impl Layout {
     fn small(&self, name: &str) -> Result<Vec<u8>, SourceError> {
         let (reader, size) = self.open(name)?;
         if size > MAX_DOCUMENT {
-            return Err(self.wrong(format!(
-                "its file {name} has {size} bytes, and at most {MAX_DOCUMENT} are read"
-            )));
+            return Err(
+                self.wrong(format!("its file {name} has {size} bytes, and at most {MAX_DOCUMENT} are read"))
+            );
         }
         let mut bytes = Vec::new();
         reader
             .take(MAX_DOCUMENT)
             .read_to_end(&mut bytes)
-            .map_err(|source| SourceError::File {
-                path: self.path.join(name),
-                source,
-            })?;
+            .map_err(|source| SourceError::File { path: self.path.join(name), source })?;
         Ok(bytes)
     }
 
@@ -139,10 +112,7 @@ impl Layout {
         match &self.place {
             Place::Folder => {
                 let path = self.path.join(name);
-                let failed = |source| SourceError::File {
-                    path: path.clone(),
-                    source,
-                };
+                let failed = |source| SourceError::File { path: path.clone(), source };
                 // Not blocking, so that a pipe that lies there can't hold the pull.
                 let file = OpenOptions::new()
                     .read(true)
@@ -163,10 +133,6 @@ impl Layout {
     }
 
     fn wrong(&self, reason: String) -> SourceError {
-        SourceError::Form {
-            path: self.path.clone(),
-            what: WHAT,
-            reason,
-        }
+        SourceError::Form { path: self.path.clone(), what: WHAT, reason }
     }
 }

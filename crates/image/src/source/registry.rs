@@ -51,10 +51,7 @@ impl Registry {
             ca: ca.as_deref(),
             credentials,
         })?;
-        Ok(Registry {
-            client,
-            name: name.clone(),
-        })
+        Ok(Registry { client, name: name.clone() })
     }
 
     /// Fetches the manifest or index that the reference names; one named by digest is checked against it.
@@ -70,11 +67,7 @@ impl Registry {
             let found = hasher.finish();
             if found != *declared {
                 let registry = self.client.registry().to_owned();
-                return Err(RegistryError::Digest {
-                    registry,
-                    declared: declared.clone(),
-                    found,
-                });
+                return Err(RegistryError::Digest { registry, declared: declared.clone(), found });
             }
         }
         Ok(bytes)
@@ -82,20 +75,13 @@ impl Registry {
 
     /// Fetches a manifest that an index lists; the caller checks it.
     pub(crate) fn manifest_by(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, RegistryError> {
-        Ok(Box::new(io::Cursor::new(
-            self.fetch_manifest(&descriptor.digest.to_string())?,
-        )))
+        Ok(Box::new(io::Cursor::new(self.fetch_manifest(&descriptor.digest.to_string())?)))
     }
 
     fn fetch_manifest(&self, which: &str) -> Result<Vec<u8>, RegistryError> {
         let path = format!("/v2/{}/manifests/{which}", self.name.repository());
         let what = format!("manifest {which} of {}", self.name.repository());
-        let ask = Ask {
-            path: &path,
-            what: &what,
-            accept: Some(ACCEPT),
-            from: 0,
-        };
+        let ask = Ask { path: &path, what: &what, accept: Some(ACCEPT), from: 0 };
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -105,10 +91,7 @@ impl Registry {
             match reader.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes) {
                 Ok(_) if bytes.len() as u64 > MAX_DOCUMENT => {
                     let registry = self.client.registry().to_owned();
-                    return Err(RegistryError::Large {
-                        registry,
-                        most: MAX_DOCUMENT,
-                    });
+                    return Err(RegistryError::Large { registry, most: MAX_DOCUMENT });
                 }
                 Ok(_) => return Ok(bytes),
                 Err(_) if attempt < MOST_RESUMPTIONS => back_off(attempt),
@@ -150,23 +133,12 @@ struct Blob<'a> {
 impl Blob<'_> {
     /// Asks for what is still to come.
     fn open(&mut self) -> Result<(), RegistryError> {
-        let ask = Ask {
-            path: &self.path,
-            what: &self.what,
-            accept: None,
-            from: self.done,
-        };
+        let ask = Ask { path: &self.path, what: &self.what, accept: None, from: self.done };
         let (response, host) = self.client.get(&ask)?;
         let partial =
             response.status() == StatusCode::PARTIAL_CONTENT && range_begins_at(&response, self.done);
         let from = if partial { self.done } else { 0 };
-        check_length(
-            &response,
-            &host,
-            &self.digest,
-            self.size,
-            self.size.saturating_sub(from),
-        )?;
+        check_length(&response, &host, &self.digest, self.size, self.size.saturating_sub(from))?;
         let mut body: Box<dyn Read + Send> = Box::new(response.into_body().into_reader());
         if !partial && self.done > 0 {
             // A server that knows no ranges: what is there already goes by once more.

@@ -24,10 +24,7 @@ pub(crate) struct Tarball {
 impl Tarball {
     /// Opens the tar file at `path`. One that is compressed as a whole is unpacked into `tmp`, up to `most` bytes.
     pub(crate) fn open(path: &Path, tmp: &Path, most: u64) -> Result<Tarball, SourceError> {
-        let failed = |source| SourceError::File {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| SourceError::File { path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
         if !file.metadata().map_err(failed)?.is_file() {
             return Err(failed(io::Error::other("it is not a regular file")));
@@ -43,12 +40,7 @@ impl Tarball {
             false => (file, None),
         };
         let (files, links) = index(&file).map_err(failed)?;
-        Ok(Tarball {
-            file: Arc::new(file),
-            files,
-            links,
-            _unpacked: unpacked,
-        })
+        Ok(Tarball { file: Arc::new(file), files, links, _unpacked: unpacked })
     }
 
     /// Finds a file by name, through symbolic and hard links within the tar file.
@@ -57,14 +49,7 @@ impl Tarball {
         for _ in 0..MAX_LINKS {
             if let Some(&(offset, size)) = self.files.get(&name) {
                 let end = offset.checked_add(size)?;
-                return Some((
-                    Section {
-                        file: Arc::clone(&self.file),
-                        offset,
-                        end,
-                    },
-                    size,
-                ));
+                return Some((Section { file: Arc::clone(&self.file), offset, end }, size));
             }
             name = self.links.get(&name)?.clone();
         }
@@ -85,9 +70,7 @@ fn unpack(file: File, tmp: &Path, most: u64) -> io::Result<(File, Scratch)> {
         }
         total = total.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
         if total > most {
-            return Err(io::Error::other(format!(
-                "unpacked, it has more than {most} bytes"
-            )));
+            return Err(io::Error::other(format!("unpacked, it has more than {most} bytes")));
         }
         out.write_all(buffer.get(..count).unwrap_or_default())?;
     }
@@ -103,9 +86,7 @@ fn index(file: &File) -> io::Result<Index> {
     for (count, entry) in archive.entries_with_seek()?.enumerate() {
         let entry = entry?;
         if count >= MAX_ENTRIES {
-            return Err(io::Error::other(format!(
-                "it has more than {MAX_ENTRIES} entries"
-            )));
+            return Err(io::Error::other(format!("it has more than {MAX_ENTRIES} entries")));
         }
         let path = entry.path()?.into_owned();
         let Some(name) = normal(&path) else { continue };
@@ -155,14 +136,9 @@ impl Read for Section {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.end.saturating_sub(self.offset)).unwrap_or(usize::MAX);
         let most = left.min(buffer.len());
-        let count = self
-            .file
-            .read_at(buffer.get_mut(..most).unwrap_or_default(), self.offset)?;
+        let count = self.file.read_at(buffer.get_mut(..most).unwrap_or_default(), self.offset)?;
         if count == 0 && most > 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the tar file ends within an entry",
-            ));
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the tar file ends within an entry"));
         }
         self.offset = self.offset.saturating_add(u64::try_from(count).unwrap_or(0));
         Ok(count)
@@ -181,15 +157,11 @@ mod tests {
         let mut header = tar::Header::new_gnu();
         header.set_size(5);
         header.set_mode(0o644);
-        builder
-            .append_data(&mut header, "./a/layer.tar", &b"hello"[..])
-            .unwrap();
+        builder.append_data(&mut header, "./a/layer.tar", &b"hello"[..]).unwrap();
         let mut link = tar::Header::new_gnu();
         link.set_entry_type(tar::EntryType::Symlink);
         link.set_size(0);
-        builder
-            .append_link(&mut link, "b/layer.tar", "../a/layer.tar")
-            .unwrap();
+        builder.append_link(&mut link, "b/layer.tar", "../a/layer.tar").unwrap();
         builder.append_link(&mut link, "c", "../../etc/passwd").unwrap();
         builder.append_link(&mut link, "loop", "loop").unwrap();
         builder.finish().unwrap();

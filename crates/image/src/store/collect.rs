@@ -74,54 +74,33 @@ impl Store {
     /// Lists all images, the last used first.
     pub fn list(&self) -> Result<Vec<Summary>, StoreError> {
         let mut all = Vec::new();
-        for Known {
-            path,
-            record,
-            last_used,
-        } in self.records()?
-        {
-            let in_use = disk::seize(&path)
-                .map_err(|source| self.failed("open", &path, source))?
-                .is_none()
+        for Known { path, record, last_used } in self.records()? {
+            let in_use = disk::seize(&path).map_err(|source| self.failed("open", &path, source))?.is_none()
                 && path.exists();
             all.push(Summary {
                 reference: record.reference,
                 platform: record.platform,
                 digest: record.digest,
                 layers: record.layers.len(),
-                bytes: record
-                    .layers
-                    .iter()
-                    .map(|layer| layer.total_bytes)
-                    .fold(0, u64::saturating_add),
+                bytes: record.layers.iter().map(|layer| layer.total_bytes).fold(0, u64::saturating_add),
                 created: record.config.created,
                 pulled: record.pulled,
                 last_used: seconds(last_used),
                 in_use,
             });
         }
-        all.sort_by(|a, b| {
-            b.last_used
-                .cmp(&a.last_used)
-                .then_with(|| a.reference.cmp(&b.reference))
-        });
+        all.sort_by(|a, b| b.last_used.cmp(&a.last_used).then_with(|| a.reference.cmp(&b.reference)));
         Ok(all)
     }
 
     /// Removes an image, for all platforms, and the content that no other image names. Answers `None` if there
     /// is no such image, and [`StoreError::InUse`] if a process holds it.
     pub fn remove(&self, reference: &Reference) -> Result<Option<Freed>, StoreError> {
-        let name = reference
-            .absolute()
-            .map_err(|source| self.failed("find", &self.root, source))?
-            .to_string();
+        let name =
+            reference.absolute().map_err(|source| self.failed("find", &self.root, source))?.to_string();
         let _lock = self.lock(true)?;
         let mut freed = Freed::default();
-        for known in self
-            .records()?
-            .iter()
-            .filter(|known| known.record.reference == name)
-        {
+        for known in self.records()?.iter().filter(|known| known.record.reference == name) {
             if !self.forget(known, &mut freed)? {
                 return Err(StoreError::InUse { reference: name });
             }
@@ -173,11 +152,7 @@ impl Store {
         let mut freed = Freed::default();
         let fits = |bytes: u64| bytes.saturating_add(needed) <= self.options.quota;
         let used = || -> Result<u64, StoreError> {
-            Ok(self
-                .layers_on_disk()?
-                .iter()
-                .map(|(_, bytes)| *bytes)
-                .fold(0, u64::saturating_add))
+            Ok(self.layers_on_disk()?.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add))
         };
         if fits(used()?) {
             return Ok(freed);
@@ -198,11 +173,7 @@ impl Store {
         if fits(used) {
             return Ok(freed);
         }
-        Err(StoreError::Quota {
-            needed,
-            used,
-            quota: self.options.quota,
-        })
+        Err(StoreError::Quota { needed, used, quota: self.options.quota })
     }
 
     /// Takes the store's lock: shared to write an image down, exclusive to remove.
@@ -242,14 +213,10 @@ impl Store {
                 freed.bytes = freed.bytes.saturating_add(bytes);
             }
         }
-        let manifests: BTreeSet<String> = records
-            .iter()
-            .map(|known| known.record.digest.file_name())
-            .collect();
-        let configs: BTreeSet<String> = records
-            .iter()
-            .map(|known| known.record.config_digest.file_name())
-            .collect();
+        let manifests: BTreeSet<String> =
+            records.iter().map(|known| known.record.digest.file_name()).collect();
+        let configs: BTreeSet<String> =
+            records.iter().map(|known| known.record.config_digest.file_name()).collect();
         for (folder, named) in [("manifests", manifests), ("configs", configs)] {
             let folder = self.root.join(folder);
             for name in names(&folder).map_err(|source| self.failed("list", &folder, source))? {
@@ -290,14 +257,9 @@ impl Store {
             let Some(record) = ImageRecord::parse(&text) else {
                 continue;
             };
-            let last_used = fs::metadata(&path)
-                .and_then(|metadata| metadata.modified())
-                .unwrap_or(UNIX_EPOCH);
-            known.push(Known {
-                path,
-                record,
-                last_used,
-            });
+            let last_used =
+                fs::metadata(&path).and_then(|metadata| metadata.modified()).unwrap_or(UNIX_EPOCH);
+            known.push(Known { path, record, last_used });
         }
         Ok(known)
     }
@@ -319,10 +281,7 @@ impl Store {
 }
 
 fn named(records: &[Known]) -> BTreeSet<Key> {
-    records
-        .iter()
-        .flat_map(|known| known.record.layers.iter().map(|layer| layer.key.clone()))
-        .collect()
+    records.iter().flat_map(|known| known.record.layers.iter().map(|layer| layer.key.clone())).collect()
 }
 
 /// Lists a folder in a fixed order, without names that the store never makes.
@@ -338,7 +297,5 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
 }
 
 fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .map(|since| since.as_secs())
-        .unwrap_or(0)
+    time.duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or(0)
 }

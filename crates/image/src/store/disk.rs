@@ -41,11 +41,7 @@ impl Scratch {
             // A sweeper may see the folder before it is locked: then it goes, and another name is tried.
             let Ok(lock) = File::open(&path) else { continue };
             if try_exclusive(&lock)? && is_at(&lock, &path) {
-                return Ok(Scratch {
-                    path,
-                    _lock: lock,
-                    published: false,
-                });
+                return Ok(Scratch { path, _lock: lock, published: false });
             }
         }
     }
@@ -55,12 +51,7 @@ impl Scratch {
     }
 
     pub(crate) fn create(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(self.path(name))
+        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(self.path(name))
     }
 
     /// Writes a file and moves it to `target`, replacing what is there.
@@ -160,12 +151,7 @@ impl BlobLock {
     pub(crate) fn take(path: PathBuf, waiting: &dyn Fn()) -> io::Result<BlobLock> {
         let mut told = false;
         loop {
-            let file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)?;
+            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
             if !try_exclusive(&file)? {
                 if !told {
                     waiting();
@@ -189,20 +175,8 @@ impl Drop for BlobLock {
 
 /// Takes the shared or exclusive lock on the file at `path`, which is made if need be.
 pub(crate) fn lock_file(path: &Path, exclusive: bool) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)?;
-    lock(
-        &file,
-        if exclusive {
-            FlockOperation::LockExclusive
-        } else {
-            FlockOperation::LockShared
-        },
-    )?;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    lock(&file, if exclusive { FlockOperation::LockExclusive } else { FlockOperation::LockShared })?;
     Ok(file)
 }
 

@@ -35,9 +35,7 @@ impl StoreOptions {
         let mut options = StoreOptions::default();
         if let Some(value) = std::env::var_os("VIMANA_IMAGE_QUOTA") {
             let text = value.to_string_lossy();
-            options.quota = parse_bytes(&text).ok_or_else(|| OptionsError {
-                value: text.into_owned(),
-            })?;
+            options.quota = parse_bytes(&text).ok_or_else(|| OptionsError { value: text.into_owned() })?;
         }
         Ok(options)
     }
@@ -45,10 +43,7 @@ impl StoreOptions {
     /// Returns what a layer of so many compressed bytes may unpack to: beyond 1 GiB, at most 200 times its size.
     pub(crate) fn limits(&self, compressed: u64) -> Limits {
         let plausible = compressed.saturating_mul(200).max(1 << 30);
-        Limits {
-            entries: self.entries,
-            unpacked_bytes: plausible.min(self.unpacked_bytes),
-        }
+        Limits { entries: self.entries, unpacked_bytes: plausible.min(self.unpacked_bytes) }
     }
 }
 

@@ -42,10 +42,7 @@ pub(crate) struct Key {
 
 impl Key {
     pub(crate) fn layer(diff_id: &Digest) -> Key {
-        Key {
-            kind: Kind::Layers,
-            name: format!("{}-v{LAYER_FORMAT}", diff_id.file_name()),
-        }
+        Key { kind: Kind::Layers, name: format!("{}-v{LAYER_FORMAT}", diff_id.file_name()) }
     }
 
     /// Returns the key of the merger of some layers, bottom first, and the digest that stands for them.
@@ -56,13 +53,7 @@ impl Key {
             chain.push('\n');
         }
         let digest = Digest::of(chain.as_bytes());
-        (
-            Key {
-                kind: Kind::Merged,
-                name: format!("{}-v{LAYER_FORMAT}", digest.file_name()),
-            },
-            digest,
-        )
+        (Key { kind: Kind::Merged, name: format!("{}-v{LAYER_FORMAT}", digest.file_name()) }, digest)
     }
 }
 
@@ -111,9 +102,7 @@ impl TryFrom<String> for Root {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Root, &'static str> {
-        unhex(&text)
-            .map(Root)
-            .ok_or("a root hash has 64 hexadecimal digits")
+        unhex(&text).map(Root).ok_or("a root hash has 64 hexadecimal digits")
     }
 }
 
@@ -135,16 +124,11 @@ pub(crate) struct ImageRecord {
 impl ImageRecord {
     /// Reads a record; one that a newer binary wrote, or that is damaged, counts as not there.
     pub(crate) fn parse(text: &str) -> Option<ImageRecord> {
-        serde_json::from_str::<ImageRecord>(text)
-            .ok()
-            .filter(|record| record.version == VERSION)
+        serde_json::from_str::<ImageRecord>(text).ok().filter(|record| record.version == VERSION)
     }
 
     /// Returns the name of the record's file.
     pub(crate) fn file_name(reference: &str, platform: &Platform) -> String {
-        format!(
-            "{}.json",
-            Digest::of(format!("{reference}\n{platform}").as_bytes()).hex()
-        )
+        format!("{}.json", Digest::of(format!("{reference}\n{platform}").as_bytes()).hex())
     }
 }

@@ -36,9 +36,7 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
         Err(rustix::io::Errno::OPNOTSUPP) => 0,
         length => length.unwrap(),
     };
-    let names = names[..length]
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty());
+    let names = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
     let mut value = vec![0; 65536];
     names
         .filter(|name| !name.starts_with(b"trusted.vimana."))
@@ -60,10 +58,7 @@ fn look(root: &Path) -> BTreeMap<PathBuf, Attributes> {
         let mut content = Vec::new();
         let kind = metadata.file_type();
         if kind.is_dir() {
-            let mut below: Vec<_> = fs::read_dir(&path)
-                .unwrap()
-                .map(|entry| entry.unwrap().path())
-                .collect();
+            let mut below: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).collect();
             below.sort();
             pending.extend(below.into_iter().rev());
         } else if kind.is_symlink() {
@@ -71,10 +66,7 @@ fn look(root: &Path) -> BTreeMap<PathBuf, Attributes> {
         } else if kind.is_file() {
             File::open(&path).unwrap().read_to_end(&mut content).unwrap();
         }
-        let same_as = inodes
-            .entry((metadata.dev(), metadata.ino()))
-            .or_insert_with(|| name.clone())
-            .clone();
+        let same_as = inodes.entry((metadata.dev(), metadata.ino())).or_insert_with(|| name.clone()).clone();
         let attributes = Attributes {
             mode: metadata.mode(),
             owner: (metadata.uid(), metadata.gid()),
@@ -105,16 +97,8 @@ fn run(program: &str, arguments: &[&OsStr]) -> Result<Vec<u8>, String> {
 }
 
 fn shell(script: &str, folder: &Path) {
-    let output = Command::new("sh")
-        .args(["-euc", script])
-        .current_dir(folder)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = Command::new("sh").args(["-euc", script]).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn is_root() -> bool {
@@ -146,10 +130,7 @@ fn plant(root: &Path) {
     write(format!("{deep}/leaf").as_bytes(), b"deep");
     fs::create_dir(root.join("many")).unwrap();
     for at in 0..1500 {
-        write(
-            format!("many/a file with some name {at}").as_bytes(),
-            at.to_string().as_bytes(),
-        );
+        write(format!("many/a file with some name {at}").as_bytes(), at.to_string().as_bytes());
     }
     shell(
         "ln etc/one etc/another; ln -s ../../nowhere link; ln -s /etc/one absolute
@@ -167,14 +148,8 @@ fn plant(root: &Path) {
         };
         let capability = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
         set("etc/two-blocks", "security.capability", capability).unwrap();
-        if set("etc", "user.color", b"blue")
-            .and_then(|()| set("etc/noise", "user.color", b"blue"))
-            .is_err()
-        {
-            skipped(
-                "xattrs in user. on files",
-                "the file system below the temporary folder has none",
-            );
+        if set("etc", "user.color", b"blue").and_then(|()| set("etc/noise", "user.color", b"blue")).is_err() {
+            skipped("xattrs in user. on files", "the file system below the temporary folder has none");
         }
     }
 }
@@ -182,29 +157,14 @@ fn plant(root: &Path) {
 fn archive(root: &Path, to: &Path, format: &str) {
     let xattrs = ["--xattrs", "--xattrs-include=*"].map(OsStr::new);
     // GNU tar's own format can't hold any.
-    let xattrs = if format == "--format=pax" {
-        &xattrs[..]
-    } else {
-        &[]
-    };
+    let xattrs = if format == "--format=pax" { &xattrs[..] } else { &[] };
     let head = ["--sort=name", format, "-C"].map(OsStr::new);
-    let tail = [
-        root.as_os_str(),
-        OsStr::new("-cf"),
-        to.as_os_str(),
-        OsStr::new("."),
-    ];
+    let tail = [root.as_os_str(), OsStr::new("-cf"), to.as_os_str(), OsStr::new(".")];
     run("tar", &[xattrs, &head[..], &tail[..]].concat()).unwrap();
 }
 
 fn convert_file(tar: &Path, to: &Path) -> (File, Layer) {
-    let mut out = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(to)
-        .unwrap();
+    let mut out = File::options().read(true).write(true).create(true).truncate(true).open(to).unwrap();
     let layer = convert(File::open(tar).unwrap(), &mut out, &Limits::default()).unwrap();
     (out, layer)
 }
@@ -214,11 +174,7 @@ fn compare(ours: &Path, theirs: &Path) {
     let names = |side: &BTreeMap<PathBuf, Attributes>| side.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&ours), names(&theirs));
     for (name, attributes) in &theirs {
-        assert!(
-            &ours[name] == attributes,
-            "{name:?}: {:.600?}\nshould be {attributes:.600?}",
-            ours[name]
-        );
+        assert!(&ours[name] == attributes, "{name:?}: {:.600?}\nshould be {attributes:.600?}", ours[name]);
     }
 }
 
@@ -269,21 +225,10 @@ fn unsquashfs_unpacks_what_tar_unpacks() {
         let (ours, theirs) = (at(&format!("ours{format}")), at(&format!("theirs{format}")));
         fs::create_dir(&theirs).unwrap();
         let unpack = ["--xattrs", "--xattrs-include=*", "-p", "-xf"].map(OsStr::new);
-        run(
-            "tar",
-            &[
-                &unpack[..],
-                &[at("tar").as_os_str(), OsStr::new("-C"), theirs.as_os_str()],
-            ]
-            .concat(),
-        )
-        .unwrap();
+        run("tar", &[&unpack[..], &[at("tar").as_os_str(), OsStr::new("-C"), theirs.as_os_str()]].concat())
+            .unwrap();
         let unsquash = ["-q", "-n", "-d"].map(OsStr::new);
-        run(
-            "unsquashfs",
-            &[&unsquash[..], &[ours.as_os_str(), at("image").as_os_str()]].concat(),
-        )
-        .unwrap();
+        run("unsquashfs", &[&unsquash[..], &[ours.as_os_str(), at("image").as_os_str()]].concat()).unwrap();
         compare(&ours, &theirs);
 
         let listed = run("unsquashfs", &[OsStr::new("-lls"), at("image").as_os_str()]).unwrap();
@@ -293,15 +238,10 @@ fn unsquashfs_unpacks_what_tar_unpacks() {
         assert_eq!(lines.count() as u64, layer.entries + 1);
         let text = String::from_utf8_lossy(&listed);
         assert!(
-            text.lines()
-                .any(|line| line.starts_with("-rwsr-xr-x") && line.ends_with("etc/another")),
+            text.lines().any(|line| line.starts_with("-rwsr-xr-x") && line.ends_with("etc/another")),
             "{text}"
         );
-        assert!(
-            text.lines()
-                .any(|line| line.ends_with("squashfs-root/link -> ../../nowhere")),
-            "{text}"
-        );
+        assert!(text.lines().any(|line| line.ends_with("squashfs-root/link -> ../../nowhere")), "{text}");
         fs::set_permissions(ours.join("etc/empty"), fs::Permissions::from_mode(0o600)).unwrap();
     }
 }
@@ -330,12 +270,7 @@ fn the_kernel_mounts_what_tar_unpacks() {
     assert!(fs::symlink_metadata(mounted.0.join("many/a file with some name 1500")).is_err());
 
     // A merge of one layer is that layer.
-    let mut out = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(at("merged"))
-        .unwrap();
+    let mut out = File::options().read(true).write(true).create_new(true).open(at("merged")).unwrap();
     merge(&[image], &mut out, true).unwrap();
     let merged = Mounted::squashfs(&at("merged"), at("merged-mounted")).unwrap();
     compare(&merged.0, &at("source"));
@@ -376,32 +311,19 @@ fn a_merge_shows_what_overlayfs_shows() {
     }
     let overlay = |layers: &[&str], name: &str| {
         // The first one named is the uppermost.
-        let lower: Vec<_> = layers
-            .iter()
-            .rev()
-            .map(|name| at(format!("mounted{name}")).display().to_string())
-            .collect();
+        let lower: Vec<_> =
+            layers.iter().rev().map(|name| at(format!("mounted{name}")).display().to_string()).collect();
         let options = format!("lowerdir={}", lower.join(":"));
-        Mounted::new(
-            &["-t", "overlay", "overlay", "-o", &options].map(OsStr::new),
-            at(name.to_owned()),
-        )
+        Mounted::new(&["-t", "overlay", "overlay", "-o", &options].map(OsStr::new), at(name.to_owned()))
     };
     let all = match overlay(&["0", "1", "2"], "all") {
         Ok(all) => all,
         Err(error) => return skipped(TEST, &error),
     };
     let merged = |range: std::ops::Range<usize>, name: &str, bottom: bool| {
-        let mut out = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(at(format!("image{name}")))
-            .unwrap();
-        let parts: Vec<_> = images[range]
-            .iter()
-            .map(|file| file.try_clone().unwrap())
-            .collect();
+        let mut out =
+            File::options().read(true).write(true).create_new(true).open(at(format!("image{name}"))).unwrap();
+        let parts: Vec<_> = images[range].iter().map(|file| file.try_clone().unwrap()).collect();
         merge(&parts, &mut out, bottom).unwrap();
         mount(name).unwrap()
     };
@@ -410,9 +332,8 @@ fn a_merge_shows_what_overlayfs_shows() {
     let _upper = merged(1..3, "upper", false);
     let _lower = merged(0..2, "lower", true);
     let _middle = merged(1..2, "middle", false);
-    for (number, layers) in [&["0", "upper"][..], &["lower", "2"], &["0", "middle", "2"]]
-        .into_iter()
-        .enumerate()
+    for (number, layers) in
+        [&["0", "upper"][..], &["lower", "2"], &["0", "middle", "2"]].into_iter().enumerate()
     {
         let parts = overlay(layers, &format!("parts{number}")).unwrap();
         compare(&parts.0, &all.0);

@@ -31,18 +31,7 @@ pub(crate) struct Header<'h> {
 impl<'h> Header<'h> {
     pub(crate) fn new(flag: u8, name: &'h [u8]) -> Self {
         let magic = b"ustar\x0000";
-        Self {
-            name,
-            flag,
-            link: b"",
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            mtime: 1,
-            size: 0,
-            device: (0, 0),
-            magic,
-        }
+        Self { name, flag, link: b"", mode: 0o644, uid: 0, gid: 0, mtime: 1, size: 0, device: (0, 0), magic }
     }
 
     pub(crate) fn encode(&self) -> [u8; 512] {
@@ -71,11 +60,7 @@ impl<'h> Header<'h> {
 
 impl Archive {
     pub(crate) fn raw(mut self, header: Header<'_>, data: &[u8]) -> Self {
-        let size = if data.is_empty() {
-            header.size
-        } else {
-            data.len() as u64
-        };
+        let size = if data.is_empty() { header.size } else { data.len() as u64 };
         self.bytes.extend_from_slice(&Header { size, ..header }.encode());
         self.bytes.extend_from_slice(data);
         self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
@@ -83,13 +68,7 @@ impl Archive {
     }
 
     pub(crate) fn dir(self, name: &str) -> Self {
-        self.raw(
-            Header {
-                mode: 0o755,
-                ..Header::new(b'5', name.as_bytes())
-            },
-            b"",
-        )
+        self.raw(Header { mode: 0o755, ..Header::new(b'5', name.as_bytes()) }, b"")
     }
 
     pub(crate) fn file(self, name: &str, data: &[u8]) -> Self {
@@ -97,23 +76,11 @@ impl Archive {
     }
 
     pub(crate) fn symlink(self, name: &str, target: &str) -> Self {
-        self.raw(
-            Header {
-                link: target.as_bytes(),
-                ..Header::new(b'2', name.as_bytes())
-            },
-            b"",
-        )
+        self.raw(Header { link: target.as_bytes(), ..Header::new(b'2', name.as_bytes()) }, b"")
     }
 
     pub(crate) fn hard_link(self, name: &str, target: &str) -> Self {
-        self.raw(
-            Header {
-                link: target.as_bytes(),
-                ..Header::new(b'1', name.as_bytes())
-            },
-            b"",
-        )
+        self.raw(Header { link: target.as_bytes(), ..Header::new(b'1', name.as_bytes()) }, b"")
     }
 
     /// Extended headers for the next entry (`x`) or for all that follow (`g`).
@@ -178,27 +145,16 @@ impl Image {
     }
 
     pub(crate) fn entries(&self) -> Vec<Entry> {
-        Reader::open(&self.file)
-            .unwrap()
-            .entries()
-            .map(|entry| entry.unwrap())
-            .collect()
+        Reader::open(&self.file).unwrap().entries().map(|entry| entry.unwrap()).collect()
     }
 
     pub(crate) fn entry(&self, path: &str) -> Entry {
-        let found = self
-            .entries()
-            .into_iter()
-            .find(|entry| entry.path == path.as_bytes());
+        let found = self.entries().into_iter().find(|entry| entry.path == path.as_bytes());
         found.unwrap_or_else(|| panic!("{path} isn't in the image"))
     }
 
     pub(crate) fn paths(&self) -> Vec<String> {
-        self.entries()
-            .iter()
-            .skip(1)
-            .map(|entry| String::from_utf8_lossy(&entry.path).into_owned())
-            .collect()
+        self.entries().iter().skip(1).map(|entry| String::from_utf8_lossy(&entry.path).into_owned()).collect()
     }
 
     pub(crate) fn content(&self, path: &str) -> Vec<u8> {

@@ -24,9 +24,7 @@ fn more_inodes_than_sixteen_bits_count_come_back() {
         }
     }
     // Far from its inode's number, so that the listing needs another run.
-    archive = archive
-        .hard_link("zz", "folder-00/file-000")
-        .hard_link("aa", "folder-69/file-990");
+    archive = archive.hard_link("zz", "folder-00/file-000").hard_link("aa", "folder-69/file-990");
     expected.insert(0, "aa".into());
     expected.push("zz".into());
     let image = archive.converted();
@@ -54,21 +52,11 @@ fn unsquashed(image: &Image, lines: usize) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image");
     std::fs::write(&path, image.bytes()).unwrap();
-    match std::process::Command::new("unsquashfs")
-        .arg("-ls")
-        .arg(&path)
-        .output()
-    {
+    match std::process::Command::new("unsquashfs").arg("-ls").arg(&path).output() {
         Ok(output) => {
-            assert!(
-                output.status.success(),
-                "{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-            let names = output
-                .stdout
-                .split(|byte| *byte == b'\n')
-                .filter(|line| line.starts_with(b"squashfs-root"));
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let names =
+                output.stdout.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"squashfs-root"));
             assert_eq!(names.count(), lines);
         }
         Err(error) => crate::skipped("listing a big image with unsquashfs", &error.to_string()),
@@ -80,16 +68,9 @@ fn a_file_of_more_than_four_gibibytes_comes_back() {
     const SIZE: u64 = (4 << 30) + 312_345;
     let mark = b"here is something at last";
     let before = (4 << 30) + 300_000_u64;
-    let header = Header {
-        size: SIZE,
-        ..Header::new(b'0', b"huge")
-    }
-    .encode();
+    let header = Header { size: SIZE, ..Header::new(b'0', b"huge") }.encode();
     let after = SIZE.next_multiple_of(512) - before - mark.len() as u64 + 1024;
-    let tar = header
-        .as_slice()
-        .chain(std::io::repeat(0).take(before))
-        .chain(mark.as_slice());
+    let tar = header.as_slice().chain(std::io::repeat(0).take(before)).chain(mark.as_slice());
     let mut tar = tar.chain(std::io::repeat(0).take(after));
     let mut file = tempfile::tempfile().unwrap();
     let layer = convert(&mut tar, &mut file, &Limits::default()).unwrap();
@@ -120,13 +101,7 @@ fn a_file_of_more_than_four_gibibytes_comes_back() {
 fn sixty_five_thousand_owners_fit_and_no_more() {
     let archive = |owners: u64| {
         (0..owners).fold(Archive::default(), |archive, uid| {
-            archive.raw(
-                Header {
-                    uid,
-                    ..Header::new(b'0', format!("{uid}").as_bytes())
-                },
-                b"",
-            )
+            archive.raw(Header { uid, ..Header::new(b'0', format!("{uid}").as_bytes()) }, b"")
         })
     };
     assert_eq!(archive(65_535).converted().entry("65534").uid, 65_534);

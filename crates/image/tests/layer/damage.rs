@@ -10,10 +10,8 @@ use proptest::prelude::*;
 use crate::archive::{Archive, noise, prose};
 
 fn image(length: usize) -> Vec<u8> {
-    let mut archive = Archive::default()
-        .dir("d")
-        .file("d/prose", &prose(2 * length))
-        .file("d/noise", &noise(length, 1));
+    let mut archive =
+        Archive::default().dir("d").file("d/prose", &prose(2 * length)).file("d/noise", &noise(length, 1));
     for at in 0..300 {
         archive = archive.file(&format!("d/file-{at}"), format!("{at}").as_bytes());
     }
@@ -54,10 +52,7 @@ fn what_is_no_image_is_called_so() {
         assert!(matches!(open(bytes), ReadError::Foreign { .. }));
     }
     let whole = image(140_000);
-    assert!(matches!(
-        open(&whole[..whole.len() / 2]),
-        ReadError::Damaged { .. }
-    ));
+    assert!(matches!(open(&whole[..whole.len() / 2]), ReadError::Damaged { .. }));
     let mut zlib = whole;
     zlib[20] = 1;
     assert!(matches!(open(&zlib), ReadError::Foreign { .. }));
@@ -66,10 +61,7 @@ fn what_is_no_image_is_called_so() {
 #[test]
 fn a_file_that_cannot_be_read_is_an_error() {
     let folder = File::open("/").unwrap();
-    assert!(matches!(
-        Reader::open(&folder),
-        Err(ReadError::Io { .. } | ReadError::Foreign { .. })
-    ));
+    assert!(matches!(Reader::open(&folder), Err(ReadError::Io { .. } | ReadError::Foreign { .. })));
 }
 
 #[test]

@@ -24,11 +24,7 @@ fn without_marks(seen: &Seen) -> Seen {
 }
 
 fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
-    if parent.is_empty() {
-        name.to_vec()
-    } else {
-        [parent, b"/", name].concat()
-    }
+    if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() }
 }
 
 /// What the layers, bottom first, show together.
@@ -41,19 +37,13 @@ fn overlay(layers: &[Tree]) -> Tree {
 
 /// Shows a folder that is one in each of these layers, uppermost first.
 fn show(stack: &[&Tree], path: &[u8], shown: &mut Tree) {
-    let described = stack
-        .iter()
-        .map(|layer| &layer[path])
-        .find(|seen| !has(seen, "trusted.vimana.implied"));
+    let described = stack.iter().map(|layer| &layer[path]).find(|seen| !has(seen, "trusted.vimana.implied"));
     shown.insert(path.to_vec(), without_marks(described.unwrap_or(&stack[0][path])));
     let mut names = BTreeSet::new();
     for layer in stack {
         for other in layer.keys() {
-            let below = if path.is_empty() {
-                Some(&other[..])
-            } else {
-                other.strip_prefix(&join(path, b"")[..])
-            };
+            let below =
+                if path.is_empty() { Some(&other[..]) } else { other.strip_prefix(&join(path, b"")[..]) };
             if let Some(name) = below.filter(|name| !name.is_empty() && !name.contains(&b'/')) {
                 names.insert(name.to_vec());
             }
@@ -84,10 +74,7 @@ fn show(stack: &[&Tree], path: &[u8], shown: &mut Tree) {
 }
 
 fn merged(images: &[&Image], bottom: bool) -> Image {
-    let files: Vec<File> = images
-        .iter()
-        .map(|image| image.file.try_clone().unwrap())
-        .collect();
+    let files: Vec<File> = images.iter().map(|image| image.file.try_clone().unwrap()).collect();
     let mut file = tempfile::tempfile().unwrap();
     let layer = merge(&files, &mut file, bottom).unwrap();
     Image { file, layer }
@@ -95,9 +82,7 @@ fn merged(images: &[&Image], bottom: bool) -> Image {
 
 fn assert_same(ours: &Tree, expected: &Tree) {
     let names = |tree: &Tree| -> Vec<String> {
-        tree.iter()
-            .map(|(path, seen)| format!("{} {}", String::from_utf8_lossy(path), seen.kind))
-            .collect()
+        tree.iter().map(|(path, seen)| format!("{} {}", String::from_utf8_lossy(path), seen.kind)).collect()
     };
     assert_eq!(names(ours), names(expected));
     for (path, seen) in expected {
@@ -143,10 +128,8 @@ proptest! {
 
 #[test]
 fn what_nobody_sees_any_more_is_not_copied() {
-    let lower = Archive::default()
-        .file("big", &crate::archive::noise(4 << 20, 1))
-        .file("small", b"1")
-        .converted();
+    let lower =
+        Archive::default().file("big", &crate::archive::noise(4 << 20, 1)).file("small", b"1").converted();
     let upper = Archive::default().file(".wh.big", b"").converted();
     let both = merged(&[&lower, &upper], true);
     assert_eq!(both.paths(), ["small"]);
@@ -156,16 +139,8 @@ fn what_nobody_sees_any_more_is_not_copied() {
 
 #[test]
 fn an_implied_folder_takes_the_attributes_from_below() {
-    let lower = Archive::default()
-        .raw(
-            Header {
-                mode: 0o1777,
-                uid: 9,
-                ..Header::new(b'5', b"tmp")
-            },
-            b"",
-        )
-        .converted();
+    let lower =
+        Archive::default().raw(Header { mode: 0o1777, uid: 9, ..Header::new(b'5', b"tmp") }, b"").converted();
     let upper = Archive::default().file("tmp/new", b"x").converted();
     let both = merged(&[&lower, &upper], true);
     let tmp = both.entry("tmp");
@@ -177,11 +152,7 @@ fn an_implied_folder_takes_the_attributes_from_below() {
 
 #[test]
 fn hard_links_stay_links() {
-    let lower = Archive::default()
-        .file("a", b"data")
-        .hard_link("b", "a")
-        .hard_link("c", "a")
-        .converted();
+    let lower = Archive::default().file("a", b"data").hard_link("b", "a").hard_link("c", "a").converted();
     let upper = Archive::default().file("a", b"new").converted();
     let both = merged(&[&lower, &upper], true);
     assert_eq!(both.entry("b").inode, both.entry("c").inode);
@@ -200,8 +171,5 @@ fn a_damaged_layer_is_named() {
     let good = Archive::default().file("a", b"x").converted();
     let mut out = tempfile::tempfile().unwrap();
     let result = merge(&[good.file, tempfile::tempfile().unwrap()], &mut out, true);
-    assert!(
-        matches!(result, Err(MergeError::Layer { layer: 1, .. })),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(MergeError::Layer { layer: 1, .. })), "{result:?}");
 }

@@ -81,16 +81,12 @@ struct Model(BTreeMap<String, Node>);
 impl Model {
     fn remove(&mut self, path: &str) {
         let below = format!("{path}/");
-        self.0
-            .retain(|other, _| other != path && !other.starts_with(&below));
+        self.0.retain(|other, _| other != path && !other.starts_with(&below));
     }
 
     /// Makes the parents; false when something is in the way.
     fn parents(&mut self, path: &str) -> bool {
-        let parents: Vec<_> = path
-            .match_indices('/')
-            .map(|(at, _)| path[..at].to_owned())
-            .collect();
+        let parents: Vec<_> = path.match_indices('/').map(|(at, _)| path[..at].to_owned()).collect();
         let blocks = |parent: &String| matches!(self.0.get(parent), Some(Node::Other(..)));
         if parents.iter().any(blocks) {
             return false;
@@ -98,14 +94,7 @@ impl Model {
         for parent in parents {
             let hidden = self.0.get(&parent) == Some(&Node::Whiteout);
             if hidden || !self.0.contains_key(&parent) {
-                self.0.insert(
-                    parent,
-                    Node::Directory {
-                        mode: 0o755,
-                        opaque: hidden,
-                        implied: true,
-                    },
-                );
+                self.0.insert(parent, Node::Directory { mode: 0o755, opaque: hidden, implied: true });
             }
         }
         true
@@ -132,14 +121,7 @@ impl Model {
                     Some(Node::Whiteout) => true,
                     _ => false,
                 };
-                self.0.insert(
-                    path.clone(),
-                    Node::Directory {
-                        mode: *mode,
-                        opaque,
-                        implied: false,
-                    },
-                );
+                self.0.insert(path.clone(), Node::Directory { mode: *mode, opaque, implied: false });
                 true
             }
             Operation::File(path, content, mode) => {
@@ -148,10 +130,9 @@ impl Model {
             Operation::Symlink(path, target) => {
                 self.put(path, Node::Other("symlink", target.clone().into(), 0o777, number))
             }
-            Operation::Device(path, minor) => self.put(
-                path,
-                Node::Other("char", format!("9:{minor}").into(), 0o600, number),
-            ),
+            Operation::Device(path, minor) => {
+                self.put(path, Node::Other("char", format!("9:{minor}").into(), 0o600, number))
+            }
             Operation::HardLink(path, target) => {
                 // The parents are made first, and a target that isn't there any more for that is an error.
                 if !self.parents(path) {
@@ -207,42 +188,21 @@ fn whiteout_name(path: &str) -> String {
 
 fn append(archive: Archive, operation: &Operation) -> Archive {
     match operation {
-        Operation::Directory(path, mode) => archive.raw(
-            Header {
-                mode: u32::from(*mode),
-                ..Header::new(b'5', path.as_bytes())
-            },
-            b"",
-        ),
+        Operation::Directory(path, mode) => {
+            archive.raw(Header { mode: u32::from(*mode), ..Header::new(b'5', path.as_bytes()) }, b"")
+        }
         Operation::File(path, content, mode) => {
-            let header = Header {
-                mode: u32::from(*mode),
-                ..Header::new(b'0', path.as_bytes())
-            };
+            let header = Header { mode: u32::from(*mode), ..Header::new(b'0', path.as_bytes()) };
             archive.raw(header, &content.bytes())
         }
         Operation::Symlink(path, target) => {
             let link = target.as_bytes();
-            archive.raw(
-                Header {
-                    mode: 0o777,
-                    link,
-                    ..Header::new(b'2', path.as_bytes())
-                },
-                b"",
-            )
+            archive.raw(Header { mode: 0o777, link, ..Header::new(b'2', path.as_bytes()) }, b"")
         }
         Operation::HardLink(path, target) => archive.hard_link(path, target),
         Operation::Device(path, minor) => {
             let device = (9, u64::from(*minor));
-            archive.raw(
-                Header {
-                    mode: 0o600,
-                    device,
-                    ..Header::new(b'3', path.as_bytes())
-                },
-                b"",
-            )
+            archive.raw(Header { mode: 0o600, device, ..Header::new(b'3', path.as_bytes()) }, b"")
         }
         Operation::Whiteout(path) => archive.file(&whiteout_name(path), b""),
         Operation::Opaque(path) => archive.file(&format!("{path}/.wh..wh..opq"), b""),
@@ -263,10 +223,7 @@ fn built(operations: &[Operation]) -> (Model, Archive) {
         } else {
             let refused = append(archive.clone(), operation).end();
             let limits = image::layer::Limits::default();
-            assert!(
-                crate::archive::try_convert(&refused, &limits).is_err(),
-                "{operation:?} wasn't refused"
-            );
+            assert!(crate::archive::try_convert(&refused, &limits).is_err(), "{operation:?} wasn't refused");
         }
     }
     (model, archive)

@@ -36,10 +36,7 @@ pub(crate) fn is_root(test: &str) -> bool {
 
 /// Runs a program to its end and panics with its words if it fails.
 pub(crate) fn run(program: &str, arguments: &[&str]) {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .unwrap_or_else(|e| panic!("{program}: {e}"));
+    let output = Command::new(program).args(arguments).output().unwrap_or_else(|e| panic!("{program}: {e}"));
     assert!(
         output.status.success(),
         "{program} {arguments:?}: {}{}",
@@ -114,23 +111,13 @@ pub(crate) fn small_image(packer: &Packer, tag: &str, layers: usize) {
                 fs::write(root.join("bin/hello"), "#!/bin/sh\necho hello\n").unwrap();
                 fs::set_permissions(root.join("bin/hello"), fs::Permissions::from_mode(0o755)).unwrap();
             }
-            fs::write(
-                root.join(format!("file-{number}")),
-                noise(number as u64, 40_000 + number * 1000),
-            )
-            .unwrap();
+            fs::write(root.join(format!("file-{number}")), noise(number as u64, 40_000 + number * 1000))
+                .unwrap();
         });
     }
     packer.config(
         tag,
-        &[
-            "--config.entrypoint",
-            "/bin/hello",
-            "--config.env",
-            "A=b",
-            "--config.user",
-            "1000:1000",
-        ],
+        &["--config.entrypoint", "/bin/hello", "--config.env", "A=b", "--config.user", "1000:1000"],
     );
 }
 
@@ -210,14 +197,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 /// Lists a layer's file system by `unsquashfs -lls`, for a look from outside.
 pub(crate) fn listing(path: &Path) -> String {
-    let output = Command::new("unsquashfs")
-        .args(["-lls", "-d", "", text(path)])
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = Command::new("unsquashfs").args(["-lls", "-d", "", text(path)]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -39,10 +39,7 @@ impl Server {
         fs::write(at("extensions"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").unwrap();
         let key = |name: &str| ["-newkey", "rsa:2048", "-nodes", "-keyout", name].map(str::to_owned);
         let openssl = |arguments: Vec<String>| {
-            run(
-                "openssl",
-                &arguments.iter().map(String::as_str).collect::<Vec<_>>(),
-            );
+            run("openssl", &arguments.iter().map(String::as_str).collect::<Vec<_>>());
         };
         let words = |line: &str| -> Vec<String> { line.split(' ').map(str::to_owned).collect() };
         let mut root = words("req -x509 -days 2 -subj /CN=test-root");
@@ -93,11 +90,7 @@ impl Server {
                 .spawn()
                 .unwrap();
             let folder_path = folder.path().to_owned();
-            let mut server = Server {
-                port,
-                folder: TempDir::new().unwrap(),
-                child,
-            };
+            let mut server = Server { port, folder: TempDir::new().unwrap(), child };
             let begun = Instant::now();
             while begun.elapsed() < Duration::from_secs(20) {
                 if server.child.try_wait().unwrap().is_some() {
@@ -134,9 +127,5 @@ impl Server {
 
 /// Returns a port that was free a moment ago.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

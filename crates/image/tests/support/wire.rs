@@ -26,12 +26,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Answer {
-        Answer {
-            status,
-            headers: Vec::new(),
-            body: body.into(),
-            cut: None,
-        }
+        Answer { status, headers: Vec::new(), body: body.into(), cut: None }
     }
 
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Answer {
@@ -64,12 +59,7 @@ impl Web {
                 thread::spawn(move || connection(stream.unwrap(), &log, answer.as_ref()));
             }
         });
-        Web {
-            address,
-            requests,
-            stop,
-            thread: Some(thread),
-        }
+        Web { address, requests, stop, thread: Some(thread) }
     }
 
     pub(crate) fn seen(&self) -> Vec<Request> {
@@ -99,11 +89,7 @@ fn connection(stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Req
         log.lock().unwrap().push(request.clone());
         let reply = answer(&request);
         let mut head = format!("HTTP/1.1 {} X\r\n", reply.status);
-        if !reply
-            .headers
-            .iter()
-            .any(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        {
+        if !reply.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
             head.push_str(&format!("Content-Length: {}\r\n", reply.body.len()));
         }
         for (name, value) in &reply.headers {
@@ -111,10 +97,7 @@ fn connection(stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Req
         }
         head.push_str("\r\n");
         let body = &reply.body[..reply.cut.unwrap_or(reply.body.len())];
-        if writer
-            .write_all(head.as_bytes())
-            .and_then(|()| writer.write_all(body))
-            .is_err()
+        if writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(body)).is_err()
             || reply.cut.is_some()
         {
             let _ = writer.shutdown(Shutdown::Both);
@@ -137,18 +120,10 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
         };
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
-    let length = headers
-        .get("content-length")
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(0);
+    let length = headers.get("content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Request {
-        method,
-        path,
-        headers,
-        body,
-    })
+    Some(Request { method, path, headers, body })
 }
 
 /// A proxy in front of a plain registry that keeps each request's first line.
@@ -175,24 +150,13 @@ impl Counter {
                 thread::spawn(move || relay(client, port, &log));
             }
         });
-        Counter {
-            address,
-            lines,
-            stop,
-            thread: Some(thread),
-        }
+        Counter { address, lines, stop, thread: Some(thread) }
     }
 
     /// Returns how often each blob was asked for.
     pub(crate) fn blobs(&self) -> HashMap<String, u32> {
         let mut counts = HashMap::new();
-        for line in self
-            .lines
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|line| line.contains("/blobs/"))
-        {
+        for line in self.lines.lock().unwrap().iter().filter(|line| line.contains("/blobs/")) {
             *counts.entry(line.clone()).or_insert(0) += 1;
         }
         counts

@@ -44,11 +44,7 @@ impl Folder {
         let file = self.nodes.open(node)?;
         if let Some(size) = changes.size {
             if kind != FileType::RegularFile {
-                return Err(if kind == FileType::Directory {
-                    Errno::ISDIR
-                } else {
-                    Errno::INVAL
-                });
+                return Err(if kind == FileType::Directory { Errno::ISDIR } else { Errno::INVAL });
             }
             self.truncate(node, &file, changes.handle, size)?;
         }
@@ -213,17 +209,8 @@ fn answer_sized(bytes: &[u8], size: usize, body: &mut Body<'_>) -> Result<(), Er
 
 fn timespec(time: Time) -> Timespec {
     match time {
-        Time::Keep => Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        Time::Now => Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        },
-        Time::At { seconds, nanoseconds } => Timespec {
-            tv_sec: seconds,
-            tv_nsec: nanoseconds.into(),
-        },
+        Time::Keep => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        Time::Now => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+        Time::At { seconds, nanoseconds } => Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
     }
 }

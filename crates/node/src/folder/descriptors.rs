@@ -26,19 +26,14 @@ impl Permit {
     pub(super) fn take() -> Option<Self> {
         let limit = limit();
         TAKEN
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
-                (taken < limit).then_some(taken + 1)
-            })
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < limit).then_some(taken + 1))
             .ok()
             .map(|_| Self(()))
     }
 
     /// Opens a descriptor that holds this permit.
     pub(super) fn open(self, open: impl FnOnce() -> Result<OwnedFd, Errno>) -> Result<Descriptor, Errno> {
-        Ok(Descriptor {
-            fd: open()?,
-            _permit: self,
-        })
+        Ok(Descriptor { fd: open()?, _permit: self })
     }
 }
 
@@ -69,14 +64,7 @@ pub(super) fn limit() -> usize {
         let wanted = maximum.unwrap_or(MOST + RESERVED).min(MOST + RESERVED);
         let current = current.unwrap_or(wanted);
         let have = if current < wanted
-            && setrlimit(
-                Resource::Nofile,
-                Rlimit {
-                    current: Some(wanted),
-                    maximum,
-                },
-            )
-            .is_ok()
+            && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).is_ok()
         {
             wanted
         } else {

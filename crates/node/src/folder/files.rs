@@ -31,27 +31,9 @@ const QUIET_SECONDS: i64 = 2;
 fn access(flags: u32) -> Result<(Use, OFlags), Errno> {
     let given = OFlags::from_bits_retain(flags);
     let (purpose, access) = match given & OFlags::ACCMODE {
-        OFlags::RDONLY => (
-            Use::File {
-                read: true,
-                write: false,
-            },
-            OFlags::RDONLY,
-        ),
-        OFlags::WRONLY => (
-            Use::File {
-                read: false,
-                write: true,
-            },
-            OFlags::WRONLY,
-        ),
-        OFlags::RDWR => (
-            Use::File {
-                read: true,
-                write: true,
-            },
-            OFlags::RDWR,
-        ),
+        OFlags::RDONLY => (Use::File { read: true, write: false }, OFlags::RDONLY),
+        OFlags::WRONLY => (Use::File { read: false, write: true }, OFlags::WRONLY),
+        OFlags::RDWR => (Use::File { read: true, write: true }, OFlags::RDWR),
         _ => return Err(Errno::INVAL),
     };
     // O_APPEND goes with each write: memory that is mapped and written back must land where it belongs.
@@ -127,9 +109,7 @@ impl Folder {
                 let found = self.nodes.look_up(header.node, name)?;
                 let node = found.node;
                 self.entry(found, body);
-                return self
-                    .open_file(node, flags, body)
-                    .inspect_err(|_| self.nodes.forget(node, 1));
+                return self.open_file(node, flags, body).inspect_err(|_| self.nodes.forget(node, 1));
             }
             Err(errno) => return Err(errno),
         };
@@ -226,9 +206,8 @@ impl Folder {
         mode: u32,
     ) -> Result<(), Errno> {
         let served = FallocateFlags::KEEP_SIZE | FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE;
-        let mode = FallocateFlags::from_bits(mode)
-            .filter(|mode| served.contains(*mode))
-            .ok_or(Errno::OPNOTSUPP)?;
+        let mode =
+            FallocateFlags::from_bits(mode).filter(|mode| served.contains(*mode)).ok_or(Errno::OPNOTSUPP)?;
         let file = self.handles.get(node, handle)?.writable()?;
         self.drop_set_ids(file.as_fd())?;
         fallocate(file, mode, offset, length)
@@ -278,11 +257,7 @@ impl Folder {
 
 /// The version of a file that has been left alone for a while, by which another can be told from it.
 fn quiet_version(stat: &Stat) -> Option<Version> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()?
-        .as_secs()
-        .cast_signed();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs().cast_signed();
     let quiet = stat.st_ctime.max(stat.st_mtime) < now.checked_sub(QUIET_SECONDS)?;
     quiet.then_some(Version {
         modified: (stat.st_mtime, stat.st_mtime_nsec),
@@ -292,7 +267,5 @@ fn quiet_version(stat: &Stat) -> Option<Version> {
 }
 
 /// Flags without meaning for a directory that is opened to be listed.
-pub(super) const LISTING: (OFlags, Mode) = (
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC),
-    Mode::empty(),
-);
+pub(super) const LISTING: (OFlags, Mode) =
+    (OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC), Mode::empty());

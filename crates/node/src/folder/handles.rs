@@ -44,11 +44,7 @@ impl AsFd for Opened {
 
 impl Opened {
     pub(super) fn directory(self) -> Result<Self, Errno> {
-        if self.purpose == Use::Directory {
-            Ok(self)
-        } else {
-            Err(Errno::NOTDIR)
-        }
+        if self.purpose == Use::Directory { Ok(self) } else { Err(Errno::NOTDIR) }
     }
 
     pub(super) fn readable(self) -> Result<Self, Errno> {
@@ -73,48 +69,26 @@ impl Opened {
 impl Handles {
     /// No handles, and at most so many.
     pub(super) fn new(most: usize) -> Self {
-        Self {
-            handles: HashMap::new(),
-            next: 1,
-            most: most.max(4),
-        }
+        Self { handles: HashMap::new(), next: 1, most: most.max(4) }
     }
 
     /// `EMFILE` where there are as many as there may be. Asked before a file is made or opened.
     pub(super) fn check_room(&self) -> Result<(), Errno> {
-        if self.handles.len() < self.most {
-            Ok(())
-        } else {
-            Err(Errno::MFILE)
-        }
+        if self.handles.len() < self.most { Ok(()) } else { Err(Errno::MFILE) }
     }
 
     /// Keeps an open file and gives it a number, which is never given again.
     pub(super) fn add(&mut self, node: u64, purpose: Use, fd: Descriptor) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.handles.insert(
-            number,
-            Handle {
-                node,
-                purpose,
-                fd: Arc::new(fd),
-            },
-        );
+        self.handles.insert(number, Handle { node, purpose, fd: Arc::new(fd) });
         number
     }
 
     /// The handle of this number, which must be one of this node: `EBADF` otherwise.
     pub(super) fn get(&self, node: u64, number: u64) -> Result<Opened, Errno> {
-        let handle = self
-            .handles
-            .get(&number)
-            .filter(|handle| handle.node == node)
-            .ok_or(Errno::BADF)?;
-        Ok(Opened {
-            fd: Arc::clone(&handle.fd),
-            purpose: handle.purpose,
-        })
+        let handle = self.handles.get(&number).filter(|handle| handle.node == node).ok_or(Errno::BADF)?;
+        Ok(Opened { fd: Arc::clone(&handle.fd), purpose: handle.purpose })
     }
 
     /// Closes a handle of a node.

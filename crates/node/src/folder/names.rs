@@ -37,12 +37,7 @@ pub(super) fn has_set_ids(stat: &Stat) -> bool {
 impl Folder {
     pub(super) fn shown(&self, stat: Stat) -> Attributes {
         let (uid, gid) = self.owners.shown(&stat);
-        Attributes {
-            number: self.nodes.shown_number(&stat),
-            stat,
-            uid,
-            gid,
-        }
+        Attributes { number: self.nodes.shown_number(&stat), stat, uid, gid }
     }
 
     /// Answers with a node that was found or made.
@@ -183,11 +178,7 @@ impl Folder {
     /// set-group-ID bit that it inherited.
     pub(super) fn settle_mode(&self, made: BorrowedFd<'_>, kind: FileType, mode: Mode) -> Result<(), Errno> {
         let have = fstat(made)?.st_mode & 0o7777;
-        let inherited = if kind == FileType::Directory {
-            have & SET_GROUP_ID
-        } else {
-            0
-        };
+        let inherited = if kind == FileType::Directory { have & SET_GROUP_ID } else { 0 };
         let wanted = mode.as_raw_mode() | inherited;
         if have != wanted {
             self.change_mode(made, Mode::from_raw_mode(wanted))?;
@@ -198,11 +189,7 @@ impl Folder {
     pub(super) fn unlink(&mut self, parent: u64, name: Name<'_>, directory: bool) -> Result<(), Errno> {
         let parent = self.directory(parent)?;
         let victim = stat_of(&parent, name);
-        let flags = if directory {
-            AtFlags::REMOVEDIR
-        } else {
-            AtFlags::empty()
-        };
+        let flags = if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         unlinkat(parent.as_fd(), name.as_c_str(), flags)?;
         if let Some(victim) = victim {
             self.nodes.unlinked(&victim);
@@ -223,13 +210,7 @@ impl Folder {
             .ok_or(Errno::INVAL)?;
         let (from, to) = (self.directory(parent)?, self.directory(new_parent)?);
         let (moved, victim) = (stat_of(&from, name), stat_of(&to, new_name));
-        renameat_with(
-            from.as_fd(),
-            name.as_c_str(),
-            to.as_fd(),
-            new_name.as_c_str(),
-            flags,
-        )?;
+        renameat_with(from.as_fd(), name.as_c_str(), to.as_fd(), new_name.as_c_str(), flags)?;
         if let Some(victim) = victim {
             if flags.contains(RenameFlags::EXCHANGE) {
                 self.nodes.moved(&victim, parent, name);
@@ -256,13 +237,7 @@ impl Folder {
         let (file, directory) = (self.nodes.open(file)?, self.directory(parent)?);
         let number = descriptor_name(file.as_fd());
         let number = number.as_c_str()?;
-        linkat(
-            &self.process,
-            number,
-            directory.as_fd(),
-            name.as_c_str(),
-            AtFlags::SYMLINK_FOLLOW,
-        )?;
+        linkat(&self.process, number, directory.as_fd(), name.as_c_str(), AtFlags::SYMLINK_FOLLOW)?;
         let found = self.nodes.look_up(parent, name)?;
         self.entry(found, body);
         Ok(())

@@ -85,12 +85,7 @@ fn identity(stat: &Stat) -> Identity {
 
 /// Opens a name for identity alone.
 fn open_path(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
-    openat(
-        parent,
-        name,
-        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
+    openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
 impl Nodes {
@@ -126,10 +121,7 @@ impl Nodes {
 
     #[cfg(test)]
     pub(super) fn count(&self) -> (usize, usize) {
-        (
-            self.nodes.len(),
-            self.nodes.values().filter(|node| node.fd.is_some()).count(),
-        )
+        (self.nodes.len(), self.nodes.values().filter(|node| node.fd.is_some()).count())
     }
 
     /// The kind of a node's file, `ESTALE` for an unknown one.
@@ -165,12 +157,10 @@ impl Nodes {
             let node = self.nodes.get_mut(&number).ok_or(Errno::STALE)?;
             let (_, name) = node.place.as_ref().ok_or(Errno::STALE)?;
             let opened =
-                permit
-                    .open(|| open_path(descriptor.as_fd(), name))
-                    .map_err(|errno| match errno {
-                        Errno::NOENT | Errno::NOTDIR => Errno::STALE,
-                        other => other,
-                    })?;
+                permit.open(|| open_path(descriptor.as_fd(), name)).map_err(|errno| match errno {
+                    Errno::NOENT | Errno::NOTDIR => Errno::STALE,
+                    other => other,
+                })?;
             let stat = fstat(&opened)?;
             if identity(&stat) != node.identity || FileType::from_raw_mode(stat.st_mode) != node.kind {
                 return Err(Errno::STALE);
@@ -272,8 +262,7 @@ impl Nodes {
         }
         // Numbers of removed nodes are swept out of the queue once they are the larger part of it.
         if self.open.len() > 64 && self.open.len() / 2 > self.nodes.len() {
-            self.open
-                .retain(|number| self.nodes.get(number).is_some_and(|node| node.fd.is_some()));
+            self.open.retain(|number| self.nodes.get(number).is_some_and(|node| node.fd.is_some()));
         }
     }
 

@@ -28,14 +28,7 @@ impl Owners {
     /// The rule for this process.
     pub(super) fn of_this_process() -> Self {
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-        if uid.is_root() {
-            Self::AsTheyAre
-        } else {
-            Self::Mapped {
-                uid: uid.as_raw(),
-                gid: gid.as_raw(),
-            }
-        }
+        if uid.is_root() { Self::AsTheyAre } else { Self::Mapped { uid: uid.as_raw(), gid: gid.as_raw() } }
     }
 
     /// User and group that the guest sees.
@@ -59,18 +52,12 @@ impl Owners {
         }
         let (uid, gid) = match self {
             Self::AsTheyAre => (uid, gid),
-            Self::Mapped {
-                uid: own_uid,
-                gid: own_gid,
-            } => {
+            Self::Mapped { uid: own_uid, gid: own_gid } => {
                 let (shown_uid, shown_gid) = self.shown(stat);
                 (mapped(uid, shown_uid, own_uid)?, mapped(gid, shown_gid, own_gid)?)
             }
         };
-        Ok(Change {
-            uid: uid.map(Uid::from_raw),
-            gid: gid.map(Gid::from_raw),
-        })
+        Ok(Change { uid: uid.map(Uid::from_raw), gid: gid.map(Gid::from_raw) })
     }
 }
 
@@ -111,19 +98,10 @@ mod tests {
         assert_eq!(owners.change(&mine, Some(0), Some(0)), Ok(unchanged));
         assert_eq!(owners.change(&mine, Some(33), None), Err(Errno::PERM));
         assert_eq!(owners.change(&mine, None, Some(1000)), Err(Errno::PERM));
-        let group = Change {
-            uid: None,
-            gid: Some(Gid::from_raw(100)),
-        };
+        let group = Change { uid: None, gid: Some(Gid::from_raw(100)) };
         assert_eq!(owners.change(&owned_by(1000, 5), None, Some(0)), Ok(group));
-        let given = Change {
-            uid: Some(Uid::from_raw(33)),
-            gid: None,
-        };
+        let given = Change { uid: Some(Uid::from_raw(33)), gid: None };
         assert_eq!(Owners::AsTheyAre.change(&mine, Some(33), None), Ok(given));
-        assert_eq!(
-            Owners::AsTheyAre.change(&mine, Some(u32::MAX), None),
-            Err(Errno::INVAL)
-        );
+        assert_eq!(Owners::AsTheyAre.change(&mine, Some(u32::MAX), None), Err(Errno::INVAL));
     }
 }

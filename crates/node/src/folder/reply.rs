@@ -162,13 +162,7 @@ impl<'a> Body<'a> {
 
     /// `fuse_statfs_out`.
     pub(super) fn file_system(&mut self, stat: &StatVfs) {
-        for number in [
-            stat.f_blocks,
-            stat.f_bfree,
-            stat.f_bavail,
-            stat.f_files,
-            stat.f_ffree,
-        ] {
+        for number in [stat.f_blocks, stat.f_bfree, stat.f_bavail, stat.f_files, stat.f_ffree] {
             self.u64(number);
         }
         self.u32(stat.f_bsize.try_into().unwrap_or(4096));

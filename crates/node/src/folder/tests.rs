@@ -22,26 +22,16 @@ type Answer = Result<Vec<u8>, i32>;
 
 impl Guest {
     fn of(path: &Path, readonly: bool) -> Self {
-        Self {
-            folder: Folder::open(path, readonly).unwrap(),
-            reply: Vec::new(),
-        }
+        Self { folder: Folder::open(path, readonly).unwrap(), reply: Vec::new() }
     }
 
     fn ask(&mut self, opcode: u32, node: u64, body: &[&[u8]]) -> Answer {
         let request = request(opcode, node, &body.concat());
         assert_eq!(self.folder.answer(&request, &mut self.reply), Ok(Reply::Send));
         let error = i32::from_ne_bytes(self.reply[4..8].try_into().unwrap());
-        assert_eq!(
-            u32::from_ne_bytes(self.reply[..4].try_into().unwrap()) as usize,
-            self.reply.len()
-        );
+        assert_eq!(u32::from_ne_bytes(self.reply[..4].try_into().unwrap()) as usize, self.reply.len());
         assert_eq!(u64::from_ne_bytes(self.reply[8..16].try_into().unwrap()), 77);
-        if error == 0 {
-            Ok(self.reply[16..].to_vec())
-        } else {
-            Err(-error)
-        }
+        if error == 0 { Ok(self.reply[16..].to_vec()) } else { Err(-error) }
     }
 
     fn look_up(&mut self, parent: u64, name: &str) -> Result<u64, i32> {
@@ -54,30 +44,17 @@ impl Guest {
 
     fn open(&mut self, node: u64, flags: i32) -> Result<u64, i32> {
         let flags = flags.cast_unsigned();
-        self.ask(op::OPEN, node, &[&flags.to_ne_bytes(), &[0; 4]])
-            .map(|opened| u64_at(&opened, 0))
+        self.ask(op::OPEN, node, &[&flags.to_ne_bytes(), &[0; 4]]).map(|opened| u64_at(&opened, 0))
     }
 
     fn create(&mut self, parent: u64, name: &str, mode: u32) -> Result<(u64, u64), i32> {
         let flags = libc::O_RDWR.cast_unsigned();
-        let fields = [
-            &flags.to_ne_bytes()[..],
-            &mode.to_ne_bytes(),
-            &[0; 8],
-            name.as_bytes(),
-            b"\0",
-        ];
-        self.ask(op::CREATE, parent, &fields)
-            .map(|made| (u64_at(&made, 0), u64_at(&made, 128)))
+        let fields = [&flags.to_ne_bytes()[..], &mode.to_ne_bytes(), &[0; 8], name.as_bytes(), b"\0"];
+        self.ask(op::CREATE, parent, &fields).map(|made| (u64_at(&made, 0), u64_at(&made, 128)))
     }
 
     fn read(&mut self, node: u64, handle: u64, offset: u64, size: u32) -> Answer {
-        let fields = [
-            &handle.to_ne_bytes()[..],
-            &offset.to_ne_bytes(),
-            &size.to_ne_bytes(),
-            &[0; 20],
-        ];
+        let fields = [&handle.to_ne_bytes()[..], &offset.to_ne_bytes(), &size.to_ne_bytes(), &[0; 20]];
         self.ask(op::READ, node, &fields)
     }
 
@@ -88,22 +65,13 @@ impl Guest {
     fn write_with(&mut self, node: u64, fh: u64, offset: u64, data: &[u8], kind: u32, flags: i32) -> Answer {
         let size = u32::try_from(data.len()).unwrap();
         let flags = flags.cast_unsigned().to_ne_bytes();
-        let head = [
-            &fh.to_ne_bytes()[..],
-            &offset.to_ne_bytes(),
-            &size.to_ne_bytes(),
-            &kind.to_ne_bytes(),
-        ];
+        let head = [&fh.to_ne_bytes()[..], &offset.to_ne_bytes(), &size.to_ne_bytes(), &kind.to_ne_bytes()];
         self.ask(op::WRITE, node, &[&head.concat(), &[0; 8], &flags, &[0; 4], data])
     }
 
     fn set_mode(&mut self, node: u64, mode: u32) -> Answer {
         let valid = 1_u32.to_ne_bytes();
-        self.ask(
-            op::SETATTR,
-            node,
-            &[&valid, &[0; 64], &mode.to_ne_bytes(), &[0; 16]],
-        )
+        self.ask(op::SETATTR, node, &[&valid, &[0; 64], &mode.to_ne_bytes(), &[0; 16]])
     }
 }
 
@@ -165,25 +133,13 @@ fn a_message_that_is_no_request_is_a_violation() {
     let mut folder = Folder::open(&inside, false).unwrap();
     let mut reply = Vec::new();
     for bytes in [0, 1, 39] {
-        assert_eq!(
-            folder.answer(&vec![0; bytes], &mut reply),
-            Err(FuseViolation::Truncated { bytes })
-        );
+        assert_eq!(folder.answer(&vec![0; bytes], &mut reply), Err(FuseViolation::Truncated { bytes }));
     }
     let mut longer = request(op::STATFS, 1, b"");
     longer.push(0);
-    assert_eq!(
-        folder.answer(&longer, &mut reply),
-        Err(FuseViolation::Length {
-            stated: 40,
-            bytes: 41
-        })
-    );
+    assert_eq!(folder.answer(&longer, &mut reply), Err(FuseViolation::Length { stated: 40, bytes: 41 }));
     let huge = vec![0; protocol::MAX_REQUEST + 1];
-    assert_eq!(
-        folder.answer(&huge, &mut reply),
-        Err(FuseViolation::TooLong { bytes: huge.len() })
-    );
+    assert_eq!(folder.answer(&huge, &mut reply), Err(FuseViolation::TooLong { bytes: huge.len() }));
 }
 
 #[test]
@@ -216,15 +172,10 @@ fn nodes_and_handles_that_were_never_given_are_refused() {
     let forget = request(op::FORGET, node, &1_u64.to_ne_bytes());
     assert_eq!(guest.folder.answer(&forget, &mut reply), Ok(Reply::Nothing));
     assert_eq!(guest.read(node, handle, 0, 1), Ok(vec![]));
-    guest
-        .ask(op::RELEASE, node, &[&handle.to_ne_bytes(), &[0; 16]])
-        .unwrap();
+    guest.ask(op::RELEASE, node, &[&handle.to_ne_bytes(), &[0; 16]]).unwrap();
     assert_eq!(guest.open(node, libc::O_RDONLY), Err(libc::ESTALE));
     assert_eq!(guest.read(node, handle, 0, 1), Err(libc::EBADF));
-    for nonsense in [
-        request(op::FORGET, 1, &[0xff; 8]),
-        request(op::BATCH_FORGET, 1, &[0xff; 24]),
-    ] {
+    for nonsense in [request(op::FORGET, 1, &[0xff; 8]), request(op::BATCH_FORGET, 1, &[0xff; 24])] {
         assert_eq!(guest.folder.answer(&nonsense, &mut reply), Ok(Reply::Nothing));
     }
     assert!(guest.look_up(1, "file").is_ok(), "the root is never forgotten");
@@ -237,10 +188,7 @@ fn symbolic_links_are_given_as_text_and_never_followed() {
     symlink(outside.join("secret"), inside.join("file")).unwrap();
     let mut guest = Guest::of(&inside, false);
     let link = guest.look_up(1, "link").unwrap();
-    assert_eq!(
-        guest.ask(op::READLINK, link, &[]).unwrap(),
-        outside.as_os_str().as_encoded_bytes()
-    );
+    assert_eq!(guest.ask(op::READLINK, link, &[]).unwrap(), outside.as_os_str().as_encoded_bytes());
     assert_eq!(guest.look_up(link, "secret"), Err(libc::ENOTDIR));
     assert_eq!(guest.create(link, "new", 0o644), Err(libc::ENOTDIR));
     assert_eq!(guest.ask(op::OPENDIR, link, &[&[0; 8]]), Err(libc::ENOTDIR));
@@ -276,24 +224,17 @@ fn swapping_a_directory_for_a_link_while_it_is_used_leads_nowhere() {
             if let Ok(file) = guest.look_up(dir, "secret") {
                 let handle = guest.open(file, libc::O_RDONLY).unwrap();
                 assert_eq!(guest.read(file, handle, 0, 64).unwrap(), b"inside");
-                guest
-                    .ask(op::RELEASE, file, &[&handle.to_ne_bytes(), &[0; 16]])
-                    .unwrap();
+                guest.ask(op::RELEASE, file, &[&handle.to_ne_bytes(), &[0; 16]]).unwrap();
                 read += 1;
             }
             if let Ok((node, handle)) = guest.create(dir, "planted", 0o644) {
-                guest
-                    .ask(op::RELEASE, node, &[&handle.to_ne_bytes(), &[0; 16]])
-                    .unwrap();
+                guest.ask(op::RELEASE, node, &[&handle.to_ne_bytes(), &[0; 16]]).unwrap();
             }
         }
         stop.store(true, Ordering::Relaxed);
         assert!(read > 0, "the race was never won by the directory");
     });
-    let left: Vec<_> = fs::read_dir(&outside)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
+    let left: Vec<_> = fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["secret"]);
 }
 
@@ -303,9 +244,7 @@ fn fifos_and_sockets_are_shown_but_never_opened() {
     let mut guest = Guest::of(&inside, false);
     for (name, kind) in [("fifo", libc::S_IFIFO), ("socket", libc::S_IFSOCK)] {
         let mode = (kind | 0o644).to_ne_bytes();
-        guest
-            .ask(op::MKNOD, 1, &[&mode, &[0; 12], name.as_bytes(), b"\0"])
-            .unwrap();
+        guest.ask(op::MKNOD, 1, &[&mode, &[0; 12], name.as_bytes(), b"\0"]).unwrap();
         let node = guest.look_up(1, name).unwrap();
         for flags in [libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR] {
             assert_eq!(guest.open(node, flags), Err(libc::EPERM));
@@ -324,14 +263,8 @@ fn devices_of_the_host_are_never_opened_and_procfs_is_refused() {
     let mut guest = Guest::of(Path::new("/dev"), false);
     let node = guest.look_up(1, "null").unwrap();
     assert_eq!(guest.open(node, libc::O_RDWR), Err(libc::EPERM));
-    assert!(matches!(
-        Folder::open(Path::new("/proc/self"), true),
-        Err(OpenFolderError::Processes { .. })
-    ));
-    assert!(matches!(
-        Folder::open(Path::new("/dev/null"), true),
-        Err(OpenFolderError::Kind { .. })
-    ));
+    assert!(matches!(Folder::open(Path::new("/proc/self"), true), Err(OpenFolderError::Processes { .. })));
+    assert!(matches!(Folder::open(Path::new("/dev/null"), true), Err(OpenFolderError::Kind { .. })));
     let mut root = Guest::of(Path::new("/"), true);
     assert_eq!(root.look_up(1, "proc"), Err(libc::EACCES));
 }
@@ -359,21 +292,13 @@ fn a_read_only_folder_is_changed_by_no_request() {
     fs::write(inside.join("file"), "content").unwrap();
     let mut guest = Guest::of(&inside, true);
     let node = guest.look_up(1, "file").unwrap();
-    for flags in [
-        libc::O_WRONLY,
-        libc::O_RDWR,
-        libc::O_TRUNC,
-        libc::O_RDWR | libc::O_APPEND,
-    ] {
+    for flags in [libc::O_WRONLY, libc::O_RDWR, libc::O_TRUNC, libc::O_RDWR | libc::O_APPEND] {
         assert_eq!(guest.open(node, flags), Err(libc::EROFS));
     }
     assert_eq!(guest.create(1, "new", 0o644), Err(libc::EROFS));
     assert_eq!(guest.set_mode(node, 0), Err(libc::EROFS));
     assert_eq!(guest.ask(op::UNLINK, 1, &[b"file\0"]), Err(libc::EROFS));
-    assert_eq!(
-        guest.ask(op::SETXATTR, node, &[&[1, 0, 0, 0, 0, 0, 0, 0], b"user.a\0x"]),
-        Err(libc::EROFS)
-    );
+    assert_eq!(guest.ask(op::SETXATTR, node, &[&[1, 0, 0, 0, 0, 0, 0, 0], b"user.a\0x"]), Err(libc::EROFS));
     let handle = guest.open(node, libc::O_RDONLY).unwrap();
     assert_eq!(guest.write(node, handle, 0, b"x"), Err(libc::EROFS));
     assert_eq!(guest.read(node, handle, 0, 100).unwrap(), b"content");
@@ -385,10 +310,8 @@ fn a_handle_serves_only_what_it_was_opened_for() {
     fs::write(inside.join("file"), "content").unwrap();
     let mut guest = Guest::of(&inside, false);
     let node = guest.look_up(1, "file").unwrap();
-    let (reader, writer) = (
-        guest.open(node, libc::O_RDONLY).unwrap(),
-        guest.open(node, libc::O_WRONLY).unwrap(),
-    );
+    let (reader, writer) =
+        (guest.open(node, libc::O_RDONLY).unwrap(), guest.open(node, libc::O_WRONLY).unwrap());
     assert_eq!(guest.write(node, reader, 0, b"x"), Err(libc::EBADF));
     assert_eq!(guest.read(node, writer, 0, 1), Err(libc::EBADF));
     let directory = u64_at(&guest.ask(op::OPENDIR, 1, &[&[0; 8]]).unwrap(), 0);
@@ -401,12 +324,8 @@ fn an_append_goes_to_the_end_and_memory_written_back_goes_where_it_belongs() {
     let mut guest = Guest::of(&inside, false);
     let (node, handle) = guest.create(1, "log", 0o644).unwrap();
     guest.write(node, handle, 0, b"0123456789").unwrap();
-    guest
-        .write_with(node, handle, 0, b"+", 0, libc::O_APPEND)
-        .unwrap();
-    guest
-        .write_with(node, handle, 0, b"m", 1, libc::O_APPEND)
-        .unwrap();
+    guest.write_with(node, handle, 0, b"+", 0, libc::O_APPEND).unwrap();
+    guest.write_with(node, handle, 0, b"m", 1, libc::O_APPEND).unwrap();
     assert_eq!(fs::read(inside.join("log")).unwrap(), b"m123456789+");
 }
 
@@ -434,13 +353,8 @@ fn more_nodes_than_descriptors_stay_usable() {
     assert!(open <= 11, "{open}");
     for (number, node) in known.iter().enumerate() {
         let handle = guest.open(*node, libc::O_RDONLY).unwrap();
-        assert_eq!(
-            guest.read(*node, handle, 0, 9).unwrap(),
-            number.to_string().as_bytes()
-        );
-        guest
-            .ask(op::RELEASE, *node, &[&handle.to_ne_bytes(), &[0; 16]])
-            .unwrap();
+        assert_eq!(guest.read(*node, handle, 0, 9).unwrap(), number.to_string().as_bytes());
+        guest.ask(op::RELEASE, *node, &[&handle.to_ne_bytes(), &[0; 16]]).unwrap();
     }
     // Another file in the place of a closed one isn't taken for it.
     fs::rename(inside.join("1"), inside.join("old")).unwrap();
@@ -458,9 +372,7 @@ fn handles_and_files_in_use_are_bounded() {
     let mut guest = Guest::of(&inside, false);
     guest.folder.handles = Handles::new(16);
     let (node, _) = guest.create(1, "file", 0o644).unwrap();
-    let opened = (0..100)
-        .filter(|_| guest.open(node, libc::O_RDONLY).is_ok())
-        .count();
+    let opened = (0..100).filter(|_| guest.open(node, libc::O_RDONLY).is_ok()).count();
     assert_eq!(opened, 15);
     assert_eq!(guest.open(node, libc::O_RDONLY), Err(libc::EMFILE));
     assert_eq!(guest.create(1, "another", 0o644), Err(libc::EMFILE));
@@ -490,19 +402,10 @@ fn only_attributes_of_users_are_served() {
     let (_top, inside, _) = inside_and_outside();
     let mut guest = Guest::of(&inside, false);
     let (node, _) = guest.create(1, "file", 0o755).unwrap();
-    for name in [
-        "security.capability",
-        "trusted.overlay.opaque",
-        "system.posix_acl_access",
-        "user",
-    ] {
+    for name in ["security.capability", "trusted.overlay.opaque", "system.posix_acl_access", "user"] {
         let head = [1, 0, 0, 0, 0, 0, 0, 0];
         let value = [name.as_bytes(), b"\0x"].concat();
-        assert_eq!(
-            guest.ask(op::SETXATTR, node, &[&head, &value]),
-            Err(libc::EOPNOTSUPP),
-            "{name}"
-        );
+        assert_eq!(guest.ask(op::SETXATTR, node, &[&head, &value]), Err(libc::EOPNOTSUPP), "{name}");
     }
 }
 
@@ -516,11 +419,7 @@ fn any_request() -> impl Strategy<Value = Vec<u8>> {
         prop::collection::vec(any::<u8>(), 0..300),
     ];
     let number = prop_oneof![0_u64..6, any::<u64>()];
-    let body = (
-        prop::collection::vec(number, 0..12),
-        prop::collection::vec(name, 0..3),
-        0_usize..4,
-    )
+    let body = (prop::collection::vec(number, 0..12), prop::collection::vec(name, 0..3), 0_usize..4)
         .prop_map(|(numbers, names, cut)| {
             let mut body: Vec<u8> = numbers.into_iter().flat_map(u64::to_ne_bytes).collect();
             body.truncate(body.len().saturating_sub(cut * 4));

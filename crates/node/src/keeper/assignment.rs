@@ -94,11 +94,7 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self {
-            boot_ms: 60_000,
-            configure_ms: 60_000,
-            shutdown_ms: 10_000,
-        }
+        Self { boot_ms: 60_000, configure_ms: 60_000, shutdown_ms: 10_000 }
     }
 }
 

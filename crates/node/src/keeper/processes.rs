@@ -36,17 +36,7 @@ struct Process {
 impl Processes {
     /// The workload alone, not owned by anybody yet.
     pub fn new(terminal: bool, spools: Option<[Spool; 2]>) -> Self {
-        Self {
-            live: BTreeMap::from([(
-                0,
-                Process {
-                    terminal,
-                    ..Process::default()
-                },
-            )]),
-            next: 1,
-            spools,
-        }
+        Self { live: BTreeMap::from([(0, Process { terminal, ..Process::default() })]), next: 1, spools }
     }
 
     /// Opens the workload's streams on the guest's link.
@@ -74,17 +64,10 @@ impl Processes {
         stdin: bool,
         terminal: bool,
     ) -> Option<u16> {
-        let number = (self.next..=MAX_PROCESS)
-            .chain(1..self.next)
-            .find(|number| !self.live.contains_key(number))?;
+        let number =
+            (self.next..=MAX_PROCESS).chain(1..self.next).find(|number| !self.live.contains_key(number))?;
         self.next = if number == MAX_PROCESS { 1 } else { number + 1 };
-        let process = Process {
-            owner: Some(client),
-            terminal,
-            stdin,
-            known: true,
-            ..Process::default()
-        };
+        let process = Process { owner: Some(client), terminal, stdin, known: true, ..Process::default() };
         open_on_guest(number, &process, guest);
         open_on_client(number, &process, link);
         self.live.insert(number, process);

@@ -81,10 +81,7 @@ mod tests {
             carry(&mut keeper, &mut guest);
             while let Ok(Some(_)) = guest.next_incoming::<ToGuest>() {}
             if round < 50 {
-                assert!(
-                    sent <= 2 * WINDOW as usize,
-                    "the guest ran ahead of a client that doesn't read"
-                );
+                assert!(sent <= 2 * WINDOW as usize, "the guest ran ahead of a client that doesn't read");
                 continue;
             }
             while let Ok(Some(Incoming::<ToGuest>::Data(1, bytes))) = client.next_incoming() {

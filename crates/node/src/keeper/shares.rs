@@ -54,12 +54,7 @@ impl Shares {
                 }
             }
         })?;
-        Ok(Self {
-            requests,
-            answers,
-            wake,
-            waiting: 0,
-        })
+        Ok(Self { requests, answers, wake, waiting: 0 })
     }
 
     /// Hands a request over.

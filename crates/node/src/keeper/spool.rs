@@ -45,11 +45,7 @@ impl Spool {
 }
 
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]
@@ -64,14 +60,9 @@ mod tests {
         for _ in 0..40 {
             spool.write(&chunk).unwrap();
         }
-        let sizes: Vec<u64> = std::fs::read_dir(folder.path())
-            .unwrap()
-            .map(|e| e.unwrap().metadata().unwrap().len())
-            .collect();
+        let sizes: Vec<u64> =
+            std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).collect();
         assert_eq!(sizes.len(), 2);
-        assert!(
-            sizes.iter().all(|size| *size <= ROTATE_AT + chunk.len() as u64),
-            "{sizes:?}"
-        );
+        assert!(sizes.iter().all(|size| *size <= ROTATE_AT + chunk.len() as u64), "{sizes:?}");
     }
 }

@@ -114,13 +114,7 @@ impl State {
             awaited_ms,
             finished: false,
         };
-        (
-            state,
-            vec![
-                Effect::Announce(Standing::Booting),
-                Effect::SetDeadline(awaited_ms),
-            ],
-        )
+        (state, vec![Effect::Announce(Standing::Booting), Effect::SetDeadline(awaited_ms)])
     }
 
     /// Where the spacecore stands.
@@ -158,18 +152,11 @@ impl State {
                 "the guest speaks version {version} of the channel; this keeper speaks {}",
                 wire::VERSION
             );
-            return self.end(Outcome::Refused(Refusal {
-                kind: RefusalKind::Protocol,
-                message,
-            }));
+            return self.end(Outcome::Refused(Refusal { kind: RefusalKind::Protocol, message }));
         }
         self.standing = Standing::Configuring;
         self.awaited_ms = self.patience.configure_ms;
-        vec![
-            Effect::Configure,
-            Effect::Announce(self.standing),
-            Effect::SetDeadline(self.awaited_ms),
-        ]
+        vec![Effect::Configure, Effect::Announce(self.standing), Effect::SetDeadline(self.awaited_ms)]
     }
 
     fn expect_configuring(&mut self, what: &str) -> Vec<Effect> {
@@ -195,11 +182,7 @@ impl State {
         match self.standing {
             Standing::Running => {
                 self.outcome = Some(Outcome::Exited(status));
-                if self.orderly_end {
-                    self.shut_down(0)
-                } else {
-                    self.kill()
-                }
+                if self.orderly_end { self.shut_down(0) } else { self.kill() }
             }
             Standing::Stopping if self.stop_asked => {
                 self.outcome = Some(Outcome::Exited(status));
@@ -247,11 +230,7 @@ impl State {
             Standing::Stopping | Standing::Ending => return self.kill(),
         };
         let (awaited, after_ms) = (awaited.to_owned(), self.awaited_ms);
-        self.end(Outcome::Silent {
-            awaited,
-            after_ms,
-            console: String::new(),
-        })
+        self.end(Outcome::Silent { awaited, after_ms, console: String::new() })
     }
 
     fn shut_down(&mut self, grace_ms: u64) -> Vec<Effect> {
@@ -279,11 +258,7 @@ impl State {
 
     fn kill(&mut self) -> Vec<Effect> {
         self.standing = Standing::Ending;
-        vec![
-            Effect::ClearDeadline,
-            Effect::Announce(self.standing),
-            Effect::KillMachine,
-        ]
+        vec![Effect::ClearDeadline, Effect::Announce(self.standing), Effect::KillMachine]
     }
 
     fn finish(&mut self, last: Outcome) -> Vec<Effect> {
@@ -302,11 +277,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const PATIENCE: Patience = Patience {
-        boot_ms: 10,
-        configure_ms: 20,
-        shutdown_ms: 30,
-    };
+    const PATIENCE: Patience = Patience { boot_ms: 10, configure_ms: 20, shutdown_ms: 30 };
 
     /// Runs the inputs and returns the outcome, with every kill answered by the machine's end.
     fn outcome_of(orderly_end: bool, inputs: &[Input]) -> Option<Outcome> {
@@ -325,13 +296,7 @@ mod tests {
     }
 
     fn up() -> Vec<Input> {
-        vec![
-            Input::Hello {
-                version: wire::VERSION,
-            },
-            Input::Configured,
-            Input::WorkloadStarted,
-        ]
+        vec![Input::Hello { version: wire::VERSION }, Input::Configured, Input::WorkloadStarted]
     }
 
     fn with(mut first: Vec<Input>, more: &[Input]) -> Vec<Input> {
@@ -342,10 +307,7 @@ mod tests {
     #[test]
     fn a_life_without_incident_ends_with_the_workload_s_status() {
         let ended = Input::WorkloadEnded(ExitStatus::Code(7));
-        assert_eq!(
-            outcome_of(false, &with(up(), &[ended])),
-            Some(Outcome::Exited(ExitStatus::Code(7)))
-        );
+        assert_eq!(outcome_of(false, &with(up(), &[ended])), Some(Outcome::Exited(ExitStatus::Code(7))));
     }
 
     #[test]
@@ -376,10 +338,7 @@ mod tests {
             outcome_of(false, &with(up(), &[stop.clone(), ended])),
             Some(Outcome::Exited(ExitStatus::Code(143)))
         );
-        assert_eq!(
-            outcome_of(false, &with(up(), &[stop, Input::DeadlinePassed])),
-            Some(Outcome::Stopped)
-        );
+        assert_eq!(outcome_of(false, &with(up(), &[stop, Input::DeadlinePassed])), Some(Outcome::Stopped));
     }
 
     #[test]
@@ -389,24 +348,14 @@ mod tests {
             Some(Outcome::Silent { after_ms: 10, .. })
         ));
         assert!(matches!(
-            outcome_of(
-                false,
-                &[
-                    Input::Hello {
-                        version: wire::VERSION
-                    },
-                    Input::DeadlinePassed
-                ]
-            ),
+            outcome_of(false, &[Input::Hello { version: wire::VERSION }, Input::DeadlinePassed]),
             Some(Outcome::Silent { after_ms: 20, .. })
         ));
     }
 
     #[test]
     fn a_guest_that_speaks_out_of_turn_is_ended() {
-        let hello = Input::Hello {
-            version: wire::VERSION,
-        };
+        let hello = Input::Hello { version: wire::VERSION };
         for inputs in [
             vec![Input::WorkloadStarted],
             vec![Input::Configured],
@@ -415,38 +364,18 @@ mod tests {
             with(up(), &[hello]),
             with(up(), &[Input::WorkloadStarted]),
         ] {
-            assert!(
-                matches!(outcome_of(false, &inputs), Some(Outcome::Violation { .. })),
-                "{inputs:?}"
-            );
+            assert!(matches!(outcome_of(false, &inputs), Some(Outcome::Violation { .. })), "{inputs:?}");
         }
     }
 
     #[test]
     fn the_first_cause_is_the_one_that_is_told() {
-        let inputs = [
-            Input::Violation("garbage".into()),
-            Input::ChannelClosed,
-            Input::ParentGone,
-        ];
+        let inputs = [Input::Violation("garbage".into()), Input::ChannelClosed, Input::ParentGone];
+        assert_eq!(outcome_of(false, &inputs), Some(Outcome::Violation { reason: "garbage".into() }));
+        let inputs = with(up(), &[Input::ChannelClosed, Input::MachineEnded("killed by signal 9".into())]);
         assert_eq!(
             outcome_of(false, &inputs),
-            Some(Outcome::Violation {
-                reason: "garbage".into()
-            })
-        );
-        let inputs = with(
-            up(),
-            &[
-                Input::ChannelClosed,
-                Input::MachineEnded("killed by signal 9".into()),
-            ],
-        );
-        assert_eq!(
-            outcome_of(false, &inputs),
-            Some(Outcome::MachineEnded {
-                reason: "killed by signal 9".into()
-            })
+            Some(Outcome::MachineEnded { reason: "killed by signal 9".into() })
         );
     }
 
@@ -456,10 +385,7 @@ mod tests {
             Just(Input::Configured),
             Just(Input::WorkloadStarted),
             any::<u8>().prop_map(|code| Input::WorkloadEnded(ExitStatus::Code(code))),
-            Just(Input::Refused(Refusal {
-                kind: RefusalKind::Root,
-                message: "no disk".into()
-            })),
+            Just(Input::Refused(Refusal { kind: RefusalKind::Root, message: "no disk".into() })),
             Just(Input::Violation("garbage".into())),
             Just(Input::ChannelClosed),
             Just(Input::MachineEnded("killed".into())),

@@ -31,11 +31,7 @@ impl WireSocket {
     /// It isn't one.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self {
-            fd,
-            link: Link::new(),
-            open: true,
-        })
+        Ok(Self { fd, link: Link::new(), open: true })
     }
 
     /// Whether the other side can still say something.

@@ -153,6 +153,5 @@ fn instead(high: bool) -> &'static str {
 }
 
 fn because(why: Option<&str>) -> String {
-    why.map(|why| format!(", and KVM doesn't work on this machine: {why}"))
-        .unwrap_or_default()
+    why.map(|why| format!(", and KVM doesn't work on this machine: {why}")).unwrap_or_default()
 }

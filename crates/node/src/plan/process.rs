@@ -13,17 +13,11 @@ pub(super) fn workload(request: &Request, image: &ImageFacts) -> Result<Process,
     }
     let entrypoint = deployment.command.as_ref().unwrap_or(&config.entrypoint);
     // A replaced entrypoint doesn't get the arguments that the image has for its own.
-    let image_args: &[String] = if deployment.command.is_some() {
-        &[]
-    } else {
-        &config.cmd
-    };
+    let image_args: &[String] = if deployment.command.is_some() { &[] } else { &config.cmd };
     let rest = deployment.args.as_deref().unwrap_or(image_args);
     let args: Vec<String> = entrypoint.iter().chain(rest).cloned().collect();
     if args.is_empty() {
-        return Err(PlanError::NoCommand {
-            image: image.reference.clone(),
-        });
+        return Err(PlanError::NoCommand { image: image.reference.clone() });
     }
     let stop_signal = match config.stop_signal.as_deref() {
         None | Some("") => libc::SIGTERM,
@@ -36,16 +30,10 @@ pub(super) fn workload(request: &Request, image: &ImageFacts) -> Result<Process,
         args,
         env: environment(
             &config.env,
-            deployment
-                .env
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str())),
+            deployment.env.iter().map(|(name, value)| (name.as_str(), value.as_str())),
         ),
         user: deployment.user.clone().unwrap_or_else(|| config.user.clone()),
-        working_directory: deployment
-            .workdir
-            .clone()
-            .unwrap_or_else(|| config.working_dir.clone()),
+        working_directory: deployment.workdir.clone().unwrap_or_else(|| config.working_dir.clone()),
         stdin: request.stdin,
         terminal: request.terminal,
         stop_signal,
@@ -77,26 +65,15 @@ pub fn signal_number(text: &str) -> Option<i32> {
     const RT_MIN: i32 = 34;
     const RT_MAX: i32 = 64;
     let offset = |rest: &str| {
-        if rest.is_empty() {
-            Some(0)
-        } else {
-            rest.parse::<i32>().ok()
-        }
+        if rest.is_empty() { Some(0) } else { rest.parse::<i32>().ok() }
     };
     if let Some(rest) = name.strip_prefix("RTMIN") {
-        return offset(rest)
-            .map(|n| RT_MIN.saturating_add(n))
-            .filter(|n| (RT_MIN..=RT_MAX).contains(n));
+        return offset(rest).map(|n| RT_MIN.saturating_add(n)).filter(|n| (RT_MIN..=RT_MAX).contains(n));
     }
     if let Some(rest) = name.strip_prefix("RTMAX") {
-        return offset(rest)
-            .map(|n| RT_MAX.saturating_add(n))
-            .filter(|n| (RT_MIN..=RT_MAX).contains(n));
+        return offset(rest).map(|n| RT_MAX.saturating_add(n)).filter(|n| (RT_MIN..=RT_MAX).contains(n));
     }
-    NAMES
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, number)| *number)
+    NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }
 
 const NAMES: [(&str, i32); 33] = [

@@ -20,11 +20,7 @@ pub(super) fn process<S: Serializer>(process: &Process, serializer: S) -> Result
 }
 
 fn variable_names(process: &Process) -> Vec<&str> {
-    process
-        .env
-        .iter()
-        .filter_map(|pair| pair.split('=').next())
-        .collect()
+    process.env.iter().filter_map(|pair| pair.split('=').next()).collect()
 }
 
 impl fmt::Display for Plan {
@@ -36,84 +32,41 @@ impl fmt::Display for Plan {
         row(
             f,
             "isolation",
-            &format_args!(
-                "{} by {}, accel {}",
-                self.isolation, self.driver, self.accelerator
-            ),
+            &format_args!("{} by {}, accel {}", self.isolation, self.driver, self.accelerator),
         )?;
-        row(
-            f,
-            "cpu, memory",
-            &format_args!("{} vCPU, {} MiB", self.vcpus, self.memory_mib),
-        )?;
+        row(f, "cpu, memory", &format_args!("{} vCPU, {} MiB", self.vcpus, self.memory_mib))?;
         row(f, "image", &self.image)?;
         row(f, "", &self.image_digest)?;
-        let enforced = if self.verity {
-            "enforced by the guest"
-        } else {
-            "not enforced by the guest"
-        };
+        let enforced = if self.verity { "enforced by the guest" } else { "not enforced by the guest" };
         for (index, layer) in self.layers.iter().enumerate() {
             row(
                 f,
                 &format!("layer {index}"),
                 &format_args!("{} ({} KiB)", layer.digest, layer.bytes / 1024),
             )?;
-            row(
-                f,
-                "",
-                &format_args!("verity root {}, {enforced}", layer.verity_root),
-            )?;
+            row(f, "", &format_args!("verity root {}, {enforced}", layer.verity_root))?;
         }
         match self.scratch_bytes {
-            Some(bytes) => row(
-                f,
-                "writes",
-                &format_args!("to a disk of {} MiB", bytes / 1_048_576),
-            )?,
-            None => row(
-                f,
-                "writes",
-                &format_args!("to memory, {} MiB at most", self.memory_mib / 2),
-            )?,
+            Some(bytes) => row(f, "writes", &format_args!("to a disk of {} MiB", bytes / 1_048_576))?,
+            None => row(f, "writes", &format_args!("to memory, {} MiB at most", self.memory_mib / 2))?,
         }
         row(f, "kernel", &format_args!("Linux {}", self.kernel.release))?;
         row(f, "", &format_args!("sha256:{}", self.kernel.digest))?;
         row(f, "modules", &self.modules.join(" "))?;
-        row(
-            f,
-            "network",
-            &if self.network {
-                "through passt, user mode"
-            } else {
-                "none"
-            },
-        )?;
+        row(f, "network", &if self.network { "through passt, user mode" } else { "none" })?;
         for port in &self.publish {
             let protocol = match port.protocol {
                 Protocol::Tcp => "tcp",
                 Protocol::Udp => "udp",
             };
-            row(
-                f,
-                "publish",
-                &format_args!("{}:{} -> {}/{protocol}", port.address, port.host, port.guest),
-            )?;
+            row(f, "publish", &format_args!("{}:{} -> {}/{protocol}", port.address, port.host, port.guest))?;
         }
         for share in &self.shares {
             let mode = if share.readonly { "read-only" } else { "read-write" };
-            row(
-                f,
-                "folder",
-                &format_args!("{} -> {} ({mode})", share.source.display(), share.destination),
-            )?;
+            row(f, "folder", &format_args!("{} -> {} ({mode})", share.source.display(), share.destination))?;
         }
         for (destination, bytes) in &self.memory_mounts {
-            row(
-                f,
-                "memory",
-                &format_args!("{destination}, {} MiB at most", bytes / 1_048_576),
-            )?;
+            row(f, "memory", &format_args!("{destination}, {} MiB at most", bytes / 1_048_576))?;
         }
         row(f, "command", &format_args!("{:?}", self.process.args))?;
         if !self.process.user.is_empty() {

@@ -1,3 +1,5 @@
+use hypercore::passt::Protocol;
+
 use super::*;
 
 fn facts(kvm_missing: Option<&str>) -> Facts {
@@ -36,10 +38,7 @@ fn facts(kvm_missing: Option<&str>) -> Facts {
 fn request(manifest: &str) -> Request {
     let text = format!("[spec.deployment]\nimage = \"example\"\n{manifest}");
     let manifest = hac::parse(&text, hac::Format::Toml).expect("the manifest is valid");
-    Request {
-        manifest,
-        ..Request::default()
-    }
+    Request { manifest, ..Request::default() }
 }
 
 fn decide(manifest: &str, kvm_missing: Option<&str>) -> Result<Plan, PlanError> {
@@ -61,9 +60,8 @@ fn kvm_is_taken_where_it_works_and_emulation_where_it_doesnt_with_a_notice() {
 
 #[test]
 fn a_provider_that_needs_kvm_is_refused_where_there_is_none_with_what_would_run_instead() {
-    let error = decide("[spec.virtualization]\nprovider = \"KVM\"", Some("no /dev/kvm"))
-        .unwrap_err()
-        .to_string();
+    let error =
+        decide("[spec.virtualization]\nprovider = \"KVM\"", Some("no /dev/kvm")).unwrap_err().to_string();
     for part in ["KVM", "no /dev/kvm", "--accel tcg"] {
         assert!(error.contains(part), "{error}");
     }
@@ -72,10 +70,7 @@ fn a_provider_that_needs_kvm_is_refused_where_there_is_none_with_what_would_run_
 #[test]
 fn high_security_is_never_given_by_emulation_nor_claimed_before_the_jail_is_there() {
     let high = "[spec.virtualization.criteria]\nsecurity = \"high\"";
-    assert!(matches!(
-        decide(high, Some("none")),
-        Err(PlanError::HighSecurityNeedsKvm { .. })
-    ));
+    assert!(matches!(decide(high, Some("none")), Err(PlanError::HighSecurityNeedsKvm { .. })));
     assert_eq!(decide(high, None).unwrap_err(), PlanError::HighSecurityNotYet);
 }
 
@@ -83,26 +78,14 @@ fn high_security_is_never_given_by_emulation_nor_claimed_before_the_jail_is_ther
 fn no_isolation_is_replaced_by_another() {
     for isolation in ["Unikernel", "Container", "Wasm", "TEE"] {
         let error = decide(&format!("[spec.virtualization]\ntype = \"{isolation}\""), None).unwrap_err();
-        assert!(
-            matches!(error, PlanError::IsolationNotYet { .. }),
-            "{isolation}: {error}"
-        );
+        assert!(matches!(error, PlanError::IsolationNotYet { .. }), "{isolation}: {error}");
     }
 }
 
 #[test]
 fn the_modules_are_those_that_this_spacecore_needs() {
     let plan = decide("[spec.networking]\nnetwork_type = \"none\"", Some("none")).unwrap();
-    assert_eq!(
-        plan.modules,
-        [
-            "virtio_pci",
-            "virtio_console",
-            "squashfs",
-            "overlay",
-            "virtio_blk"
-        ]
-    );
+    assert_eq!(plan.modules, ["virtio_pci", "virtio_console", "squashfs", "overlay", "virtio_blk"]);
     let plan = decide("[spec.resources]\nstorage = \"1Gi\"", None).unwrap();
     for module in ["dm-verity", "ext4", "virtio_net"] {
         assert!(plan.modules.contains(&module), "{module}");
@@ -114,73 +97,35 @@ fn a_command_replaces_the_image_s_whole_and_arguments_only_its_arguments() {
     let args = |manifest: &str| {
         let text = format!("[spec.deployment]\nimage = \"example\"\n{manifest}");
         let manifest = hac::parse(&text, hac::Format::Toml).unwrap();
-        Plan::decide(
-            &Request {
-                manifest,
-                ..Request::default()
-            },
-            &facts(None),
-        )
-        .map(|plan| plan.process.args)
+        Plan::decide(&Request { manifest, ..Request::default() }, &facts(None)).map(|plan| plan.process.args)
     };
     assert_eq!(args("").unwrap(), ["/bin/sh", "-c", "true"]);
     assert_eq!(args("args = [\"x\"]").unwrap(), ["/bin/sh", "x"]);
     assert_eq!(args("command = [\"/app\"]").unwrap(), ["/app"]);
-    assert_eq!(
-        args("command = [\"/app\"]\nargs = [\"y\"]").unwrap(),
-        ["/app", "y"]
-    );
+    assert_eq!(args("command = [\"/app\"]\nargs = [\"y\"]").unwrap(), ["/app", "y"]);
 }
 
 #[test]
 fn a_port_of_the_manifest_can_be_published_elsewhere() {
     let mut request = request("[spec.networking.inbound_ports]\nhttp = 80\nmetrics = 9100");
     let address = std::net::Ipv4Addr::LOCALHOST.into();
-    request.publish = vec![Publish {
-        address,
-        host: 8080,
-        guest: 80,
-        protocol: Protocol::Tcp,
-    }];
+    request.publish = vec![Publish { address, host: 8080, guest: 80, protocol: Protocol::Tcp }];
     let plan = Plan::decide(&request, &facts(None)).unwrap();
     let pairs: Vec<_> = plan.publish.iter().map(|p| (p.host, p.guest)).collect();
     assert_eq!(pairs, [(9100, 9100), (8080, 80)]);
-    request.publish.push(Publish {
-        address,
-        host: 9100,
-        guest: 81,
-        protocol: Protocol::Tcp,
-    });
-    assert_eq!(
-        Plan::decide(&request, &facts(None)).unwrap_err(),
-        PlanError::PortTwice { port: 9100 }
-    );
+    request.publish.push(Publish { address, host: 9100, guest: 81, protocol: Protocol::Tcp });
+    assert_eq!(Plan::decide(&request, &facts(None)).unwrap_err(), PlanError::PortTwice { port: 9100 });
 }
 
 #[test]
 fn the_guest_is_told_of_disks_by_the_serials_that_the_machine_gives_them() {
     let plan = decide("[spec.resources]\nstorage = \"64Mi\"", None).unwrap();
     let assignment = plan.assignment("id", Path::new("/run"), Path::new("/initramfs"), Lifetime::Bound);
-    let serials: Vec<_> = assignment
-        .machine
-        .disks
-        .iter()
-        .map(|disk| disk.serial.as_str())
-        .collect();
-    let told: Vec<_> = assignment
-        .configuration
-        .root
-        .layers
-        .iter()
-        .map(|layer| layer.serial.as_str())
-        .collect();
+    let serials: Vec<_> = assignment.machine.disks.iter().map(|disk| disk.serial.as_str()).collect();
+    let told: Vec<_> =
+        assignment.configuration.root.layers.iter().map(|layer| layer.serial.as_str()).collect();
     assert_eq!(serials[..2], told[..]);
-    assert_eq!(
-        assignment.configuration.root.upper,
-        Upper::Disk {
-            serial: serials[2].to_owned()
-        }
-    );
+    assert_eq!(assignment.configuration.root.upper, Upper::Disk { serial: serials[2].to_owned() });
     assert_eq!(assignment.scratch[0].path, assignment.machine.disks[2].path);
     assert!(assignment.machine.disks[..2].iter().all(|disk| disk.readonly));
 }
@@ -203,17 +148,11 @@ fn two_mounts_never_share_a_place() {
         file: false,
     };
     request.shares = vec![share("/data"), share("/data/")];
-    assert!(matches!(
-        Plan::decide(&request, &facts(None)),
-        Err(PlanError::DestinationTwice { .. })
-    ));
+    assert!(matches!(Plan::decide(&request, &facts(None)), Err(PlanError::DestinationTwice { .. })));
     for bad in ["data", "/", "/a/../b", ""] {
         request.shares = vec![share(bad)];
         assert!(
-            matches!(
-                Plan::decide(&request, &facts(None)),
-                Err(PlanError::Destination { .. })
-            ),
+            matches!(Plan::decide(&request, &facts(None)), Err(PlanError::Destination { .. })),
             "{bad:?}"
         );
     }

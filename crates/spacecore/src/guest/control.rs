@@ -123,9 +123,7 @@ impl Guest {
             Phase::Running | Phase::Stopping { .. } => {
                 self.signal(WORKLOAD, self.stop_signal);
                 let longest = Duration::from_secs(24 * 3600);
-                self.phase = Phase::Stopping {
-                    kill_at: now + Duration::from_millis(grace_ms).min(longest),
-                };
+                self.phase = Phase::Stopping { kill_at: now + Duration::from_millis(grace_ms).min(longest) };
             }
             Phase::Killed { .. } => {}
         }
@@ -135,9 +133,6 @@ impl Guest {
         if !self.processes.contains_key(&number) {
             close_streams(&mut self.channel, number.min(MAX_PROCESS));
         }
-        self.channel.link.send_control(&ToHost::Refused {
-            process: Some(number),
-            refusal,
-        });
+        self.channel.link.send_control(&ToHost::Refused { process: Some(number), refusal });
     }
 }

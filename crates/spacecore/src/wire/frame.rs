@@ -82,10 +82,7 @@ impl fmt::Display for FrameError {
             Self::Reserved(byte) => write!(f, "a frame whose reserved byte is {byte} instead of 0"),
             Self::TooLong(length) => write!(f, "a frame of {length} bytes where {MAX_PAYLOAD} are allowed"),
             Self::WrongLength { kind, length } => {
-                write!(
-                    f,
-                    "a frame of kind {kind} with {length} bytes, which that kind can't have"
-                )
+                write!(f, "a frame of kind {kind} with {length} bytes, which that kind can't have")
             }
             Self::StreamOnControl(stream) => write!(f, "a control frame that names stream {stream}"),
         }
@@ -167,23 +164,14 @@ impl Decoder {
         };
         let frame = match kind {
             CONTROL => Frame::Control(payload.to_vec()),
-            DATA => Frame::Data {
-                stream,
-                bytes: payload.to_vec(),
-            },
+            DATA => Frame::Data { stream, bytes: payload.to_vec() },
             CREDIT => {
                 let mut bytes = [0; 4];
                 bytes.copy_from_slice(payload);
-                Frame::Credit {
-                    stream,
-                    bytes: u32::from_le_bytes(bytes),
-                }
+                Frame::Credit { stream, bytes: u32::from_le_bytes(bytes) }
             }
             EOF => Frame::Eof { stream },
-            MESSAGE => Frame::Message {
-                stream,
-                bytes: payload.to_vec(),
-            },
+            MESSAGE => Frame::Message { stream, bytes: payload.to_vec() },
             other => return Err(FrameError::UnknownKind(other)),
         };
         self.read += end;
@@ -276,17 +264,11 @@ mod tests {
 
     #[test]
     fn lengths_that_a_kind_cant_have_are_refused() {
-        for header in [
-            [CREDIT, 0, 0, 0, 3, 0, 0, 0],
-            [EOF, 0, 0, 0, 1, 0, 0, 0],
-            [DATA, 0, 0, 0, 0, 0, 0, 0],
-        ] {
+        for header in [[CREDIT, 0, 0, 0, 3, 0, 0, 0], [EOF, 0, 0, 0, 1, 0, 0, 0], [DATA, 0, 0, 0, 0, 0, 0, 0]]
+        {
             let mut decoder = Decoder::default();
             decoder.push(&header);
-            assert!(
-                matches!(decoder.next_frame(), Err(FrameError::WrongLength { .. })),
-                "{header:?}"
-            );
+            assert!(matches!(decoder.next_frame(), Err(FrameError::WrongLength { .. })), "{header:?}");
         }
     }
 }

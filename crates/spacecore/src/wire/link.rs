@@ -61,15 +61,8 @@ impl fmt::Display for Violation {
             Self::Frame(error) => write!(f, "{error}"),
             Self::Message(reason) => write!(f, "a control message that can't be read: {reason}"),
             Self::NoSuchStream(stream) => write!(f, "a frame for stream {stream}, which isn't open"),
-            Self::Overrun {
-                stream,
-                bytes,
-                credit,
-            } => {
-                write!(
-                    f,
-                    "{bytes} bytes on stream {stream}, which had credit for {credit}"
-                )
+            Self::Overrun { stream, bytes, credit } => {
+                write!(f, "{bytes} bytes on stream {stream}, which had credit for {credit}")
             }
             Self::Credit(stream) => write!(f, "more credit for stream {stream} than it can ever need"),
         }
@@ -114,13 +107,7 @@ impl Link {
 
     /// Opens a stream that the other side sends on.
     pub fn open_receiver(&mut self, stream: u16) {
-        self.receivers.insert(
-            stream,
-            Receiver {
-                credit: WINDOW,
-                owed: 0,
-            },
-        );
+        self.receivers.insert(stream, Receiver { credit: WINDOW, owed: 0 });
     }
 
     /// Opens a folder's stream, for messages in both directions.
@@ -195,16 +182,10 @@ impl Link {
         let Some(receiver) = self.receivers.get_mut(&stream) else {
             return;
         };
-        receiver.owed = receiver
-            .owed
-            .saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        receiver.owed = receiver.owed.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
         if receiver.owed >= WINDOW / 4 {
             receiver.credit = receiver.credit.saturating_add(receiver.owed);
-            Frame::Credit {
-                stream,
-                bytes: receiver.owed,
-            }
-            .encode(&mut self.outgoing);
+            Frame::Credit { stream, bytes: receiver.owed }.encode(&mut self.outgoing);
             receiver.owed = 0;
         }
     }
@@ -253,9 +234,7 @@ impl Link {
                     return Ok(Some(Incoming::Data(stream, bytes)));
                 }
                 Frame::Eof { stream } => {
-                    self.receivers
-                        .remove(&stream)
-                        .ok_or(Violation::NoSuchStream(stream))?;
+                    self.receivers.remove(&stream).ok_or(Violation::NoSuchStream(stream))?;
                     return Ok(Some(Incoming::Eof(stream)));
                 }
                 Frame::Credit { stream, bytes } => {
@@ -275,19 +254,12 @@ impl Link {
     }
 
     fn take_credit(&mut self, stream: u16, bytes: usize) -> Result<(), Violation> {
-        let receiver = self
-            .receivers
-            .get_mut(&stream)
-            .ok_or(Violation::NoSuchStream(stream))?;
+        let receiver = self.receivers.get_mut(&stream).ok_or(Violation::NoSuchStream(stream))?;
         let credit = receiver.credit;
         receiver.credit = u32::try_from(bytes)
             .ok()
             .and_then(|bytes| credit.checked_sub(bytes))
-            .ok_or(Violation::Overrun {
-                stream,
-                bytes,
-                credit,
-            })?;
+            .ok_or(Violation::Overrun { stream, bytes, credit })?;
         Ok(())
     }
 
@@ -296,10 +268,7 @@ impl Link {
         let Some(credit) = self.senders.get_mut(&stream) else {
             return Ok(false);
         };
-        let sum = credit
-            .checked_add(bytes)
-            .filter(|sum| *sum <= WINDOW)
-            .ok_or(Violation::Credit(stream))?;
+        let sum = credit.checked_add(bytes).filter(|sum| *sum <= WINDOW).ok_or(Violation::Credit(stream))?;
         *credit = sum;
         Ok(true)
     }
@@ -337,10 +306,7 @@ mod tests {
         }
         assert_eq!(got, WINDOW as usize);
         carry(&mut keeper, &mut guest);
-        assert_eq!(
-            guest.next_incoming::<ToGuest>().unwrap(),
-            Some(Incoming::Writable(1))
-        );
+        assert_eq!(guest.next_incoming::<ToGuest>().unwrap(), Some(Incoming::Writable(1)));
         while guest.next_incoming::<ToGuest>().unwrap().is_some() {}
         assert_eq!(guest.credit(1), WINDOW as usize);
     }
@@ -357,47 +323,27 @@ mod tests {
         for _ in 0..4 {
             assert!(matches!(next(&mut keeper), Ok(Some(Incoming::Data(1, _)))));
         }
-        assert!(matches!(
-            next(&mut keeper),
-            Err(Violation::Overrun {
-                stream: 1,
-                credit: 0,
-                ..
-            })
-        ));
+        assert!(matches!(next(&mut keeper), Err(Violation::Overrun { stream: 1, credit: 0, .. })));
     }
 
     #[test]
     fn nothing_can_be_said_on_a_stream_that_isnt_open_or_has_ended() {
         for frame in [
-            Frame::Data {
-                stream: 9,
-                bytes: vec![1],
-            },
+            Frame::Data { stream: 9, bytes: vec![1] },
             Frame::Eof { stream: 9 },
-            Frame::Message {
-                stream: 0x8000,
-                bytes: vec![1],
-            },
+            Frame::Message { stream: 0x8000, bytes: vec![1] },
         ] {
             let mut raw = Vec::new();
             frame.encode(&mut raw);
             let mut keeper = Link::new();
             keeper.receive(&raw);
-            assert!(
-                matches!(next(&mut keeper), Err(Violation::NoSuchStream(_))),
-                "{frame:?}"
-            );
+            assert!(matches!(next(&mut keeper), Err(Violation::NoSuchStream(_))), "{frame:?}");
         }
         let mut keeper = Link::new();
         keeper.open_receiver(4);
         let mut raw = Vec::new();
         Frame::Eof { stream: 4 }.encode(&mut raw);
-        Frame::Data {
-            stream: 4,
-            bytes: vec![1],
-        }
-        .encode(&mut raw);
+        Frame::Data { stream: 4, bytes: vec![1] }.encode(&mut raw);
         keeper.receive(&raw);
         assert_eq!(next(&mut keeper), Ok(Some(Incoming::Eof(4))));
         assert_eq!(next(&mut keeper), Err(Violation::NoSuchStream(4)));

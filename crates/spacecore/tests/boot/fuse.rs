@@ -54,15 +54,7 @@ impl Served {
             Err(error) => (-error, Vec::new()),
         };
         let length = 16 + payload.len() as u32;
-        Some(
-            [
-                &length.to_le_bytes()[..],
-                &error.to_le_bytes(),
-                &unique.to_le_bytes(),
-                &payload,
-            ]
-            .concat(),
-        )
+        Some([&length.to_le_bytes()[..], &error.to_le_bytes(), &unique.to_le_bytes(), &payload].concat())
     }
 
     fn attributes(&self, node: u64) -> Vec<u8> {

@@ -58,10 +58,7 @@ fn processes_run_beside_the_workload_with_their_own_user_folder_and_streams() {
     assert_eq!(output, expected);
     assert_eq!(keeper.errors(1), "again\n");
 
-    let numbers = Process {
-        user: "1234:5678".to_owned(),
-        ..shell("id -u; id -g; echo $HOME")
-    };
+    let numbers = Process { user: "1234:5678".to_owned(), ..shell("id -u; id -g; echo $HOME") };
     assert_eq!(keeper.run(1, numbers).0, "1234\n5678\n/\n");
 
     let confined = "grep -e CapEff -e CapBnd /proc/self/status; wc -c < /proc/kcore; touch /sys/x 2>/dev/null || echo no; \
@@ -74,9 +71,7 @@ fn processes_run_beside_the_workload_with_their_own_user_folder_and_streams() {
     let dev = "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero";
     assert_eq!(rest, format!("0 no no {dev} same"));
     assert_eq!(
-        keeper
-            .run(1, shell("ls -d /escape/ && cat /etc/hosts | tail -1"))
-            .0,
+        keeper.run(1, shell("ls -d /escape/ && cat /etc/hosts | tail -1")).0,
         "/escape/\n127.0.1.1\tbox\n"
     );
 
@@ -91,25 +86,16 @@ fn processes_run_beside_the_workload_with_their_own_user_folder_and_streams() {
         let refusal = keeper.exec(2, process(&[program])).unwrap_err();
         assert_eq!(refusal.kind, kind, "{program}: {}", refusal.message);
     }
-    let ghost = Process {
-        user: "ghost".to_owned(),
-        ..shell("id")
-    };
+    let ghost = Process { user: "ghost".to_owned(), ..shell("id") };
     assert_eq!(keeper.exec(2, ghost).unwrap_err().kind, RefusalKind::User);
 
     let (_, status) = keeper.run(2, shell("kill -9 $$"));
-    let killed = ExitStatus::Signal {
-        signal: 9,
-        out_of_memory: false,
-    };
+    let killed = ExitStatus::Signal { signal: 9, out_of_memory: false };
     assert_eq!(status, killed);
 
     let begun = Instant::now();
     assert_eq!(keeper.run(2, shell("sleep 1000 & echo done")).0, "done\n");
-    assert!(
-        begun.elapsed() < Duration::from_secs(30),
-        "what it left behind isn't waited for"
-    );
+    assert!(begun.elapsed() < Duration::from_secs(30), "what it left behind isn't waited for");
 
     let request = 77;
     keeper.send(&ToGuest::Stats { request });
@@ -127,11 +113,7 @@ fn processes_run_beside_the_workload_with_their_own_user_folder_and_streams() {
 
     keeper.exec(3, shell("sleep 1000")).unwrap();
     keeper.send(&ToGuest::Shutdown { grace_ms: 30_000 });
-    assert_eq!(
-        keeper.wait_ended(3),
-        killed,
-        "what is left is killed with the workload, and reported first"
-    );
+    assert_eq!(keeper.wait_ended(3), killed, "what is left is killed with the workload, and reported first");
     assert_eq!(keeper.wait_ended(0), ExitStatus::Code(3));
     assert_eq!(keeper.output(0), "ready\nstopping\n");
     machine.wait_off();
@@ -145,16 +127,9 @@ fn streams_are_whole_in_both_directions_and_terminals_are_terminals() {
 
     let (output, status) = keeper.run(1, shell("yes 0123456789abcde | head -c 10485760"));
     assert_eq!(status, ExitStatus::Code(0));
-    assert!(
-        output == "0123456789abcde\n".repeat(655_360),
-        "{} bytes",
-        output.len()
-    );
+    assert!(output == "0123456789abcde\n".repeat(655_360), "{} bytes", output.len());
 
-    let echo = Process {
-        stdin: true,
-        ..process(&["cat"])
-    };
+    let echo = Process { stdin: true, ..process(&["cat"]) };
     let input = (0..3_000_000u32).map(|n| (n % 241) as u8).collect::<Vec<_>>();
     keeper.exec(1, echo.clone()).unwrap();
     keeper.feed(1, &input);
@@ -162,32 +137,19 @@ fn streams_are_whole_in_both_directions_and_terminals_are_terminals() {
     assert_eq!(keeper.wait_ended(1), ExitStatus::Code(0));
     assert!(keeper.data[&1u16.wrapping_mul(3).wrapping_add(1)] == input);
 
-    let deaf = Process {
-        stdin: true,
-        ..shell("exec <&-; sleep 0.5; echo done")
-    };
+    let deaf = Process { stdin: true, ..shell("exec <&-; sleep 0.5; echo done") };
     keeper.exec(1, deaf).unwrap();
     keeper.feed(1, &input);
-    assert_eq!(
-        keeper.wait_ended(1),
-        ExitStatus::Code(0),
-        "input that nobody reads holds up nothing"
-    );
+    assert_eq!(keeper.wait_ended(1), ExitStatus::Code(0), "input that nobody reads holds up nothing");
 
     let terminal = Process {
         stdin: true,
-        terminal: Some(TerminalSize {
-            rows: 40,
-            columns: 100,
-        }),
+        terminal: Some(TerminalSize { rows: 40, columns: 100 }),
         ..shell("tty; stty size; echo $TERM; read line; stty size; echo got $line; cat; echo end")
     };
     keeper.exec(1, terminal).unwrap();
     keeper.wait_for(1, "xterm");
-    let size = TerminalSize {
-        rows: 50,
-        columns: 132,
-    };
+    let size = TerminalSize { rows: 50, columns: 132 };
     keeper.send(&ToGuest::Resize { process: 1, size });
     keeper.feed(1, b"hello\n");
     keeper.wait_for(1, "got hello");
@@ -196,27 +158,17 @@ fn streams_are_whole_in_both_directions_and_terminals_are_terminals() {
     let expected = "/dev/pts/0\r\n40 100\r\nxterm\r\nhello\r\n50 132\r\ngot hello\r\nend\r\n";
     assert_eq!(keeper.output(1), expected);
 
-    let interrupted = Process {
-        stdin: true,
-        terminal: Some(size),
-        ..shell("echo go; sleep 1000")
-    };
+    let interrupted = Process { stdin: true, terminal: Some(size), ..shell("echo go; sleep 1000") };
     keeper.exec(1, interrupted).unwrap();
     keeper.wait_for(1, "go");
     keeper.feed(1, b"\x03");
-    assert!(matches!(
-        keeper.wait_ended(1),
-        ExitStatus::Signal { signal: 2, .. } | ExitStatus::Code(130)
-    ));
+    assert!(matches!(keeper.wait_ended(1), ExitStatus::Signal { signal: 2, .. } | ExitStatus::Code(130)));
 }
 
 #[test]
 fn a_workload_that_ignores_its_stop_signal_is_killed_after_the_grace_period() {
     let parts = parts_or_skip!("a_workload_that_ignores_its_stop_signal_is_killed_after_the_grace_period");
-    let ended_by = |signal| ExitStatus::Signal {
-        signal,
-        out_of_memory: false,
-    };
+    let ended_by = |signal| ExitStatus::Signal { signal, out_of_memory: false };
     let workload = configuration(shell("trap '' TERM; echo ready; while :; do sleep 1; done"));
     let mut machine = started("grace", parts, workload);
     machine.keeper.wait_for(0, "ready");
@@ -226,11 +178,7 @@ fn a_workload_that_ignores_its_stop_signal_is_killed_after_the_grace_period() {
 
     let mut machine = started("no-handler", parts, configuration(process(&["sleep", "1000"])));
     machine.keeper.send(&ToGuest::Shutdown { grace_ms: 600_000 });
-    assert_eq!(
-        machine.keeper.wait_ended(0),
-        ended_by(15),
-        "it says nothing about the signal"
-    );
+    assert_eq!(machine.keeper.wait_ended(0), ended_by(15), "it says nothing about the signal");
     machine.wait_off();
 }
 
@@ -251,32 +199,21 @@ fn a_workload_that_eats_all_memory_is_told_apart_from_one_that_was_killed() {
     let parts = parts_or_skip!("a_workload_that_eats_all_memory_is_told_apart_from_one_that_was_killed");
     let mut machine = started("memory", parts, configuration(shell(EATER)));
     let status = machine.keeper.wait_ended(0);
-    let expected = ExitStatus::Signal {
-        signal: 9,
-        out_of_memory: true,
-    };
+    let expected = ExitStatus::Signal { signal: 9, out_of_memory: true };
     assert_eq!(status, expected);
 }
 
 #[test]
 fn folders_memory_and_network_are_where_the_configuration_puts_them() {
     let parts = parts_or_skip!("folders_memory_and_network_are_where_the_configuration_puts_them");
-    let nic = [
-        "-netdev",
-        "hubport,id=n,hubid=0",
-        "-device",
-        "virtio-net-pci,netdev=n",
-    ];
+    let nic = ["-netdev", "hubport,id=n,hubid=0", "-device", "virtio-net-pci,netdev=n"];
     let (mut machine, _) = Machine::boot_with("mounts", parts, &[layer(parts)], &nic);
     let script = "ls /data; cat /data/hello | wc -c; cat /etc/app/one.conf; df -k /scratch | tail -1 | awk '{print $2}'; \
                   (echo x > /data/hello) 2>/dev/null || echo readonly; echo x > /scratch/x; cat /scratch/x; \
                   ip -o addr show eth0 | awk '{print $4}'; ip route | head -1; cat /etc/resolv.conf; \
                   cat /sys/class/net/eth0/mtu; (touch /x) 2>/dev/null || echo root is readonly; ping -c1 -w2 ::1 | grep -c from";
-    let mount = |source, destination: &str, readonly| Mount {
-        source,
-        destination: destination.to_owned(),
-        readonly,
-    };
+    let mount =
+        |source, destination: &str, readonly| Mount { source, destination: destination.to_owned(), readonly };
     let folder = |stream, file| MountSource::Folder { stream, file };
     let mut configuration = configuration(shell(script));
     configuration.mounts = vec![
@@ -293,19 +230,14 @@ fn folders_memory_and_network_are_where_the_configuration_puts_them() {
         mtu: 1400,
     });
     let content = b"0123456789".repeat(123_457);
-    machine
-        .keeper
-        .serve(0x8000, fuse::Served { file: false, content });
+    machine.keeper.serve(0x8000, fuse::Served { file: false, content });
     let content = b"one file\n".to_vec();
     machine.keeper.serve(0x8001, fuse::Served { file: true, content });
     machine.keeper.configure(configuration);
     assert_eq!(machine.keeper.control(), ToHost::Started { process: 0 });
     machine.keeper.wait_ended(0);
     let output = machine.keeper.output(0);
-    let without_own = output
-        .lines()
-        .filter(|line| !line.starts_with("fe80::"))
-        .collect::<Vec<_>>();
+    let without_own = output.lines().filter(|line| !line.starts_with("fe80::")).collect::<Vec<_>>();
     let expected = [
         "hello",
         "1234570",
@@ -336,40 +268,22 @@ fn a_layer_is_held_to_its_merkle_tree() {
     let hash_offset = (blocks * 4096).to_string();
     let mut command = std::process::Command::new("/usr/sbin/veritysetup");
     command
-        .args([
-            "format",
-            "--no-superblock",
-            "--salt=-",
-            "--data-blocks",
-            &blocks.to_string(),
-        ])
+        .args(["format", "--no-superblock", "--salt=-", "--data-blocks", &blocks.to_string()])
         .args(["--hash-offset", &hash_offset])
         .args([&disk, &disk]);
     let printed = match run(&mut command) {
         Ok(printed) => printed,
         Err(reason) => return skip(test, &reason),
     };
-    let root = printed
-        .lines()
-        .find_map(|line| line.strip_prefix("Root hash:"))
-        .unwrap()
-        .trim()
-        .to_owned();
+    let root = printed.lines().find_map(|line| line.strip_prefix("Root hash:")).unwrap().trim().to_owned();
     let with_tree = |script: &str| {
         let mut configuration = configuration(shell(script));
-        configuration.root.layers[0].verity = Some(Verity {
-            root: root.clone(),
-            data_blocks: blocks,
-            hash_start: blocks,
-        });
+        configuration.root.layers[0].verity =
+            Some(Verity { root: root.clone(), data_blocks: blocks, hash_start: blocks });
         configuration
     };
     let boot = |name| {
-        let layer = Disk {
-            serial: "layer0",
-            file: &disk,
-            readonly: true,
-        };
+        let layer = Disk { serial: "layer0", file: &disk, readonly: true };
         Machine::boot(name, parts, &[layer]).0
     };
     let mut good = boot("verity-good");
@@ -382,12 +296,7 @@ fn a_layer_is_held_to_its_merkle_tree() {
     bytes[8] ^= 1;
     std::fs::write(&disk, bytes).unwrap();
     let (process, refusal) = boot("verity-bad").keeper.refused(with_tree("true"));
-    assert_eq!(
-        (process, refusal.kind),
-        (None, RefusalKind::Root),
-        "{}",
-        refusal.message
-    );
+    assert_eq!((process, refusal.kind), (None, RefusalKind::Root), "{}", refusal.message);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -399,29 +308,18 @@ fn what_is_written_to_disks_is_there_after_the_next_boot() {
     let (upper, volume) = (folder.join("upper"), folder.join("volume"));
     for disk in [&upper, &volume] {
         std::fs::File::create(disk).unwrap().set_len(16 << 20).unwrap();
-        if let Err(reason) = run(std::process::Command::new("/sbin/mkfs.ext4")
-            .args(["-q", "-F"])
-            .arg(disk))
-        {
+        if let Err(reason) = run(std::process::Command::new("/sbin/mkfs.ext4").args(["-q", "-F"]).arg(disk)) {
             return skip(test, &reason);
         }
     }
     let boot = |script: &str| {
-        let disk = |serial, file| Disk {
-            serial,
-            file,
-            readonly: false,
-        };
+        let disk = |serial, file| Disk { serial, file, readonly: false };
         let disks = [disk("volume", &*volume), disk("upper", &*upper), layer(parts)];
         let (mut machine, _) = Machine::boot("disks-machine", parts, &disks);
         let mut configuration = configuration(shell(script));
-        configuration.root.upper = Upper::Disk {
-            serial: "upper".to_owned(),
-        };
+        configuration.root.upper = Upper::Disk { serial: "upper".to_owned() };
         configuration.mounts = vec![Mount {
-            source: MountSource::Disk {
-                serial: "volume".to_owned(),
-            },
+            source: MountSource::Disk { serial: "volume".to_owned() },
             destination: "/var/lib/volume".to_owned(),
             readonly: false,
         }];
@@ -432,10 +330,7 @@ fn what_is_written_to_disks_is_there_after_the_next_boot() {
         machine.wait_off();
         machine.keeper.output(0)
     };
-    assert_eq!(
-        boot("echo one > /one; echo two > /var/lib/volume/two; echo written"),
-        "written\n"
-    );
+    assert_eq!(boot("echo one > /one; echo two > /var/lib/volume/two; echo written"), "written\n");
     assert_eq!(boot("cat /one /var/lib/volume/two"), "one\ntwo\n");
     std::fs::remove_dir_all(folder).unwrap();
 }
@@ -447,12 +342,7 @@ fn what_can_t_be_done_is_refused_with_a_reason() {
 
     let mut machine = boot("missing-program");
     let (number, refusal) = machine.keeper.refused(configuration(process(&["missing"])));
-    assert_eq!(
-        (number, refusal.kind),
-        (Some(0), RefusalKind::NotFound),
-        "{}",
-        refusal.message
-    );
+    assert_eq!((number, refusal.kind), (Some(0), RefusalKind::NotFound), "{}", refusal.message);
     machine.keeper.send(&ToGuest::Shutdown { grace_ms: 0 });
     machine.wait_off();
 
@@ -469,10 +359,7 @@ fn what_can_t_be_done_is_refused_with_a_reason() {
     let mut machine = boot("garbage");
     machine.keeper.send_raw(b"GET / HTTP/1.1\r\n\r\n");
     match machine.keeper.control() {
-        ToHost::Refused {
-            process: None,
-            refusal,
-        } => assert_eq!(refusal.kind, RefusalKind::Protocol),
+        ToHost::Refused { process: None, refusal } => assert_eq!(refusal.kind, RefusalKind::Protocol),
         other => panic!("{other:?}"),
     }
     machine.wait_off();

@@ -44,20 +44,13 @@ pub(crate) fn run(command: &mut Command) -> Result<String, String> {
         .map_err(|error| format!("{} can't be run: {error}", command.get_program().display()))?;
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        false => Err(format!(
-            "{command:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        )),
+        false => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr))),
     }
 }
 
 /// Removes what test programs that have ended left: the parts are used until a program's very end.
 fn sweep() {
-    for entry in std::fs::read_dir(env!("CARGO_TARGET_TMPDIR"))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for entry in std::fs::read_dir(env!("CARGO_TARGET_TMPDIR")).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if let Some(pid) = name.strip_prefix("parts-")
             && !Path::new("/proc").join(pid).exists()
@@ -76,11 +69,7 @@ fn make_parts() -> Result<Parts, String> {
     std::fs::write(&initramfs, make_initramfs(&kernel)?).unwrap();
     let layer = folder.join("layer");
     make_layer(&folder.join("tree"), &layer)?;
-    Ok(Parts {
-        kernel,
-        initramfs,
-        layer,
-    })
+    Ok(Parts { kernel, initramfs, layer })
 }
 
 /// `VIMANA_TEST_KERNEL`, or Debian's cloud kernel, downloaded once for all tests.
@@ -91,10 +80,9 @@ fn kernel() -> Result<PathBuf, String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel");
     let find = || {
         let entries = std::fs::read_dir(folder.join("boot")).ok()?;
-        entries.filter_map(|entry| Some(entry.ok()?.path())).find(|path| {
-            path.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"))
-        })
+        entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")))
     };
     if let Some(kernel) = find() {
         return Ok(kernel);
@@ -108,16 +96,10 @@ fn kernel() -> Result<PathBuf, String> {
     let newest = found
         .lines()
         .filter_map(|line| line.split_whitespace().next())
-        .max_by_key(|name| {
-            name.split(['-', '.'])
-                .filter_map(|part| part.parse().ok())
-                .collect::<Vec<u32>>()
-        })
+        .max_by_key(|name| name.split(['-', '.']).filter_map(|part| part.parse().ok()).collect::<Vec<u32>>())
         .ok_or("apt knows no linux-image-6.1.0-*-cloud-amd64")?
         .to_owned();
-    run(Command::new("apt-get")
-        .args(["download", &newest])
-        .current_dir(&fetch))?;
+    run(Command::new("apt-get").args(["download", &newest]).current_dir(&fetch))?;
     let package = std::fs::read_dir(&fetch).unwrap().next().unwrap().unwrap().path();
     let unpacked = fetch.join("unpacked");
     run(Command::new("dpkg").arg("-x").args([&package, &unpacked]))?;
@@ -148,10 +130,7 @@ fn add_module(name: &str, all: &BTreeMap<String, PathBuf>, order: &mut Vec<(Stri
     strip_signature(&mut bytes);
     let at = bytes.windows(8).position(|window| window == b"depends=").unwrap();
     let depends = bytes[at + 8..].split(|byte| *byte == 0).next().unwrap();
-    for dependency in String::from_utf8_lossy(depends)
-        .split(',')
-        .filter(|name| !name.is_empty())
-    {
+    for dependency in String::from_utf8_lossy(depends).split(',').filter(|name| !name.is_empty()) {
         add_module(&dependency.replace('-', "_"), all, order);
     }
     order.push((name.to_owned(), bytes));
@@ -216,21 +195,7 @@ impl Cpio {
         self.count += 1;
         let major = if console_minor > 0 { 5 } else { 0 };
         let (size, name_size) = (content.len() as u32, name.len() as u32 + 1);
-        let fields = [
-            self.count,
-            mode,
-            0,
-            0,
-            1,
-            0,
-            size,
-            0,
-            0,
-            major,
-            console_minor,
-            name_size,
-            0,
-        ];
+        let fields = [self.count, mode, 0, 0, 1, 0, size, 0, 0, major, console_minor, name_size, 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
             self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
@@ -251,17 +216,7 @@ fn guest_binary() -> Result<PathBuf, String> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guest");
     let triple = "x86_64-unknown-linux-gnu";
     run(Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "-p",
-            "spacecore",
-            "--bin",
-            "spacecore",
-            "--profile",
-            "guest",
-            "--target",
-            triple,
-        ])
+        .args(["build", "-p", "spacecore", "--bin", "spacecore", "--profile", "guest", "--target", triple])
         .env("CARGO_TARGET_DIR", &target)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
@@ -287,11 +242,7 @@ fn make_layer(tree: &Path, layer: &Path) -> Result<(), String> {
         std::fs::write(tree.join(name), content).unwrap();
         std::fs::set_permissions(tree.join(name), PermissionsExt::from_mode(mode)).unwrap();
     };
-    write(
-        "etc/passwd",
-        "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:Web:/srv:/bin/sh\n",
-        0o644,
-    );
+    write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:Web:/srv:/bin/sh\n", 0o644);
     write("etc/group", "root:x:0:\nweb:x:34:\nlogs:x:40:web\n", 0o644);
     write("bin/no-interpreter", "#!/bin/missing\n", 0o755);
     write("bin/no-shebang", "echo hello\n", 0o755);
@@ -342,17 +293,10 @@ impl Machine {
             .args(["-chardev", "socket,id=c,path=s"])
             .args(["-device", "virtserialport,chardev=c,name=vimana.channel"])
             .args(further)
-            .args(
-                std::env::var("VIMANA_TEST_VMM_ARGS")
-                    .unwrap_or_default()
-                    .split_whitespace(),
-            );
+            .args(std::env::var("VIMANA_TEST_VMM_ARGS").unwrap_or_default().split_whitespace());
         for (number, disk) in disks.iter().enumerate() {
             let readonly = if disk.readonly { ",readonly=on" } else { "" };
-            let drive = format!(
-                "if=none,id=d{number},format=raw,file={}{readonly}",
-                disk.file.display()
-            );
+            let drive = format!("if=none,id=d{number},format=raw,file={}{readonly}", disk.file.display());
             let device = format!("virtio-blk-pci,drive=d{number},serial={}", disk.serial);
             command.args(["-drive", &drive, "-device", &device]);
         }
@@ -364,15 +308,9 @@ impl Machine {
             .spawn()
             .unwrap();
         let (socket, _) = listener.accept().unwrap();
-        let mut machine = Self {
-            vmm,
-            folder,
-            keeper: Keeper::new(socket),
-        };
+        let mut machine = Self { vmm, folder, keeper: Keeper::new(socket) };
         match machine.keeper.control() {
-            ToHost::Hello {
-                version, uptime_us, ..
-            } => {
+            ToHost::Hello { version, uptime_us, .. } => {
                 assert_eq!(version, VERSION);
                 (machine, uptime_us)
             }
@@ -392,11 +330,7 @@ impl Machine {
     pub(crate) fn wait_off(&mut self) -> Duration {
         let start = Instant::now();
         while self.vmm.try_wait().unwrap().is_none() {
-            assert!(
-                start.elapsed() < PATIENCE,
-                "the machine doesn't power off; {}",
-                self.console()
-            );
+            assert!(start.elapsed() < PATIENCE, "the machine doesn't power off; {}", self.console());
             std::thread::sleep(Duration::from_millis(5));
         }
         start.elapsed()
@@ -530,11 +464,7 @@ impl Keeper {
     pub(crate) fn wait_for(&mut self, process: u16, text: &str) {
         let start = Instant::now();
         while !self.output(process).contains(text) {
-            assert!(
-                start.elapsed() < PATIENCE,
-                "{text:?} isn't in {:?}",
-                self.output(process)
-            );
+            assert!(start.elapsed() < PATIENCE, "{text:?} isn't in {:?}", self.output(process));
             self.turn();
         }
     }
@@ -585,14 +515,8 @@ impl Keeper {
 
     pub(crate) fn wait_ended(&mut self, process: u16) -> ExitStatus {
         match self.control() {
-            ToHost::Ended {
-                process: ended,
-                status,
-            } if ended == process => status,
-            other => panic!(
-                "{other:?} instead of the end of {process}; it said {:?}",
-                self.output(process)
-            ),
+            ToHost::Ended { process: ended, status } if ended == process => status,
+            other => panic!("{other:?} instead of the end of {process}; it said {:?}", self.output(process)),
         }
     }
 
@@ -600,10 +524,7 @@ impl Keeper {
     pub(crate) fn run(&mut self, process: u16, spec: Process) -> (String, ExitStatus) {
         self.exec(process, spec).unwrap();
         let status = self.wait_ended(process);
-        assert!(
-            self.ended.contains(&stdout_of(process)),
-            "its output ends before it does"
-        );
+        assert!(self.ended.contains(&stdout_of(process)), "its output ends before it does");
         (self.output(process), status)
     }
 
@@ -637,19 +558,14 @@ pub(crate) fn shell(script: &str) -> Process {
 }
 
 pub(crate) fn configuration(process: Process) -> Configuration {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     Configuration {
         version: VERSION,
         hostname: "box".to_owned(),
         unix_time_ns: now.as_nanos() as u64,
         entropy: "5a".repeat(64),
         root: Root {
-            layers: vec![LayerDisk {
-                serial: "layer0".to_owned(),
-                verity: None,
-            }],
+            layers: vec![LayerDisk { serial: "layer0".to_owned(), verity: None }],
             upper: Upper::Memory { bytes: 64 << 20 },
             readonly: false,
         },
@@ -673,9 +589,5 @@ pub(crate) fn started(name: &str, parts: &Parts, configuration: Configuration) -
 }
 
 pub(crate) fn layer(parts: &Parts) -> Disk<'_> {
-    Disk {
-        serial: "layer0",
-        file: &parts.layer,
-        readonly: true,
-    }
+    Disk { serial: "layer0", file: &parts.layer, readonly: true }
 }

@@ -30,11 +30,7 @@ pub fn run(args: Args, home: &Path) -> Result<ExitCode> {
             io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         print(&mut out, &report, colours)?;
     }
-    Ok(if report.usable() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if report.usable() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn print(out: &mut impl Write, report: &Report, colours: bool) -> io::Result<()> {
@@ -46,37 +42,23 @@ fn print(out: &mut impl Write, report: &Report, colours: bool) -> io::Result<()>
     };
     writeln!(out, "Isolations")?;
     for isolation in &report.isolations {
-        let accelerator = isolation
-            .accelerator
-            .map(|accelerator| accelerator.to_string())
-            .unwrap_or_default();
+        let accelerator =
+            isolation.accelerator.map(|accelerator| accelerator.to_string()).unwrap_or_default();
         let driver = isolation.driver.unwrap_or_default();
         let good = isolation.missing.is_empty();
-        let line = format!(
-            "{:10} {driver:5} {accelerator:4} {}",
-            isolation.kind,
-            isolation.missing.join("; ")
-        );
+        let line =
+            format!("{:10} {driver:5} {accelerator:4} {}", isolation.kind, isolation.missing.join("; "));
         writeln!(out, "  {} {}", mark(good), line.trim_end())?;
     }
     writeln!(out, "\nThis machine")?;
     for finding in &report.findings {
-        writeln!(
-            out,
-            "  {} {:15} {}",
-            mark(finding.good),
-            finding.what,
-            finding.found
-        )?;
+        writeln!(out, "  {} {:15} {}", mark(finding.good), finding.what, finding.found)?;
         if let Some(remedy) = &finding.remedy {
             writeln!(out, "      {:15} {remedy}", "")?;
         }
     }
     writeln!(out, "\nNot there yet")?;
-    report
-        .not_yet
-        .iter()
-        .try_for_each(|missing| writeln!(out, "  - {missing}"))
+    report.not_yet.iter().try_for_each(|missing| writeln!(out, "  - {missing}"))
 }
 
 #[cfg(test)]
@@ -94,21 +76,14 @@ mod tests {
                 accelerator: None,
                 missing: vec!["not yet".into()],
             }],
-            findings: vec![Finding {
-                what: "QEMU",
-                good: true,
-                found: "/usr/bin/qemu".into(),
-                remedy: None,
-            }],
+            findings: vec![Finding { what: "QEMU", good: true, found: "/usr/bin/qemu".into(), remedy: None }],
             not_yet: vec!["a jail"],
         };
         let mut out = Vec::new();
         print(&mut out, &report, false).unwrap();
         let text = String::from_utf8(out).unwrap();
-        let lines: Vec<String> = text
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-            .collect();
+        let lines: Vec<String> =
+            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         assert!(lines.contains(&"no Wasm not yet".to_owned()), "{text}");
         assert!(
             lines.contains(&"yes QEMU /usr/bin/qemu".to_owned()) && lines.contains(&"- a jail".to_owned()),

@@ -33,10 +33,8 @@ enum Command {
     /// Say everything that is wrong with manifests, all at once
     ///
     /// The exit code is 0 if all are right, and 1 if one isn't.
-    #[command(
-        after_help = "Examples:\n  vimana hac check\n  vimana hac check --json deploy/*.yaml\n  \
-                            cat hac.toml | vimana hac check -"
-    )]
+    #[command(after_help = "Examples:\n  vimana hac check\n  vimana hac check --json deploy/*.yaml\n  \
+                            cat hac.toml | vimana hac check -")]
     Check(Check),
     /// Print the JSON Schema of the manifest, for editors and validators
     #[command(after_help = "Example:\n  vimana hac schema > hac.schema.json")]
@@ -127,20 +125,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn run_init(init: &Init) -> anyhow::Result<ExitCode> {
-    let path = init
-        .path
-        .clone()
-        .unwrap_or_else(|| PathBuf::from(if init.yaml { "hac.yaml" } else { DEFAULT }));
+    let path =
+        init.path.clone().unwrap_or_else(|| PathBuf::from(if init.yaml { "hac.yaml" } else { DEFAULT }));
     let named_yaml = Format::from_file_name(&path.to_string_lossy()) == Some(Format::Yaml);
-    let format = if init.yaml || named_yaml {
-        Format::Yaml
-    } else {
-        Format::Toml
-    };
-    let name = init
-        .name
-        .clone()
-        .unwrap_or_else(|| Manifest::from_image(&init.image).metadata.name);
+    let format = if init.yaml || named_yaml { Format::Yaml } else { Format::Toml };
+    let name = init.name.clone().unwrap_or_else(|| Manifest::from_image(&init.image).metadata.name);
     let text = match format {
         Format::Toml => hac::starter(&name, &init.image),
         Format::Yaml => hac::starter_yaml(&name, &init.image),
@@ -156,18 +145,12 @@ fn run_init(init: &Init) -> anyhow::Result<ExitCode> {
     }
     write_file(&path, &text, init.force)?;
     let path = path.display();
-    note(&format!(
-        "wrote {path}; `vimana hac check {path}` checks it, `vimana run {path}` runs it\n"
-    ))?;
+    note(&format!("wrote {path}; `vimana hac check {path}` checks it, `vimana run {path}` runs it\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn run_check(check: &Check) -> anyhow::Result<ExitCode> {
-    let files = if check.files.is_empty() {
-        vec![PathBuf::from(DEFAULT)]
-    } else {
-        check.files.clone()
-    };
+    let files = if check.files.is_empty() { vec![PathBuf::from(DEFAULT)] } else { check.files.clone() };
     let mut results = Vec::new();
     let mut errors = 0usize;
     for path in &files {
@@ -176,11 +159,8 @@ fn run_check(check: &Check) -> anyhow::Result<ExitCode> {
         let result = hac::parse(&source, Format::detect(&name, &source));
         errors += result.as_ref().err().map_or(0, |diagnostics| diagnostics.0.len());
         if check.json {
-            let diagnostics = result
-                .as_ref()
-                .err()
-                .map(|diagnostics| diagnostics.0.as_slice())
-                .unwrap_or_default();
+            let diagnostics =
+                result.as_ref().err().map(|diagnostics| diagnostics.0.as_slice()).unwrap_or_default();
             results.push(serde_json::json!({
                 "file": name,
                 "valid": result.is_ok(),
@@ -196,16 +176,9 @@ fn run_check(check: &Check) -> anyhow::Result<ExitCode> {
     if check.json {
         print(&format!("{}\n", serde_json::to_string_pretty(&results)?))?;
     } else if errors > 0 {
-        note(&format!(
-            "\n{errors} {}\n",
-            if errors == 1 { "error" } else { "errors" }
-        ))?;
+        note(&format!("\n{errors} {}\n", if errors == 1 { "error" } else { "errors" }))?;
     }
-    Ok(if errors == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(INVALID)
-    })
+    Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::from(INVALID) })
 }
 
 fn run_convert(convert: &Convert) -> anyhow::Result<ExitCode> {
@@ -237,9 +210,7 @@ fn run_explain(explain: &Explain) -> anyhow::Result<ExitCode> {
             print(&format!("{}\n", serde_json::to_string_pretty(&all)?))?;
         } else {
             let width = all.iter().map(|key| key.path.len()).max().unwrap_or(0);
-            let lines = all
-                .iter()
-                .map(|key| format!("{:width$}  {}\n", key.path, key.kind));
+            let lines = all.iter().map(|key| format!("{:width$}  {}\n", key.path, key.kind));
             print(&lines.collect::<String>())?;
         }
         return Ok(ExitCode::SUCCESS);
@@ -255,22 +226,9 @@ fn run_explain(explain: &Explain) -> anyhow::Result<ExitCode> {
         print(&format!("{}\n", serde_json::to_string_pretty(&explanation)?))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let bold = if use_color(io::stdout().is_terminal()) {
-        ("\x1b[1m", "\x1b[0m")
-    } else {
-        ("", "")
-    };
-    let mut text = format!(
-        "{}{}{}\n\n{}\n\n",
-        bold.0,
-        explanation.path,
-        bold.1,
-        wrapped(explanation.effect)
-    );
-    text.push_str(&format!(
-        "type:    {}\ndefault: {}\n",
-        explanation.kind, explanation.default
-    ));
+    let bold = if use_color(io::stdout().is_terminal()) { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    let mut text = format!("{}{}{}\n\n{}\n\n", bold.0, explanation.path, bold.1, wrapped(explanation.effect));
+    text.push_str(&format!("type:    {}\ndefault: {}\n", explanation.kind, explanation.default));
     if !explanation.values.is_empty() {
         text.push_str(&format!("values:  {}\n", explanation.values.join(", ")));
     }
@@ -290,29 +248,17 @@ fn is_standard(path: &Path) -> bool {
 }
 
 fn display_name(path: &Path) -> String {
-    if is_standard(path) {
-        "<stdin>".to_owned()
-    } else {
-        path.display().to_string()
-    }
+    if is_standard(path) { "<stdin>".to_owned() } else { path.display().to_string() }
 }
 
 /// Reads a manifest, or standard input for `-`.
 fn read(path: &Path) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     if is_standard(path) {
-        io::stdin()
-            .lock()
-            .take(MOST_READ)
-            .read_to_end(&mut bytes)
-            .context("standard input can't be read")?;
+        io::stdin().lock().take(MOST_READ).read_to_end(&mut bytes).context("standard input can't be read")?;
     } else {
         let file = fs::File::open(path).with_context(|| {
-            let hint = if path == Path::new(DEFAULT) {
-                "; `vimana hac init` writes one"
-            } else {
-                ""
-            };
+            let hint = if path == Path::new(DEFAULT) { "; `vimana hac init` writes one" } else { "" };
             format!("{} can't be opened{hint}", path.display())
         })?;
         file.take(MOST_READ)
@@ -323,17 +269,8 @@ fn read(path: &Path) -> anyhow::Result<String> {
         Ok(text) => Ok(text),
         Err(error) => {
             let valid = error.utf8_error().valid_up_to();
-            let line = error
-                .as_bytes()
-                .iter()
-                .take(valid)
-                .filter(|byte| **byte == b'\n')
-                .count()
-                + 1;
-            bail!(
-                "{}:{line}: this isn't UTF-8 text, and so no manifest",
-                display_name(path)
-            )
+            let line = error.as_bytes().iter().take(valid).filter(|byte| **byte == b'\n').count() + 1;
+            bail!("{}:{line}: this isn't UTF-8 text, and so no manifest", display_name(path))
         }
     }
 }
@@ -356,8 +293,7 @@ fn write_file(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
             return Err(error).with_context(|| format!("{} can't be written", path.display()));
         }
     };
-    file.write_all(text.as_bytes())
-        .with_context(|| format!("{} can't be written", path.display()))
+    file.write_all(text.as_bytes()).with_context(|| format!("{} can't be written", path.display()))
 }
 
 /// Shows what is wrong, in colour on a terminal.

@@ -138,11 +138,8 @@ fn open(home: &Path) -> Result<Store> {
 }
 
 fn pull(store: &Store, args: PullArgs) -> Result<ExitCode> {
-    let options = PullOptions {
-        plain_http: args.plain_http,
-        platform: args.platform,
-        ..PullOptions::default()
-    };
+    let options =
+        PullOptions { plain_http: args.plain_http, platform: args.platform, ..PullOptions::default() };
     let display = PullDisplay::new(args.quiet);
     let pulled = store.pull(&args.reference, &options, &|step| display.report(&step));
     display.finish();
@@ -171,27 +168,15 @@ fn list(store: &Store, args: &ListArgs) -> Result<ExitCode> {
     }
     let mut out = io::stdout().lock();
     for row in &rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         writeln!(out, "{}", cells.join("  ").trim_end())?;
     }
-    let Usage {
-        bytes,
-        quota,
-        unreferenced_bytes,
-        ..
-    } = store.usage()?;
+    let Usage { bytes, quota, unreferenced_bytes, .. } = store.usage()?;
     write!(out, "\n{} of {} used", BinaryBytes(bytes), BinaryBytes(quota))?;
     match unreferenced_bytes {
         0 => writeln!(out)?,
-        spare => writeln!(
-            out,
-            ", {} of it by no image (vimana image prune)",
-            BinaryBytes(spare)
-        )?,
+        spare => writeln!(out, ", {} of it by no image (vimana image prune)", BinaryBytes(spare))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -201,20 +186,13 @@ fn row(image: &Summary) -> [String; 6] {
         true => image.reference.clone(),
         false => format!("{} ({})", image.reference, image.platform),
     };
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map(|since| since.as_secs())
-        .unwrap_or(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or(0);
     let since = std::time::Duration::from_secs(now.saturating_sub(image.last_used));
     let last_used = match image.in_use {
         true => "in use".to_owned(),
         false => format!("{} ago", HumanDuration(since)),
     };
-    let created = image
-        .created
-        .as_deref()
-        .and_then(|time| time.get(..10))
-        .unwrap_or("-");
+    let created = image.created.as_deref().and_then(|time| time.get(..10)).unwrap_or("-");
     [
         name,
         image.digest.short().to_owned(),
@@ -228,10 +206,7 @@ fn row(image: &Summary) -> [String; 6] {
 fn inspect(store: &Store, args: &InspectArgs) -> Result<ExitCode> {
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
     let Some(image) = store.get_for(&args.reference, &platform)? else {
-        bail!(
-            "{} isn't in the store; vimana image pull {0} brings it there",
-            args.reference
-        );
+        bail!("{} isn't in the store; vimana image pull {0} brings it there", args.reference);
     };
     if args.json {
         print_json(&describe(store, &image)?)?;
@@ -252,29 +227,17 @@ fn inspect(store: &Store, args: &InspectArgs) -> Result<ExitCode> {
     line("user", config.user.clone())?;
     line("workdir", config.working_dir.clone())?;
     line("stop signal", config.stop_signal.clone().unwrap_or_default())?;
-    line(
-        "ports",
-        config.exposed_ports.iter().cloned().collect::<Vec<_>>().join(" "),
-    )?;
-    line(
-        "volumes",
-        config.volumes.iter().cloned().collect::<Vec<_>>().join(" "),
-    )?;
+    line("ports", config.exposed_ports.iter().cloned().collect::<Vec<_>>().join(" "))?;
+    line("volumes", config.volumes.iter().cloned().collect::<Vec<_>>().join(" "))?;
     for variable in &config.env {
         line("env", variable.escape_debug().to_string())?;
     }
     for (name, value) in &config.labels {
-        line(
-            "label",
-            format!("{}={}", name.escape_debug(), value.escape_debug()),
-        )?;
+        line("label", format!("{}={}", name.escape_debug(), value.escape_debug()))?;
     }
     for layer in &image.layers {
         let size = BinaryBytes(layer.total_bytes);
-        line(
-            "layer",
-            format!("{} {size}, {} entries", layer.digest.short(), layer.entries),
-        )?;
+        line("layer", format!("{} {size}, {} entries", layer.digest.short(), layer.entries))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -343,11 +306,7 @@ fn remove(store: &Store, args: &RemoveArgs) -> Result<ExitCode> {
         }
     }
     report(&total, args.json)?;
-    Ok(if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn prune(store: &Store, args: &PruneArgs) -> Result<ExitCode> {
@@ -363,12 +322,7 @@ fn report(freed: &Freed, as_json: bool) -> Result<()> {
     for image in &freed.images {
         writeln!(out, "removed {image}")?;
     }
-    writeln!(
-        out,
-        "freed {} in {} layers",
-        BinaryBytes(freed.bytes),
-        freed.layers
-    )?;
+    writeln!(out, "freed {} in {} layers", BinaryBytes(freed.bytes), freed.layers)?;
     Ok(())
 }
 

@@ -110,10 +110,5 @@ fn list(store: &KernelStore, args: &ListArgs) -> Result<()> {
 
 fn line(kernel: &Kernel) -> String {
     let digest: String = kernel.digest.chars().take(12).collect();
-    format!(
-        "{digest}  {}  {} MiB  {} modules",
-        kernel.release,
-        kernel.bytes >> 20,
-        kernel.modules.len()
-    )
+    format!("{digest}  {}  {} MiB  {} modules", kernel.release, kernel.bytes >> 20, kernel.modules.len())
 }

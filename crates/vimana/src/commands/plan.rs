@@ -33,9 +33,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let prepared = prepare::prepare(&args.workload, None, &mut Steps::quiet())?;
     let id = format!("{}-000000000000", prepared.plan.name);
     let assignment =
-        prepared
-            .plan
-            .assignment(&id, &prepared.home.run(), &prepared.initramfs, Lifetime::Bound);
+        prepared.plan.assignment(&id, &prepared.home.run(), &prepared.initramfs, Lifetime::Bound);
     let command = Qemu::find().prepare(&assignment.machine)?;
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -47,13 +45,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         });
         writeln!(out, "{document:#}")?;
     } else {
-        writeln!(
-            out,
-            "{}{:<12} {}",
-            prepared.plan,
-            "initramfs",
-            prepared.initramfs.display()
-        )?;
+        writeln!(out, "{}{:<12} {}", prepared.plan, "initramfs", prepared.initramfs.display())?;
         writeln!(out, "{:<12} {command}", "execute")?;
     }
     Ok(ExitCode::SUCCESS)

@@ -66,10 +66,7 @@ fn in_foreground(args: Args) -> anyhow::Result<u8> {
     let mut marks = vec![Mark::now("command started")];
     let mut terminal = terminal::Terminal::open(args.tty)?;
     let mut steps = Steps::new(args.json);
-    let streams = prepare::Streams {
-        stdin: args.interactive,
-        terminal: terminal.as_ref().map(|t| t.size()),
-    };
+    let streams = prepare::Streams { stdin: args.interactive, terminal: terminal.as_ref().map(|t| t.size()) };
     let prepared = prepare::prepare(&args.workload, Some(streams), &mut steps)?;
     marks.append(&mut steps.marks());
     for notice in prepared.plan.notices.iter().filter(|_| !args.json) {
@@ -78,9 +75,7 @@ fn in_foreground(args: Args) -> anyhow::Result<u8> {
 
     let id = node::gather::new_id(&prepared.plan.name)?;
     let assignment =
-        prepared
-            .plan
-            .assignment(&id, &prepared.home.run(), &prepared.initramfs, Lifetime::Bound);
+        prepared.plan.assignment(&id, &prepared.home.run(), &prepared.initramfs, Lifetime::Bound);
     let session = Session::start(&std::env::current_exe()?, &assignment)?;
     marks.push(Mark::now("keeper executed"));
     if let Some(terminal) = &mut terminal {
@@ -88,11 +83,7 @@ fn in_foreground(args: Args) -> anyhow::Result<u8> {
     }
     let ended = attach::attach(
         session,
-        attach::Options {
-            stdin: args.interactive,
-            json: args.json,
-            terminal: terminal.as_ref(),
-        },
+        attach::Options { stdin: args.interactive, json: args.json, terminal: terminal.as_ref() },
     );
     // Before anything is printed.
     drop(terminal);

@@ -23,10 +23,7 @@ fn until<T>(
     let deadline = Instant::now() + Duration::from_secs(40);
     loop {
         session.flush();
-        let step = Timespec {
-            tv_sec: 0,
-            tv_nsec: 50_000_000,
-        };
+        let step = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
         let interest = session.interest();
         let _ = poll(&mut [PollFd::new(session, interest)], Some(&step));
         session.fill();
@@ -48,10 +45,7 @@ fn until<T>(
                 _ => {}
             }
         }
-        assert!(
-            Instant::now() < deadline && session.is_open(),
-            "the keeper said nothing of it"
-        );
+        assert!(Instant::now() < deadline && session.is_open(), "the keeper said nothing of it");
     }
 }
 
@@ -62,21 +56,12 @@ fn assignment(home: &Home, script: &str) -> Assignment {
     manifest.spec.resources.memory = hac::units::Bytes::from_mib(96);
     manifest.spec.networking.network_type = hac::model::NetworkType::None;
     let store = image::Store::open(&home.path().join("images"), image::StoreOptions::default()).unwrap();
-    let image = store
-        .pull(
-            &home.image.parse().unwrap(),
-            &image::PullOptions::default(),
-            &|_| {},
-        )
-        .unwrap();
+    let image = store.pull(&home.image.parse().unwrap(), &image::PullOptions::default(), &|_| {}).unwrap();
     let node_home = node::home::Home::at(home.path());
     let kernels = node::gather::kernels(&node_home).unwrap();
     let (kernel, _) = hypercore::kernel::choose(&kernels, None, None).unwrap();
     let facts = node::gather::facts(&image, &kernel, Some("this test emulates".into()));
-    let request = node::plan::Request {
-        manifest,
-        ..node::plan::Request::default()
-    };
+    let request = node::plan::Request { manifest, ..node::plan::Request::default() };
     let plan = node::plan::Plan::decide(&request, &facts).unwrap();
     let initramfs = node::gather::initramfs(&node_home, &kernel, &plan).unwrap();
     plan.assignment("stays", &node_home.run(), &initramfs, Lifetime::Independent)
@@ -88,10 +73,8 @@ fn a_keeper_outlives_its_parent_and_is_adopted_with_its_workload_running() {
     else {
         return;
     };
-    let assignment = assignment(
-        &home,
-        "trap 'echo bye; exit 4' TERM; echo begun; while :; do sleep 0.1; done",
-    );
+    let assignment =
+        assignment(&home, "trap 'echo bye; exit 4' TERM; echo begun; while :; do sleep 0.1; done");
     let run_folder = assignment.run_folder.clone();
     let session = Session::start(Path::new(VIMANA), &assignment).unwrap();
     let keeper = session.keeper_pid().unwrap();
@@ -100,9 +83,7 @@ fn a_keeper_outlives_its_parent_and_is_adopted_with_its_workload_running() {
 
     let log = run_folder.join("stdout.log");
     eventually("the workload's output is kept", 40, || {
-        fs::read_to_string(&log)
-            .is_ok_and(|log| log == "begun\n")
-            .then_some(())
+        fs::read_to_string(&log).is_ok_and(|log| log == "begun\n").then_some(())
     });
     let mut adopted = Session::adopt(&run_folder).unwrap();
     let mut output = Vec::new();
@@ -113,9 +94,7 @@ fn a_keeper_outlives_its_parent_and_is_adopted_with_its_workload_running() {
     assert_eq!(standing, Standing::Running);
 
     let spec = Process {
-        args: ["sh", "-c", "cat /proc/1/comm; echo beside; exit 6"]
-            .map(String::from)
-            .to_vec(),
+        args: ["sh", "-c", "cat /proc/1/comm; echo beside; exit 6"].map(String::from).to_vec(),
         env: vec!["PATH=/bin".into()],
         user: String::new(),
         working_directory: String::new(),
@@ -133,18 +112,12 @@ fn a_keeper_outlives_its_parent_and_is_adopted_with_its_workload_running() {
 
     adopted.tell(&ToKeeper::Stats { request: 9 });
     let (guest_memory, resident) = until(&mut adopted, &mut output, |message| match message {
-        FromKeeper::Stats {
-            request: 9,
-            guest,
-            vmm_resident,
-            ..
-        } => Some((guest.memory_total, *vmm_resident)),
+        FromKeeper::Stats { request: 9, guest, vmm_resident, .. } => {
+            Some((guest.memory_total, *vmm_resident))
+        }
         _ => None,
     });
-    assert!(
-        guest_memory > 48 << 20 && guest_memory <= 96 << 20,
-        "{guest_memory}"
-    );
+    assert!(guest_memory > 48 << 20 && guest_memory <= 96 << 20, "{guest_memory}");
     assert!(resident > 16 << 20, "{resident}");
 
     adopted.tell(&ToKeeper::Stop { grace_ms: 10_000 });
@@ -154,9 +127,7 @@ fn a_keeper_outlives_its_parent_and_is_adopted_with_its_workload_running() {
     });
     assert_eq!(outcome, Outcome::Exited(ExitStatus::Code(4)));
     adopted.close().unwrap();
-    eventually("the keeper ends", 10, || {
-        home.processes().is_empty().then_some(())
-    });
+    eventually("the keeper ends", 10, || home.processes().is_empty().then_some(()));
     let kept: Outcome = serde_json::from_slice(&fs::read(run_folder.join("outcome.json")).unwrap()).unwrap();
     assert_eq!(kept, outcome);
     assert_eq!(fs::read_to_string(log).unwrap(), "begun\nbye\n");

@@ -7,28 +7,18 @@ fn a_plan_is_exact_and_runs_nothing() {
     let Some(home) = Home::new("a_plan_is_exact_and_runs_nothing") else {
         return;
     };
-    let output = home
-        .vimana(&["plan", "--json", "--accel", "tcg", "-m", "96Mi", &home.image])
-        .output()
-        .unwrap();
+    let output =
+        home.vimana(&["plan", "--json", "--accel", "tcg", "-m", "96Mi", &home.image]).output().unwrap();
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", text(&output.stderr)));
     assert_eq!(plan["plan"]["accelerator"], "tcg");
     assert_eq!(plan["plan"]["memory_mib"], 96);
     assert_eq!(plan["plan"]["kernel"]["digest"].as_str().unwrap().len(), 64);
-    assert_eq!(
-        plan["plan"]["layers"][0]["verity_root"].as_str().unwrap().len(),
-        64
-    );
+    assert_eq!(plan["plan"]["layers"][0]["verity_root"].as_str().unwrap().len(), 64);
     assert!(plan["program"].as_str().unwrap().ends_with("qemu-system-x86_64"));
-    let again = home
-        .vimana(&["plan", "--json", "--accel", "tcg", "-m", "96Mi", &home.image])
-        .output()
-        .unwrap();
-    assert_eq!(
-        output.stdout, again.stdout,
-        "the same question has the same answer"
-    );
+    let again =
+        home.vimana(&["plan", "--json", "--accel", "tcg", "-m", "96Mi", &home.image]).output().unwrap();
+    assert_eq!(output.stdout, again.stdout, "the same question has the same answer");
     home.assert_nothing_is_left();
 }
 
@@ -44,27 +34,18 @@ fn the_seed_s_sample_is_refused_here_with_what_would_run_instead_or_planned() {
         home.image
     );
     std::fs::write(&manifest, text_of).unwrap();
-    let output = home
-        .vimana(&["plan", manifest.to_str().unwrap()])
-        .output()
-        .unwrap();
+    let output = home.vimana(&["plan", manifest.to_str().unwrap()]).output().unwrap();
     let said = text(&output.stderr);
     // On a machine with KVM that works the plan says so instead.
-    assert!(
-        said.contains("--accel tcg") || text(&output.stdout).contains("accel kvm"),
-        "{said}"
-    );
+    assert!(said.contains("--accel tcg") || text(&output.stdout).contains("accel kvm"), "{said}");
 }
 
 #[test]
 fn all_errors_of_a_manifest_come_at_once_with_their_places() {
     let home = tempfile::tempdir().unwrap();
     let manifest = home.path().join("hac.toml");
-    std::fs::write(
-        &manifest,
-        "[spec.deployment]\nimagee = \"x\"\n[spec.resources]\ncpu = \"many\"\n",
-    )
-    .unwrap();
+    std::fs::write(&manifest, "[spec.deployment]\nimagee = \"x\"\n[spec.resources]\ncpu = \"many\"\n")
+        .unwrap();
     let output = std::process::Command::new(crate::support::VIMANA)
         .args(["run", manifest.to_str().unwrap()])
         .env("VIMANA_HOME", home.path().join("home"))
@@ -87,15 +68,8 @@ fn without_a_manifest_the_way_to_one_is_shown() {
         .output()
         .unwrap();
     assert_eq!(code(output.status), 125);
-    assert!(
-        text(&output.stderr).contains("vimana hac init"),
-        "{}",
-        text(&output.stderr)
-    );
-    assert!(
-        !folder.path().join("home").exists(),
-        "nothing is made for a command that can't run"
-    );
+    assert!(text(&output.stderr).contains("vimana hac init"), "{}", text(&output.stderr));
+    assert!(!folder.path().join("home").exists(), "nothing is made for a command that can't run");
 }
 
 #[test]
@@ -118,11 +92,8 @@ fn every_command_has_help_with_an_example() {
         vec!["kernel", "ls"],
         vec!["kernel", "rm"],
     ] {
-        let output = std::process::Command::new(crate::support::VIMANA)
-            .args(&command)
-            .arg("--help")
-            .output()
-            .unwrap();
+        let output =
+            std::process::Command::new(crate::support::VIMANA).args(&command).arg("--help").output().unwrap();
         let help = text(&output.stdout);
         assert!(
             output.status.success() && help.contains("Example") && help.contains("vimana "),
@@ -137,10 +108,6 @@ fn a_keeper_started_by_hand_says_who_starts_it() {
         .args(["-c", &format!("exec {} keeper 3<&- 4<&-", crate::support::VIMANA)])
         .output()
         .unwrap();
-    assert!(
-        text(&output.stderr).contains("started by other commands"),
-        "{}",
-        text(&output.stderr)
-    );
+    assert!(text(&output.stderr).contains("started by other commands"), "{}", text(&output.stderr));
     assert_eq!(code(output.status), 1);
 }

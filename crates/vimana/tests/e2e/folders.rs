@@ -15,19 +15,11 @@ fn a_folder_is_read_and_written_and_a_read_only_one_only_read() {
         fs::create_dir(folder).unwrap();
         fs::write(folder.join("in"), "from outside\n").unwrap();
     }
-    let flags = [
-        format!("{}:/rw", rw.display()),
-        format!("{}:/a/ro:ro", ro.display()),
-    ];
+    let flags = [format!("{}:/rw", rw.display()), format!("{}:/a/ro:ro", ro.display())];
     let script = "cat /rw/in /a/ro/in && mkdir -p /rw/sub && echo from inside > /rw/sub/out && mv /rw/in /rw/moved && \
                   (echo x > /a/ro/out) 2>/dev/null || echo refused; ls /a/ro";
     let output = home.output(&["-v", &flags[0], "-v", &flags[1]], script);
-    assert_eq!(
-        text(&output.stdout),
-        "from outside\nfrom outside\nrefused\nin\n",
-        "{}",
-        text(&output.stderr)
-    );
+    assert_eq!(text(&output.stdout), "from outside\nfrom outside\nrefused\nin\n", "{}", text(&output.stderr));
     assert_eq!(fs::read_to_string(rw.join("sub/out")).unwrap(), "from inside\n");
     assert!(rw.join("moved").exists() && !rw.join("in").exists() && !ro.join("out").exists());
     home.assert_nothing_is_left();
@@ -44,12 +36,7 @@ fn a_single_file_can_be_mounted() {
         &["-v", &format!("{}:/etc/app/config:ro", file.display())],
         "cat /etc/app/config; ls /etc/app",
     );
-    assert_eq!(
-        text(&output.stdout),
-        "key = 1\nconfig\n",
-        "{}",
-        text(&output.stderr)
-    );
+    assert_eq!(text(&output.stdout), "key = 1\nconfig\n", "{}", text(&output.stderr));
 }
 
 #[test]
@@ -59,9 +46,7 @@ fn a_large_file_survives_both_ways() {
     };
     let share = home.path().join("share");
     fs::create_dir(&share).unwrap();
-    let data: Vec<u8> = (0..6_000_000u32)
-        .map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8)
-        .collect();
+    let data: Vec<u8> = (0..6_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
     fs::write(share.join("in"), &data).unwrap();
     let output = home.output(
         &["-v", &format!("{}:/share", share.display())],
@@ -93,10 +78,6 @@ fn a_source_that_doesnt_exist_is_named_before_anything_starts() {
     };
     let output = home.output(&["-v", "/no/such/folder:/x"], "true");
     assert_eq!(code(output.status), 125);
-    assert!(
-        text(&output.stderr).contains("/no/such/folder"),
-        "{}",
-        text(&output.stderr)
-    );
+    assert!(text(&output.stderr).contains("/no/such/folder"), "{}", text(&output.stderr));
     home.assert_nothing_is_left();
 }

@@ -40,10 +40,7 @@ fn attacked(test: &str, script: &str, files: &[(&str, Vec<u8>)], boot_ms: u64) -
     let outcome = 'outer: loop {
         assert!(Instant::now() < deadline, "the keeper hangs");
         session.flush();
-        let step = Timespec {
-            tv_sec: 0,
-            tv_nsec: 50_000_000,
-        };
+        let step = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
         let interest = session.interest();
         let _ = poll(&mut [PollFd::new(&session, interest)], Some(&step));
         session.fill();
@@ -59,9 +56,7 @@ fn attacked(test: &str, script: &str, files: &[(&str, Vec<u8>)], boot_ms: u64) -
         }
         // Nothing is read before the end: a keeper that let the guest run ahead would have to hold it all.
         if ending {
-            unread
-                .drain(..)
-                .for_each(|(stream, bytes)| session.link().consumed(stream, bytes));
+            unread.drain(..).for_each(|(stream, bytes)| session.link().consumed(stream, bytes));
         }
         assert!(session.is_open(), "the keeper crashed");
     };
@@ -72,10 +67,7 @@ fn attacked(test: &str, script: &str, files: &[(&str, Vec<u8>)], boot_ms: u64) -
 
 fn peak_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM:"))
-        .unwrap_or("VmHWM: 0");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or("VmHWM: 0");
     line.split_whitespace().nth(1).unwrap_or("0").parse().unwrap_or(0)
 }
 
@@ -91,10 +83,7 @@ fn initramfs(home: &Home, kernel: &Kernel, script: &str, files: &[(&str, Vec<u8>
     for folder in ["proc", "sys", "dev"] {
         fs::create_dir_all(root.join(folder)).unwrap();
     }
-    let busybox = ["/bin/busybox", "/usr/bin/busybox"]
-        .iter()
-        .find(|path| Path::new(path).exists())
-        .unwrap();
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].iter().find(|path| Path::new(path).exists()).unwrap();
     fs::copy(busybox, root.join("bin/busybox")).unwrap();
     let mut load = String::new();
     for module in kernel.modules_for(&["virtio_pci", "virtio_console"]).unwrap() {
@@ -111,25 +100,10 @@ fn initramfs(home: &Home, kernel: &Kernel, script: &str, files: &[(&str, Vec<u8>
          port=/dev/$(basename $(dirname $(grep -l vimana.channel /sys/class/virtio-ports/*/name)))\n{script}\nsleep 1000\n"
     );
     fs::write(root.join("init"), init).unwrap();
-    Command::new("chmod")
-        .arg("755")
-        .arg(root.join("init"))
-        .status()
-        .unwrap();
+    Command::new("chmod").arg("755").arg(root.join("init")).status().unwrap();
     let archive = home.path().join("attacker.cpio");
-    let pack = format!(
-        "cd {} && find . | cpio -o -H newc --quiet > {}",
-        root.display(),
-        archive.display()
-    );
-    assert!(
-        Command::new("sh")
-            .args(["-c", &pack])
-            .stderr(Stdio::inherit())
-            .status()
-            .unwrap()
-            .success()
-    );
+    let pack = format!("cd {} && find . | cpio -o -H newc --quiet > {}", root.display(), archive.display());
+    assert!(Command::new("sh").args(["-c", &pack]).stderr(Stdio::inherit()).status().unwrap().success());
     archive
 }
 
@@ -167,11 +141,7 @@ fn assignment(home: &Home, kernel: &Kernel, initramfs: PathBuf, boot_ms: u64) ->
             hostname: "attacked".into(),
             unix_time_ns: 0,
             entropy: String::new(),
-            root: Root {
-                layers: Vec::new(),
-                upper: Upper::Memory { bytes: 1 << 20 },
-                readonly: false,
-            },
+            root: Root { layers: Vec::new(), upper: Upper::Memory { bytes: 1 << 20 }, readonly: false },
             mounts: Vec::new(),
             network: None,
             process,
@@ -179,11 +149,7 @@ fn assignment(home: &Home, kernel: &Kernel, initramfs: PathBuf, boot_ms: u64) ->
         folders: Vec::new(),
         scratch: Vec::new(),
         orderly_end: false,
-        patience: Patience {
-            boot_ms,
-            configure_ms: 3000,
-            shutdown_ms: 1000,
-        },
+        patience: Patience { boot_ms, configure_ms: 3000, shutdown_ms: 1000 },
     }
 }
 
@@ -194,64 +160,32 @@ fn control(message: &ToHost) -> Vec<u8> {
 }
 
 fn hello() -> Vec<u8> {
-    control(&ToHost::Hello {
-        version: wire::VERSION,
-        release: "6.6.6".into(),
-        uptime_us: 1,
-    })
+    control(&ToHost::Hello { version: wire::VERSION, release: "6.6.6".into(), uptime_us: 1 })
 }
 
 /// As if the workload ran.
 fn up() -> Vec<u8> {
-    [
-        hello(),
-        control(&ToHost::Configured { steps: Vec::new() }),
-        control(&ToHost::Started { process: 0 }),
-    ]
-    .concat()
+    [hello(), control(&ToHost::Configured { steps: Vec::new() }), control(&ToHost::Started { process: 0 })]
+        .concat()
 }
 
 #[test]
 fn a_guest_that_writes_garbage_is_ended() {
-    let outcome = attacked(
-        "a_guest_that_writes_garbage_is_ended",
-        "cat /dev/urandom > $port",
-        &[],
-        20_000,
-    );
-    assert!(
-        matches!(outcome, None | Some(Outcome::Violation { .. })),
-        "{outcome:?}"
-    );
+    let outcome = attacked("a_guest_that_writes_garbage_is_ended", "cat /dev/urandom > $port", &[], 20_000);
+    assert!(matches!(outcome, None | Some(Outcome::Violation { .. })), "{outcome:?}");
 }
 
 #[test]
 fn a_guest_that_never_answers_is_ended_in_time() {
-    let outcome = attacked(
-        "a_guest_that_never_answers_is_ended_in_time",
-        "exec 3<>$port",
-        &[],
-        4_000,
-    );
-    assert!(
-        matches!(outcome, None | Some(Outcome::Silent { after_ms: 4_000, .. })),
-        "{outcome:?}"
-    );
+    let outcome = attacked("a_guest_that_never_answers_is_ended_in_time", "exec 3<>$port", &[], 4_000);
+    assert!(matches!(outcome, None | Some(Outcome::Silent { after_ms: 4_000, .. })), "{outcome:?}");
 }
 
 #[test]
 fn a_guest_that_goes_silent_after_its_hello_is_ended_in_time() {
     let test = "a_guest_that_goes_silent_after_its_hello_is_ended_in_time";
-    let outcome = attacked(
-        test,
-        "exec 3<>$port; cat /hello >&3",
-        &[("hello", hello())],
-        20_000,
-    );
-    assert!(
-        matches!(outcome, None | Some(Outcome::Silent { after_ms: 3_000, .. })),
-        "{outcome:?}"
-    );
+    let outcome = attacked(test, "exec 3<>$port; cat /hello >&3", &[("hello", hello())], 20_000);
+    assert!(matches!(outcome, None | Some(Outcome::Silent { after_ms: 3_000, .. })), "{outcome:?}");
 }
 
 #[test]
@@ -260,46 +194,25 @@ fn a_guest_that_breaks_off_within_a_frame_is_ended_in_time() {
     let mut half = hello();
     half.truncate(half.len() - 3);
     let outcome = attacked(test, "exec 3<>$port; cat /half >&3", &[("half", half)], 5_000);
-    assert!(
-        matches!(outcome, None | Some(Outcome::Silent { .. })),
-        "{outcome:?}"
-    );
+    assert!(matches!(outcome, None | Some(Outcome::Silent { .. })), "{outcome:?}");
 }
 
 #[test]
 fn a_guest_that_floods_beyond_its_credit_is_ended() {
     let test = "a_guest_that_floods_beyond_its_credit_is_ended";
     let mut data = Vec::new();
-    Frame::Data {
-        stream: wire::stdout_of(0),
-        bytes: vec![b'x'; 64 * 1024],
-    }
-    .encode(&mut data);
+    Frame::Data { stream: wire::stdout_of(0), bytes: vec![b'x'; 64 * 1024] }.encode(&mut data);
     let script = "exec 3<>$port; cat /up >&3; while :; do cat /data; done >&3";
     let outcome = attacked(test, script, &[("up", up()), ("data", data)], 20_000);
-    assert!(
-        matches!(outcome, None | Some(Outcome::Violation { .. })),
-        "{outcome:?}"
-    );
+    assert!(matches!(outcome, None | Some(Outcome::Violation { .. })), "{outcome:?}");
 }
 
 #[test]
 fn a_guest_that_lies_about_processes_and_streams_is_ended() {
     let test = "a_guest_that_lies_about_processes_and_streams_is_ended";
-    let lie = control(&ToHost::Ended {
-        process: 77,
-        status: spacecore::wire::message::ExitStatus::Code(0),
-    });
-    let outcome = attacked(
-        test,
-        "exec 3<>$port; cat /up /lie >&3",
-        &[("up", up()), ("lie", lie)],
-        20_000,
-    );
-    assert!(
-        matches!(outcome, None | Some(Outcome::Violation { .. })),
-        "{outcome:?}"
-    );
+    let lie = control(&ToHost::Ended { process: 77, status: spacecore::wire::message::ExitStatus::Code(0) });
+    let outcome = attacked(test, "exec 3<>$port; cat /up /lie >&3", &[("up", up()), ("lie", lie)], 20_000);
+    assert!(matches!(outcome, None | Some(Outcome::Violation { .. })), "{outcome:?}");
 }
 
 #[test]
@@ -307,14 +220,6 @@ fn a_guest_that_claims_an_endless_frame_is_ended() {
     let test = "a_guest_that_claims_an_endless_frame_is_ended";
     let mut endless = Vec::new();
     endless.write_all(&[2, 0, 1, 0, 0xff, 0xff, 0xff, 0x7f]).unwrap();
-    let outcome = attacked(
-        test,
-        "exec 3<>$port; cat /e >&3; cat /dev/zero >&3",
-        &[("e", endless)],
-        20_000,
-    );
-    assert!(
-        matches!(outcome, None | Some(Outcome::Violation { .. })),
-        "{outcome:?}"
-    );
+    let outcome = attacked(test, "exec 3<>$port; cat /e >&3; cat /dev/zero >&3", &[("e", endless)], 20_000);
+    assert!(matches!(outcome, None | Some(Outcome::Violation { .. })), "{outcome:?}");
 }

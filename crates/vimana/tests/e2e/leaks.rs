@@ -66,10 +66,7 @@ fn rounds(test: &str, seed: u64, victim_of: fn(&Home, u32) -> Option<u32>) {
         home.assert_nothing_is_left();
     }
     assert_eq!(network_devices(), before);
-    assert_eq!(
-        fs::read_to_string("/proc/self/mounts").unwrap().lines().count(),
-        mounts_before
-    );
+    assert_eq!(fs::read_to_string("/proc/self/mounts").unwrap().lines().count(), mounts_before);
 }
 
 fn pid_of(home: &Home, named: impl Fn(&str, &str) -> bool) -> Option<u32> {
@@ -83,9 +80,7 @@ fn pid_of(home: &Home, named: impl Fn(&str, &str) -> bool) -> Option<u32> {
 
 #[test]
 fn nothing_is_left_when_the_command_is_killed() {
-    rounds("nothing_is_left_when_the_command_is_killed", 1, |_, command| {
-        Some(command)
-    });
+    rounds("nothing_is_left_when_the_command_is_killed", 1, |_, command| Some(command));
 }
 
 #[test]

@@ -7,10 +7,7 @@ use std::process::Stdio;
 use crate::support::{Home, Killed, code, eventually, skipped, text};
 
 fn has_passt(test: &str) -> bool {
-    let there = std::process::Command::new("passt")
-        .arg("--version")
-        .output()
-        .is_ok();
+    let there = std::process::Command::new("passt").arg("--version").output().is_ok();
     if !there {
         skipped(test, "passt isn't installed");
     }
@@ -18,11 +15,7 @@ fn has_passt(test: &str) -> bool {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// `vimana run` of the image with a network, and this shell command.
@@ -48,16 +41,10 @@ fn a_published_port_answers_from_inside_and_only_on_loopback() {
     }
     let port = free_port();
     let script = "echo hello from $(uname -n) > /www/index.html; httpd -f -p 8080 -h /www & echo ready; wait";
-    let mut child = Killed(
-        run(&home, &["-p", &format!("{port}:8080")], script)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap(),
-    );
+    let mut child =
+        Killed(run(&home, &["-p", &format!("{port}:8080")], script).stdout(Stdio::piped()).spawn().unwrap());
     let mut line = String::new();
-    BufReader::new(child.0.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let answer = eventually("the server answers", 20, || {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
@@ -67,10 +54,8 @@ fn a_published_port_answers_from_inside_and_only_on_loopback() {
     });
     assert!(answer.contains("200 OK"), "{answer}");
     let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let listening: Vec<&str> = sockets
-        .lines()
-        .filter(|line| line.contains(&format!(":{port:04X} 00000000:0000 0A")))
-        .collect();
+    let listening: Vec<&str> =
+        sockets.lines().filter(|line| line.contains(&format!(":{port:04X} 00000000:0000 0A"))).collect();
     assert!(
         !listening.is_empty() && listening.iter().all(|line| line.contains("0100007F:")),
         "{listening:?}"
@@ -92,16 +77,8 @@ fn services_of_the_host_s_loopback_cant_be_reached() {
          $(sed -n 's/nameserver //p' /etc/resolv.conf); do echo knock | timeout 2 nc $a {port}; done; echo tried"
     );
     let output = run(&home, &[], &script).output().unwrap();
-    assert!(
-        text(&output.stdout).ends_with("tried\n"),
-        "{}{}",
-        text(&output.stdout),
-        text(&output.stderr)
-    );
-    assert!(
-        service.accept().is_err(),
-        "the guest reached a service of the host's loopback"
-    );
+    assert!(text(&output.stdout).ends_with("tried\n"), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(service.accept().is_err(), "the guest reached a service of the host's loopback");
     home.assert_nothing_is_left();
 }
 
@@ -114,14 +91,8 @@ fn a_port_in_use_is_named_before_the_machine_boots() {
     }
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let output = run(&home, &["-p", &format!("{port}:80")], "true")
-        .output()
-        .unwrap();
+    let output = run(&home, &["-p", &format!("{port}:80")], "true").output().unwrap();
     assert_eq!(code(output.status), 125);
-    assert!(
-        text(&output.stderr).contains(&port.to_string()),
-        "{}",
-        text(&output.stderr)
-    );
+    assert!(text(&output.stderr).contains(&port.to_string()), "{}", text(&output.stderr));
     home.assert_nothing_is_left();
 }

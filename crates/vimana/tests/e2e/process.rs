@@ -29,15 +29,8 @@ fn a_workload_runs_on_a_kernel_and_in_a_namespace_of_its_own() {
     let script = "echo pid $$; uname -r; hostname; id -u; pwd; cat /proc/1/comm; ls /sys/class/net; touch /x && echo writable";
     let output = home.output(&[], script);
     let out = text(&output.stdout);
-    assert!(
-        out.contains("pid 1\n") && out.contains("writable\n"),
-        "{out}{}",
-        text(&output.stderr)
-    );
-    assert!(
-        !out.contains(text(&std::fs::read("/proc/sys/kernel/osrelease").unwrap()).trim()),
-        "{out}"
-    );
+    assert!(out.contains("pid 1\n") && out.contains("writable\n"), "{out}{}", text(&output.stderr));
+    assert!(!out.contains(text(&std::fs::read("/proc/sys/kernel/osrelease").unwrap()).trim()), "{out}");
     assert!(!out.contains("eth"), "no network was asked for: {out}");
 }
 
@@ -55,10 +48,7 @@ fn env_user_and_working_folder_are_those_of_the_manifest() {
         home.image
     );
     std::fs::write(&manifest, text_of).unwrap();
-    let output = home
-        .vimana(&["run", "--accel", "tcg", manifest.to_str().unwrap()])
-        .output()
-        .unwrap();
+    let output = home.vimana(&["run", "--accel", "tcg", manifest.to_str().unwrap()]).output().unwrap();
     assert_eq!(
         text(&output.stdout),
         "nobody\nnogroup\n/tmp/deep/er\nblue\ntester\n",
@@ -98,16 +88,11 @@ fn standard_input_reaches_the_workload_and_ends() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let data: Vec<u8> = (0..2_000_000u32)
-        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
-        .collect();
+    let data: Vec<u8> = (0..2_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     child.stdin.take().unwrap().write_all(&data).unwrap();
     let output = child.wait_with_output().unwrap();
     use sha2::Digest;
-    let expected: String = sha2::Sha256::digest(&data)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let expected: String = sha2::Sha256::digest(&data).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(text(&output.stdout).trim(), expected);
 }
 
@@ -117,12 +102,7 @@ fn large_binary_output_arrives_intact_also_at_a_slow_reader() {
         return;
     };
     let script = "dd if=/dev/urandom of=/tmp/x bs=1M count=8 2>/dev/null; sha256sum /tmp/x >&2; cat /tmp/x";
-    let mut child = home
-        .run(&[], script)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = home.run(&[], script).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut out = child.stdout.take().unwrap();
     let (mut all, mut chunk) = (Vec::new(), vec![0; 50_000]);
     loop {
@@ -135,10 +115,7 @@ fn large_binary_output_arrives_intact_also_at_a_slow_reader() {
     }
     let said = text(&child.wait_with_output().unwrap().stderr);
     use sha2::Digest;
-    let digest: String = sha2::Sha256::digest(&all)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest: String = sha2::Sha256::digest(&all).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(all.len(), 8 << 20);
     assert!(said.contains(&digest), "{said}");
 }
@@ -150,11 +127,7 @@ fn a_workload_that_eats_all_memory_dies_with_the_reason() {
     };
     let output = home.output(&[], "exec tail /dev/zero");
     assert_eq!(code(output.status), 137, "{}", text(&output.stderr));
-    assert!(
-        text(&output.stderr).contains("memory"),
-        "{}",
-        text(&output.stderr)
-    );
+    assert!(text(&output.stderr).contains("memory"), "{}", text(&output.stderr));
     home.assert_nothing_is_left();
 }
 
@@ -171,16 +144,8 @@ fn a_scratch_disk_takes_more_than_the_memory_holds() {
         home.image
     );
     std::fs::write(&manifest, text_of).unwrap();
-    let output = home
-        .vimana(&["run", "--accel", "tcg", manifest.to_str().unwrap()])
-        .output()
-        .unwrap();
-    assert_eq!(
-        text(&output.stdout).trim(),
-        (150 << 20).to_string(),
-        "{}",
-        text(&output.stderr)
-    );
+    let output = home.vimana(&["run", "--accel", "tcg", manifest.to_str().unwrap()]).output().unwrap();
+    assert_eq!(text(&output.stdout).trim(), (150 << 20).to_string(), "{}", text(&output.stderr));
     home.assert_nothing_is_left();
 }
 
@@ -191,11 +156,7 @@ fn layers_are_held_to_their_merkle_roots_where_that_is_asked_for() {
     };
     let output = home.output(&["--verity"], "ls /sys/block; echo fine");
     let out = text(&output.stdout);
-    assert!(
-        out.contains("dm-0") && out.ends_with("fine\n"),
-        "{out}{}",
-        text(&output.stderr)
-    );
+    assert!(out.contains("dm-0") && out.ends_with("fine\n"), "{out}{}", text(&output.stderr));
 }
 
 #[test]
@@ -204,10 +165,8 @@ fn events_are_json_lines_with_the_output_among_them() {
         return;
     };
     let output = home.output(&["--json", "--timings"], "echo hello; exit 3");
-    let lines: Vec<serde_json::Value> = text(&output.stdout)
-        .lines()
-        .map(|line| serde_json::from_str(line).expect(line))
-        .collect();
+    let lines: Vec<serde_json::Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     let said: String = lines
         .iter()
         .filter(|line| line["event"] == "output" && line["stream"] == "stdout")

@@ -8,13 +8,8 @@ use crate::support::{Home, Killed, code, eventually, kill, text};
 
 /// Starts a workload and waits until it has said `ready`.
 fn ready(home: &Home, script: &str) -> (Killed, BufReader<std::process::ChildStdout>) {
-    let mut child = Killed(
-        home.run(&[], script)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap(),
-    );
+    let mut child =
+        Killed(home.run(&[], script).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     let mut out = BufReader::new(child.0.stdout.take().unwrap());
     let mut line = String::new();
     out.read_line(&mut line).unwrap();
@@ -27,10 +22,8 @@ fn a_signal_reaches_the_workload_which_ends_as_it_likes() {
     let Some(home) = Home::new("a_signal_reaches_the_workload_which_ends_as_it_likes") else {
         return;
     };
-    let (mut child, mut out) = ready(
-        &home,
-        "trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.1; done",
-    );
+    let (mut child, mut out) =
+        ready(&home, "trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.1; done");
     kill(child.0.id(), libc::SIGTERM);
     let mut rest = String::new();
     out.read_to_string(&mut rest).unwrap();
@@ -45,18 +38,7 @@ fn a_workload_that_doesnt_expect_a_signal_ends_by_it_as_it_would_outside() {
         return;
     };
     // `yes` expects nothing, and what it says proves that it runs; a shell before it could catch the signal.
-    let args = [
-        "run",
-        "--accel",
-        "tcg",
-        "-m",
-        "96Mi",
-        "--network",
-        "none",
-        &home.image,
-        "--",
-        "yes",
-    ];
+    let args = ["run", "--accel", "tcg", "-m", "96Mi", "--network", "none", &home.image, "--", "yes"];
     let mut child = Killed(home.vimana(&args).stdout(Stdio::piped()).spawn().unwrap());
     let mut out = BufReader::new(child.0.stdout.take().unwrap());
     let mut line = String::new();
@@ -78,10 +60,7 @@ fn a_second_signal_doesnt_wait_for_a_workload_that_ignores_the_first() {
     let (mut child, _out) = ready(&home, "trap '' INT; echo ready; while :; do sleep 0.1; done");
     kill(child.0.id(), libc::SIGINT);
     std::thread::sleep(Duration::from_millis(500));
-    assert!(
-        child.0.try_wait().unwrap().is_none(),
-        "the first signal was to be ignored"
-    );
+    assert!(child.0.try_wait().unwrap().is_none(), "the first signal was to be ignored");
     kill(child.0.id(), libc::SIGINT);
     assert_eq!(code(child.0.wait().unwrap()), 130);
     home.assert_nothing_is_left();
@@ -92,18 +71,10 @@ fn ctrl_c_while_the_guest_boots_ends_at_once() {
     let Some(home) = Home::new("ctrl_c_while_the_guest_boots_ends_at_once") else {
         return;
     };
-    let mut child = Killed(
-        home.run(&[], "echo ready")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap(),
-    );
+    let mut child =
+        Killed(home.run(&[], "echo ready").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     eventually("the machine starts", 20, || {
-        home.processes()
-            .iter()
-            .any(|(_, name)| name.starts_with("qemu"))
-            .then_some(())
+        home.processes().iter().any(|(_, name)| name.starts_with("qemu")).then_some(())
     });
     let asked = Instant::now();
     kill(child.0.id(), libc::SIGINT);
@@ -156,22 +127,13 @@ _, status = os.waitpid(pid, 0)
 sys.stdout.buffer.write(seen)
 sys.exit(os.waitstatus_to_exitcode(status))
 "#;
-    if std::process::Command::new("python3")
-        .arg("--version")
-        .output()
-        .is_err()
-    {
+    if std::process::Command::new("python3").arg("--version").output().is_err() {
         crate::support::skipped(name, "python3 isn't installed");
         return;
     }
     let run = home.run(&["-it"], "echo ready; exec sh");
     let mut driver = std::process::Command::new("python3");
-    driver
-        .arg("-c")
-        .arg(program)
-        .arg(run.get_program())
-        .args(run.get_args())
-        .env("VIMANA_HOME", home.path());
+    driver.arg("-c").arg(program).arg(run.get_program()).args(run.get_args()).env("VIMANA_HOME", home.path());
     let output = driver.output().unwrap();
     let seen = text(&output.stdout);
     for part in ["31 101", "/dev/", "17 66"] {
@@ -196,9 +158,5 @@ fn a_terminal_is_asked_for_only_where_there_is_one() {
     child.stdin.take().unwrap().write_all(b"x").ok();
     let output = child.wait_with_output().unwrap();
     assert_eq!(code(output.status), 125);
-    assert!(
-        text(&output.stderr).contains("terminal"),
-        "{}",
-        text(&output.stderr)
-    );
+    assert!(text(&output.stderr).contains("terminal"), "{}", text(&output.stderr));
 }

@@ -50,11 +50,7 @@ impl Home {
     /// `vimana` with these arguments, in this home.
     pub fn vimana(&self, args: &[&str]) -> Command {
         let mut command = Command::new(VIMANA);
-        command
-            .args(args)
-            .env("VIMANA_HOME", self.path())
-            .env_remove("VIMANA_KERNEL")
-            .stdin(Stdio::null());
+        command.args(args).env("VIMANA_HOME", self.path()).env_remove("VIMANA_KERNEL").stdin(Stdio::null());
         command
     }
 
@@ -83,10 +79,9 @@ impl Home {
             };
             let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
             let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            let is_of_home = environment
-                .split(|byte| *byte == 0)
-                .any(|variable| variable == marker.as_bytes())
-                || text(&fs::read(entry.path().join("cmdline")).unwrap_or_default()).contains(&*home);
+            let is_of_home =
+                environment.split(|byte| *byte == 0).any(|variable| variable == marker.as_bytes())
+                    || text(&fs::read(entry.path().join("cmdline")).unwrap_or_default()).contains(&*home);
             if is_of_home || (name.starts_with("passt") && !has_keeper(&entry.path())) {
                 found.push((pid, name.trim().to_owned()));
             }
@@ -117,23 +112,14 @@ impl Home {
         let Ok(entries) = fs::read_dir(self.path().join("run")) else {
             return Vec::new();
         };
-        entries
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.is_dir())
-            .collect()
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
     }
 }
 
 /// Whether a process' parent is a keeper.
 fn has_keeper(process: &Path) -> bool {
     let status = fs::read_to_string(process.join("status")).unwrap_or_default();
-    let parent = status
-        .lines()
-        .find_map(|line| line.strip_prefix("PPid:"))
-        .unwrap_or("0")
-        .trim()
-        .to_owned();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap_or("0").trim().to_owned();
     let line = fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
     // A process that has gone meanwhile has no status.
     status.is_empty() || text(&line).contains("keeper")
@@ -145,9 +131,7 @@ pub fn text(bytes: &[u8]) -> String {
 
 /// The exit code as a shell shows it.
 pub fn code(status: ExitStatus) -> i32 {
-    status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
 /// Waits for a condition, and fails with the words if it doesn't come about.
@@ -157,10 +141,7 @@ pub fn eventually<T>(what: &str, seconds: u64, mut condition: impl FnMut() -> Op
         if let Some(value) = condition() {
             return value;
         }
-        assert!(
-            Instant::now() < deadline,
-            "didn't happen within {seconds} s: {what}"
-        );
+        assert!(Instant::now() < deadline, "didn't happen within {seconds} s: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -185,11 +166,7 @@ impl Drop for Killed {
 /// A folder with the guest kernel and the image, made once for all tests.
 fn shared() -> Result<PathBuf, String> {
     for program in ["qemu-system-x86_64", "umoci", "busybox"] {
-        if Command::new("which")
-            .arg(program)
-            .output()
-            .map_or(true, |output| !output.status.success())
-        {
+        if Command::new("which").arg(program).output().map_or(true, |output| !output.status.success()) {
             return Err(format!("{program} isn't installed"));
         }
     }
@@ -207,10 +184,7 @@ fn shared() -> Result<PathBuf, String> {
             .output()
             .map_err(|error| error.to_string())?;
         if !fetched.status.success() {
-            return Err(format!(
-                "there is no guest kernel: {}",
-                text(&fetched.stderr).trim()
-            ));
+            return Err(format!("there is no guest kernel: {}", text(&fetched.stderr).trim()));
         }
     }
     if !folder.join("busybox.oci").exists() {

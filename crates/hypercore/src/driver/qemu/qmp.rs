@@ -40,14 +40,7 @@ impl Qmp {
     /// Makes a connection; the second value is QEMU's end.
     pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
-        Ok((
-            Self {
-                stream: ours,
-                buffered: Vec::new(),
-                greeted: false,
-            },
-            theirs.into(),
-        ))
+        Ok((Self { stream: ours, buffered: Vec::new(), greeted: false }, theirs.into()))
     }
 
     /// Has QEMU execute a command without arguments, and waits for its answer.
@@ -56,9 +49,7 @@ impl Qmp {
         if !self.greeted {
             let greeting = self.line(deadline, "qmp_capabilities")?;
             if greeting.get("QMP").is_none() {
-                return Err(ControlError::Answer {
-                    command: "qmp_capabilities",
-                });
+                return Err(ControlError::Answer { command: "qmp_capabilities" });
             }
             self.ask("qmp_capabilities", deadline)?;
             self.greeted = true;
@@ -68,9 +59,7 @@ impl Qmp {
 
     fn ask(&mut self, command: &'static str, deadline: Instant) -> Result<Value, ControlError> {
         let request = format!("{{\"execute\":\"{command}\"}}\n");
-        self.stream
-            .set_write_timeout(Some(PATIENCE))
-            .map_err(ControlError::Connection)?;
+        self.stream.set_write_timeout(Some(PATIENCE)).map_err(ControlError::Connection)?;
         // A QEMU that has ended must be an error here, and no signal.
         let mut left = request.as_bytes();
         while !left.is_empty() {
@@ -84,14 +73,8 @@ impl Qmp {
                 return Ok(value.take());
             }
             if let Some(error) = answer.get("error") {
-                let reason = error
-                    .get("desc")
-                    .and_then(Value::as_str)
-                    .unwrap_or("no reason given");
-                return Err(ControlError::Refused {
-                    command,
-                    reason: reason.chars().take(500).collect(),
-                });
+                let reason = error.get("desc").and_then(Value::as_str).unwrap_or("no reason given");
+                return Err(ControlError::Refused { command, reason: reason.chars().take(500).collect() });
             }
             if answer.get("event").is_none() {
                 return Err(ControlError::Answer { command });
@@ -105,9 +88,7 @@ impl Qmp {
         loop {
             let fresh = self.buffered.get(searched..).unwrap_or_default();
             if let Some(end) = fresh.iter().position(|b| *b == b'\n') {
-                let rest = self
-                    .buffered
-                    .split_off(searched.saturating_add(end).saturating_add(1));
+                let rest = self.buffered.split_off(searched.saturating_add(end).saturating_add(1));
                 let line = std::mem::replace(&mut self.buffered, rest);
                 return serde_json::from_slice(&line).map_err(|_| ControlError::Answer { command });
             }
@@ -119,9 +100,7 @@ impl Qmp {
             if left.is_zero() {
                 return Err(ControlError::Connection(io::ErrorKind::TimedOut.into()));
             }
-            self.stream
-                .set_read_timeout(Some(left))
-                .map_err(ControlError::Connection)?;
+            self.stream.set_read_timeout(Some(left)).map_err(ControlError::Connection)?;
             let mut chunk = [0; 4096];
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err(ControlError::Ended),
@@ -184,14 +163,8 @@ mod tests {
         assert!(matches!(against("hello\n"), Err(ControlError::Answer { .. })));
         assert!(matches!(against("{}\n"), Err(ControlError::Answer { .. })));
         assert!(matches!(against("[]\n"), Err(ControlError::Answer { .. })));
-        assert!(matches!(
-            against(&"x".repeat(10 * LINE_MAX)),
-            Err(ControlError::Answer { .. })
-        ));
-        let flood = format!(
-            "{{\"QMP\":{{}}}}\n{}",
-            "{\"event\":\"A\"}\n".repeat(2 * EVENTS_MAX)
-        );
+        assert!(matches!(against(&"x".repeat(10 * LINE_MAX)), Err(ControlError::Answer { .. })));
+        let flood = format!("{{\"QMP\":{{}}}}\n{}", "{\"event\":\"A\"}\n".repeat(2 * EVENTS_MAX));
         assert!(matches!(against(&flood), Err(ControlError::Answer { .. })));
         assert!(matches!(against(""), Err(ControlError::Ended)));
     }

@@ -43,10 +43,7 @@ impl Blocks {
         read_at(file, &mut header, at)?;
         let header = u16::from_le_bytes(header);
         let length = usize::from(header & !METADATA_RAW);
-        let next = body
-            .checked_add(length as u64)
-            .filter(|next| *next <= end)
-            .ok_or(OUTSIDE)?;
+        let next = body.checked_add(length as u64).filter(|next| *next <= end).ok_or(OUTSIDE)?;
         if length == 0 || length > METADATA {
             return Err(damaged("a metadata block is empty or too long"));
         }
@@ -58,10 +55,7 @@ impl Blocks {
             plain.truncate(length.map_err(|_| damaged("a metadata block doesn't decompress"))?);
             bytes = plain;
         }
-        let block = Block {
-            bytes: bytes.into(),
-            next,
-        };
+        let block = Block { bytes: bytes.into(), next };
         let mut kept = self.kept.borrow_mut();
         if kept.len() >= KEPT {
             kept.clear();
@@ -77,10 +71,7 @@ impl Blocks {
         region: Region,
         reference: u64,
     ) -> Result<Cursor<'b>, ReadError> {
-        let at = region
-            .start
-            .checked_add(reference >> 16)
-            .filter(|at| *at < region.end);
+        let at = region.start.checked_add(reference >> 16).filter(|at| *at < region.end);
         let at = at.ok_or(damaged("a reference leads outside its table"))?;
         let block = self.get(file, at, region.end)?;
         // Masked to 16 bits.
@@ -88,13 +79,7 @@ impl Blocks {
         if offset > block.bytes.len() {
             return Err(damaged("a reference leads outside its block"));
         }
-        Ok(Cursor {
-            blocks: self,
-            file,
-            end: region.end,
-            block,
-            offset,
-        })
+        Ok(Cursor { blocks: self, file, end: region.end, block, offset })
     }
 }
 

@@ -30,11 +30,7 @@ struct Inode {
 
 impl<'r> Entries<'r> {
     pub(super) fn new(reader: &'r Reader<'r>) -> Self {
-        Self {
-            reader,
-            pending: vec![(Vec::new(), reader.superblock.root)],
-            seen: BTreeSet::new(),
-        }
+        Self { reader, pending: vec![(Vec::new(), reader.superblock.root)], seen: BTreeSet::new() }
     }
 
     fn visit(&mut self, path: Vec<u8>, reference: u64) -> Result<Entry, ReadError> {
@@ -46,8 +42,7 @@ impl<'r> Entries<'r> {
                     return Err(damaged("a folder is in two places"));
                 }
                 let from = self.pending.len();
-                self.reader
-                    .listing(&entry.path, place, bytes, &mut self.pending)?;
+                self.reader.listing(&entry.path, place, bytes, &mut self.pending)?;
                 self.pending[from..].reverse();
             }
             None if root => return Err(damaged("its root isn't a folder")),
@@ -76,10 +71,7 @@ impl Reader<'_> {
         let kind = cursor.u16()?;
         let mode = cursor.u16()? & 0o7777;
         let id = |index: u16| {
-            self.ids
-                .get(usize::from(index))
-                .copied()
-                .ok_or(damaged("an inode's owner isn't in the table"))
+            self.ids.get(usize::from(index)).copied().ok_or(damaged("an inode's owner isn't in the table"))
         };
         let (uid, gid) = (id(cursor.u16()?)?, id(cursor.u16()?)?);
         let (mtime, inode) = (cursor.u32()?, cursor.u32()?);
@@ -106,9 +98,7 @@ impl Reader<'_> {
                     size = u32::from(cursor.u16()?);
                     offset = cursor.u16()?;
                 }
-                let size = size
-                    .checked_sub(3)
-                    .ok_or(damaged("a folder is shorter than an empty one"))?;
+                let size = size.checked_sub(3).ok_or(damaged("a folder is shorter than an empty one"))?;
                 listing = Some((u64::from(block) << 16 | u64::from(offset), size));
                 Kind::Directory
             }
@@ -131,11 +121,7 @@ impl Reader<'_> {
                 let fragment = (fragment != NONE).then_some((fragment, offset));
                 let whole = size / BLOCK as u64;
                 let tail = size % BLOCK as u64;
-                let count = if fragment.is_some() {
-                    whole
-                } else {
-                    size.div_ceil(BLOCK as u64)
-                };
+                let count = if fragment.is_some() { whole } else { size.div_ceil(BLOCK as u64) };
                 if let Some((index, offset)) = fragment {
                     self.fragment(index)?;
                     if tail == 0 || u64::from(offset) + tail > BLOCK as u64 {
@@ -155,12 +141,7 @@ impl Reader<'_> {
                     }
                     blocks.push(size);
                 }
-                Kind::File(Extents {
-                    size,
-                    start,
-                    blocks,
-                    fragment,
-                })
+                Kind::File(Extents { size, start, blocks, fragment })
             }
             SYMLINK => {
                 links = cursor.u32()?;
@@ -195,25 +176,8 @@ impl Reader<'_> {
             }
             _ => return Err(damaged("an inode is of an unknown kind")),
         };
-        let xattrs = if xattrs == NONE {
-            Vec::new()
-        } else {
-            self.xattrs(xattrs)?
-        };
-        Ok(Inode {
-            entry: Entry {
-                path,
-                inode,
-                links,
-                mode,
-                uid,
-                gid,
-                mtime,
-                xattrs,
-                kind,
-            },
-            listing,
-        })
+        let xattrs = if xattrs == NONE { Vec::new() } else { self.xattrs(xattrs)? };
+        Ok(Inode { entry: Entry { path, inode, links, mode, uid, gid, mtime, xattrs, kind }, listing })
     }
 
     /// Appends a folder's entries: path and reference to the inode.
@@ -253,11 +217,7 @@ impl Reader<'_> {
                 if odd || name <= previous {
                     return Err(damaged("a folder's names aren't proper or not in order"));
                 }
-                let path = if parent.is_empty() {
-                    name.clone()
-                } else {
-                    [parent, b"/", &name].concat()
-                };
+                let path = if parent.is_empty() { name.clone() } else { [parent, b"/", &name].concat() };
                 if path.len() > LONGEST_PATH {
                     return Err(damaged("its folders are nested too deep"));
                 }

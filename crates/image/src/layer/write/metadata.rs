@@ -30,20 +30,13 @@ impl Place {
 
 impl Metadata {
     pub(super) fn new() -> Self {
-        Self {
-            done: Vec::new(),
-            filling: Vec::with_capacity(METADATA),
-            table: CompressTable::large(),
-        }
+        Self { done: Vec::new(), filling: Vec::with_capacity(METADATA), table: CompressTable::large() }
     }
 
     pub(super) fn place(&self) -> Result<Place, WriteError> {
         let block = u32::try_from(self.done.len()).map_err(|_| WriteError::Tables)?;
         // A full block is flushed at once, so this is below 8192.
-        Ok(Place {
-            block,
-            offset: self.filling.len() as u16,
-        })
+        Ok(Place { block, offset: self.filling.len() as u16 })
     }
 
     pub(super) fn write(&mut self, mut bytes: &[u8]) {
@@ -65,8 +58,7 @@ impl Metadata {
                 self.done.extend_from_slice(&output[..len]);
             }
             _ => {
-                self.done
-                    .extend_from_slice(&(self.filling.len() as u16 | METADATA_RAW).to_le_bytes());
+                self.done.extend_from_slice(&(self.filling.len() as u16 | METADATA_RAW).to_le_bytes());
                 self.done.extend_from_slice(&self.filling);
             }
         }

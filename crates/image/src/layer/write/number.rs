@@ -29,11 +29,7 @@ pub(super) fn number(tree: &Tree) -> Result<Numbering, WriteError> {
     let mut next = 0;
     while let Some(parent) = directories.get(next).copied() {
         next += 1;
-        for child in tree
-            .directory(parent)
-            .into_iter()
-            .flat_map(|directory| directory.children.values())
-        {
+        for child in tree.directory(parent).into_iter().flat_map(|directory| directory.children.values()) {
             names += 1;
             if inodes[*child] == 0 {
                 count = count.checked_add(1).ok_or(WriteError::Tables)?;
@@ -49,12 +45,5 @@ pub(super) fn number(tree: &Tree) -> Result<Numbering, WriteError> {
             }
         }
     }
-    Ok(Numbering {
-        inodes,
-        links,
-        parents,
-        directories,
-        count,
-        names,
-    })
+    Ok(Numbering { inodes, links, parents, directories, count, names })
 }

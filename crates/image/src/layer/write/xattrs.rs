@@ -22,12 +22,7 @@ pub(in crate::layer) const NAMESPACES: [(&[u8], u16); 3] =
 
 impl XattrTable {
     pub(super) fn new() -> Self {
-        Self {
-            pairs: Metadata::new(),
-            sets: Vec::new(),
-            known: BTreeMap::new(),
-            count: 0,
-        }
+        Self { pairs: Metadata::new(), sets: Vec::new(), known: BTreeMap::new(), count: 0 }
     }
 
     pub(super) fn set(&mut self, xattrs: &Xattrs) -> Result<u32, WriteError> {
@@ -40,9 +35,8 @@ impl XattrTable {
         let place = self.pairs.place()?;
         let (mut pairs, mut bytes) = (0_u32, 0_usize);
         for (name, value) in xattrs {
-            let space = NAMESPACES
-                .iter()
-                .find_map(|(prefix, space)| Some((name.strip_prefix(*prefix)?, *space)));
+            let space =
+                NAMESPACES.iter().find_map(|(prefix, space)| Some((name.strip_prefix(*prefix)?, *space)));
             let Some((name, space)) = space else { continue };
             let name_length = u16::try_from(name.len()).map_err(|_| WriteError::Tables)?;
             let value_length = u32::try_from(value.len()).map_err(|_| WriteError::Tables)?;
@@ -56,11 +50,7 @@ impl XattrTable {
         }
         self.sets.extend_from_slice(&place.reference().to_le_bytes());
         self.sets.extend_from_slice(&pairs.to_le_bytes());
-        self.sets.extend_from_slice(
-            &u32::try_from(bytes)
-                .map_err(|_| WriteError::Tables)?
-                .to_le_bytes(),
-        );
+        self.sets.extend_from_slice(&u32::try_from(bytes).map_err(|_| WriteError::Tables)?.to_le_bytes());
         let set = self.count;
         self.count = set.checked_add(1).ok_or(WriteError::Tables)?;
         self.known.insert(xattrs.clone(), set);

@@ -123,11 +123,8 @@ impl Gate {
         let host = host.to_ascii_lowercase();
         // A name of this machine means this machine, whatever a resolver says.
         let is_here = is_loopback_name(&host);
-        let addresses: Vec<SocketAddr> = addresses
-            .iter()
-            .copied()
-            .filter(|at| !is_here || scope(at.ip()) == Scope::Loopback)
-            .collect();
+        let addresses: Vec<SocketAddr> =
+            addresses.iter().copied().filter(|at| !is_here || scope(at.ip()) == Scope::Loopback).collect();
         if host == self.registry && pinned.is_none() {
             // The furthest of its addresses: a name that resolves both to the internet and to this machine is
             // no registry of this machine.
@@ -136,18 +133,13 @@ impl Gate {
             *pinned = order.into_iter().find(|scope| scopes.contains(scope));
         }
         let registry = pinned.unwrap_or(Scope::Public);
-        addresses
-            .into_iter()
-            .filter(|address| may_contact(registry, address.ip()))
-            .collect()
+        addresses.into_iter().filter(|address| may_contact(registry, address.ip())).collect()
     }
 }
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate")
-            .field("registry", &self.registry)
-            .finish_non_exhaustive()
+        f.debug_struct("Gate").field("registry", &self.registry).finish_non_exhaustive()
     }
 }
 
@@ -168,14 +160,8 @@ impl Resolver for Gate {
             }
             return Ok(answer);
         };
-        let forbidden = Forbidden {
-            host: host.to_owned(),
-            address: first.ip(),
-        };
-        Err(ureq::Error::Io(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            forbidden,
-        )))
+        let forbidden = Forbidden { host: host.to_owned(), address: first.ip() };
+        Err(ureq::Error::Io(io::Error::new(io::ErrorKind::PermissionDenied, forbidden)))
     }
 }
 
@@ -241,43 +227,21 @@ mod tests {
         assert_eq!(gate.allowed("cdn.example", &[socket("10.0.0.1")]), []);
         let near = Gate::new("localhost");
         assert_eq!(near.allowed("localhost", &both), [socket("127.0.0.1")]);
-        assert_eq!(
-            near.allowed("storage.lan", &[socket("10.0.0.1")]),
-            [socket("10.0.0.1")]
-        );
+        assert_eq!(near.allowed("storage.lan", &[socket("10.0.0.1")]), [socket("10.0.0.1")]);
     }
 
     #[test]
     fn before_the_registry_is_known_to_be_near_nothing_near_is_spoken_to() {
         let gate = Gate::new("registry.example");
-        assert_eq!(
-            gate.allowed(
-                "auth.example",
-                &[SocketAddr::new("127.0.0.1".parse().unwrap(), 80)]
-            ),
-            []
-        );
+        assert_eq!(gate.allowed("auth.example", &[SocketAddr::new("127.0.0.1".parse().unwrap(), 80)]), []);
     }
 
     #[test]
     fn names_of_this_machine_are_known() {
-        for name in [
-            "localhost",
-            "LOCALHOST",
-            "a.localhost",
-            "127.0.0.1",
-            "127.3.4.5",
-            "[::1]",
-        ] {
+        for name in ["localhost", "LOCALHOST", "a.localhost", "127.0.0.1", "127.3.4.5", "[::1]"] {
             assert!(is_loopback_name(name), "{name}");
         }
-        for name in [
-            "localhost.example",
-            "10.0.0.1",
-            "example.org",
-            "0.0.0.0",
-            "127.0.0.1.example",
-        ] {
+        for name in ["localhost.example", "10.0.0.1", "example.org", "0.0.0.0", "127.0.0.1.example"] {
             assert!(!is_loopback_name(name), "{name}");
         }
     }

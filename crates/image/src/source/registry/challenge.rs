@@ -10,10 +10,7 @@ pub(crate) struct Challenge {
 
 impl Challenge {
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -39,10 +36,7 @@ pub(crate) fn parse(header: &str) -> Vec<Challenge> {
                 rest = after;
             }
             None => {
-                challenges.push(Challenge {
-                    scheme: word.to_ascii_lowercase(),
-                    parameters: Vec::new(),
-                });
+                challenges.push(Challenge { scheme: word.to_ascii_lowercase(), parameters: Vec::new() });
                 rest = after;
             }
         }
@@ -83,10 +77,7 @@ mod tests {
         let challenges = parse(header);
         assert_eq!(challenges.len(), 2);
         assert_eq!(challenges[0].scheme, "bearer");
-        assert_eq!(
-            challenges[0].parameter("realm"),
-            Some("https://auth.example/token")
-        );
+        assert_eq!(challenges[0].parameter("realm"), Some("https://auth.example/token"));
         assert_eq!(challenges[0].parameter("service"), Some("a, \"b\""));
         assert_eq!(challenges[1].scheme, "basic");
         assert_eq!(challenges[1].parameter("realm"), Some("z"));

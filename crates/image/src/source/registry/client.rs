@@ -60,11 +60,7 @@ pub(crate) struct Settings<'a> {
 impl Client {
     pub(crate) fn new(settings: Settings<'_>) -> Result<Client, RegistryError> {
         let registry = settings.registry.to_owned();
-        let authority = if registry == "docker.io" {
-            "registry-1.docker.io"
-        } else {
-            settings.registry
-        };
+        let authority = if registry == "docker.io" { "registry-1.docker.io" } else { settings.registry };
         let base = |scheme: &str| -> Result<Uri, RegistryError> {
             let text = format!("{scheme}://{authority}/");
             text.parse::<Uri>().map_err(|_| RegistryError::Url { url: text })
@@ -118,9 +114,8 @@ impl Client {
     }
 
     fn get_once(&self, ask: &Ask<'_>) -> Result<(Response<Body>, String), RegistryError> {
-        let mut url = join(&self.base, ask.path).ok_or_else(|| RegistryError::Url {
-            url: ask.path.to_owned(),
-        })?;
+        let mut url =
+            join(&self.base, ask.path).ok_or_else(|| RegistryError::Url { url: ask.path.to_owned() })?;
         let mut redirects = 0;
         let mut logins = 0;
         loop {
@@ -146,9 +141,8 @@ impl Client {
                         });
                     }
                     let location = header(&response, "location").unwrap_or_default();
-                    let next = join(&url, location).ok_or_else(|| RegistryError::Url {
-                        url: printable(location, 200),
-                    })?;
+                    let next = join(&url, location)
+                        .ok_or_else(|| RegistryError::Url { url: printable(location, 200) })?;
                     self.check_encryption(&next)?;
                     url = next;
                 }
@@ -165,12 +159,7 @@ impl Client {
         if ask.from > 0 {
             request = request.header("Range", format!("bytes={}-", ask.from));
         }
-        if own
-            && let Some(value) = self
-                .authorization
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone()
+        if own && let Some(value) = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone()
         {
             request = request.header("Authorization", value);
         }
@@ -196,32 +185,16 @@ impl Client {
         let status = response.status();
         let mut text = Vec::new();
         // Whatever can be read of it is good enough.
-        let _ = response
-            .body_mut()
-            .as_reader()
-            .take(MOST_ERROR_BYTES)
-            .read_to_end(&mut text);
+        let _ = response.body_mut().as_reader().take(MOST_ERROR_BYTES).read_to_end(&mut text);
         let message = message(&text);
         let (registry, what) = (self.registry.clone(), ask.what.to_owned());
         let own = same_origin(url, &self.base);
         match status {
-            StatusCode::NOT_FOUND => RegistryError::NotFound {
-                registry,
-                what,
-                message,
-            },
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if own => RegistryError::Denied {
-                registry,
-                what,
-                known: self.credentials.is_some(),
-                message,
-            },
-            _ => RegistryError::Status {
-                host: host(url),
-                what,
-                status: status.as_u16(),
-                message,
-            },
+            StatusCode::NOT_FOUND => RegistryError::NotFound { registry, what, message },
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if own => {
+                RegistryError::Denied { registry, what, known: self.credentials.is_some(), message }
+            }
+            _ => RegistryError::Status { host: host(url), what, status: status.as_u16(), message },
         }
     }
 
@@ -229,10 +202,7 @@ impl Client {
         if let ureq::Error::Io(io) = &error
             && let Some(forbidden) = io.get_ref().and_then(|inner| inner.downcast_ref::<Forbidden>())
         {
-            return RegistryError::Forbidden {
-                registry: self.registry.clone(),
-                source: forbidden.clone(),
-            };
+            return RegistryError::Forbidden { registry: self.registry.clone(), source: forbidden.clone() };
         }
         let (host, source) = (host(url), Box::new(error));
         if is_certificate(&source) {
@@ -244,24 +214,18 @@ impl Client {
 
 fn agent(host: &str, ca: Option<&Path>) -> Result<Agent, RegistryError> {
     let native = rustls_native_certs::load_native_certs().certs;
-    let mut roots: Vec<Certificate<'static>> = native
-        .iter()
-        .map(|certificate| Certificate::from_der(certificate.as_ref()).to_owned())
-        .collect();
+    let mut roots: Vec<Certificate<'static>> =
+        native.iter().map(|certificate| Certificate::from_der(certificate.as_ref()).to_owned()).collect();
     if let Some(path) = ca {
-        let pem = std::fs::read(path).map_err(|source| RegistryError::CaFile {
-            path: path.to_owned(),
-            source,
-        })?;
+        let pem =
+            std::fs::read(path).map_err(|source| RegistryError::CaFile { path: path.to_owned(), source })?;
         let before = roots.len();
         roots.extend(ureq::tls::parse_pem(&pem).filter_map(|item| match item {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),
             _ => None,
         }));
         if roots.len() == before {
-            return Err(RegistryError::CaEmpty {
-                path: path.to_owned(),
-            });
+            return Err(RegistryError::CaEmpty { path: path.to_owned() });
         }
     }
     let tls = TlsConfig::builder()
@@ -286,26 +250,17 @@ fn agent(host: &str, ca: Option<&Path>) -> Result<Agent, RegistryError> {
         .timeout_per_write(Some(IDLE))
         .tls_config(tls)
         .build();
-    Ok(Agent::with_parts(
-        config,
-        DefaultConnector::default(),
-        Gate::new(host),
-    ))
+    Ok(Agent::with_parts(config, DefaultConnector::default(), Gate::new(host)))
 }
 
 /// Tells a certificate that isn't trusted from other failures, wherever it hides in the error.
 fn is_certificate(error: &ureq::Error) -> bool {
     let inner = match error {
         ureq::Error::Rustls(error) => Some(error),
-        ureq::Error::Io(error) => error
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>()),
+        ureq::Error::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()),
         _ => None,
     };
-    matches!(
-        inner,
-        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
-    )
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
 }
 
 pub(crate) fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
@@ -318,9 +273,7 @@ pub(crate) fn back_off(attempt: u32) {
 }
 
 pub(super) fn host(url: &Uri) -> String {
-    url.authority()
-        .map(|authority| authority.as_str().to_owned())
-        .unwrap_or_default()
+    url.authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default()
 }
 
 /// Reads the first of the errors that a registry lists (distribution specification, "Error Codes").
@@ -336,9 +289,7 @@ fn message(body: &[u8]) -> String {
         #[serde(default)]
         message: String,
     }
-    let first = serde_json::from_slice::<Errors>(body)
-        .ok()
-        .and_then(|all| all.errors.into_iter().next());
+    let first = serde_json::from_slice::<Errors>(body).ok().and_then(|all| all.errors.into_iter().next());
     match first {
         Some(One { code, message }) => {
             let text = if message.is_empty() { code } else { message };
@@ -350,10 +301,7 @@ fn message(body: &[u8]) -> String {
 
 /// Makes a stranger's text fit for a person's terminal.
 pub(super) fn printable(text: &str, most: usize) -> String {
-    text.chars()
-        .take(most)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    text.chars().take(most).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// Checks a `Content-Range` (RFC 9110, section 14.4) for where it begins.

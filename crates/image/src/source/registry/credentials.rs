@@ -78,27 +78,17 @@ pub(crate) fn find(
     let mut text = String::new();
     match fs::File::open(&path).and_then(|file| file.take(MAX_DOCUMENT).read_to_string(&mut text)) {
         Ok(_) => {}
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(None);
         }
         Err(source) => return Err(RegistryError::ConfigFile { path, source }),
     }
     // serde_json's messages name types and places, never values.
-    let config: DockerConfig = serde_json::from_str(&text).map_err(|error| RegistryError::ConfigFile {
-        path: path.clone(),
-        source: error.into(),
-    })?;
+    let config: DockerConfig = serde_json::from_str(&text)
+        .map_err(|error| RegistryError::ConfigFile { path: path.clone(), source: error.into() })?;
     let host = server(name);
-    let helper = config
-        .cred_helpers
-        .iter()
-        .find(|(key, _)| bare(key) == bare(&host))
-        .map(|(_, helper)| helper);
+    let helper =
+        config.cred_helpers.iter().find(|(key, _)| bare(key) == bare(&host)).map(|(_, helper)| helper);
     if let Some(helper) = helper.or(config.creds_store.as_ref())
         && let Some(found) = ask(helper, &host)?
     {
@@ -108,10 +98,8 @@ pub(crate) fn find(
     let mut best: Option<(usize, &Entry)> = None;
     for (key, entry) in &config.auths {
         let key = bare(key);
-        let fits = repository == key
-            || repository
-                .strip_prefix(key)
-                .is_some_and(|rest| rest.starts_with('/'));
+        let fits =
+            repository == key || repository.strip_prefix(key).is_some_and(|rest| rest.starts_with('/'));
         if fits && best.is_none_or(|(length, _)| key.len() > length) {
             best = Some((key.len(), entry));
         }
@@ -123,11 +111,7 @@ pub(crate) fn find(
 }
 
 fn default_folder() -> Option<PathBuf> {
-    let set = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("DOCKER_CONFIG").or_else(|| set("HOME").map(|home| home.join(".docker")))
 }
 
@@ -141,15 +125,9 @@ fn server(name: &RegistryReference) -> String {
 
 /// Cuts a key down to its host and path: `https://index.docker.io/v1/` and `docker.io` are the same server.
 fn bare(key: &str) -> &str {
-    let key = key
-        .strip_prefix("https://")
-        .or_else(|| key.strip_prefix("http://"))
-        .unwrap_or(key);
+    let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let key = key.trim_end_matches('/');
-    let key = key
-        .strip_suffix("/v1")
-        .or_else(|| key.strip_suffix("/v2"))
-        .unwrap_or(key);
+    let key = key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key);
     match key {
         "docker.io" | "registry-1.docker.io" => "index.docker.io",
         other => other,
@@ -166,20 +144,14 @@ impl Entry {
             return Ok(Some(Credentials::Identity(token)));
         }
         if let Some(packed) = filled(&self.auth) {
-            let pair = STANDARD
-                .decode(packed.trim())
-                .ok()
-                .and_then(|bytes| String::from_utf8(bytes).ok());
+            let pair = STANDARD.decode(packed.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
             let pair = pair.as_deref().and_then(|pair| pair.split_once(':'));
             let (user, password) = pair.ok_or_else(|| RegistryError::BadAuth {
                 path: path.to_owned(),
                 registry: registry.to_owned(),
             })?;
             let password = password.trim_end_matches('\0').to_owned();
-            return Ok(Some(Credentials::Basic {
-                user: user.to_owned(),
-                password,
-            }));
+            return Ok(Some(Credentials::Basic { user: user.to_owned(), password }));
         }
         match (filled(&self.username), filled(&self.password)) {
             (Some(user), Some(password)) => Ok(Some(Credentials::Basic { user, password })),
@@ -191,14 +163,9 @@ impl Entry {
 /// Asks `docker-credential-HELPER get` (docker/docker-credential-helpers). `None` if it knows nothing.
 fn ask(helper: &str, server: &str) -> Result<Option<Credentials>, RegistryError> {
     let program = format!("docker-credential-{helper}");
-    let failed = |source| RegistryError::Helper {
-        program: program.clone(),
-        source,
-    };
+    let failed = |source| RegistryError::Helper { program: program.clone(), source };
     if helper.is_empty()
-        || !helper
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        || !helper.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
     {
         return Err(failed(io::Error::from(io::ErrorKind::InvalidInput)));
     }
@@ -228,10 +195,7 @@ fn ask(helper: &str, server: &str) -> Result<Option<Credentials>, RegistryError>
     let answer: Answer = serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
     Ok(Some(match answer.username.as_str() {
         "<token>" => Credentials::Identity(answer.secret),
-        _ => Credentials::Basic {
-            user: answer.username,
-            password: answer.secret,
-        },
+        _ => Credentials::Basic { user: answer.username, password: answer.secret },
     }))
 }
 
@@ -246,10 +210,7 @@ mod tests {
     }
 
     fn basic(user: &str, password: &str) -> Option<Credentials> {
-        Some(Credentials::Basic {
-            user: user.into(),
-            password: password.into(),
-        })
+        Some(Credentials::Basic { user: user.into(), password: password.into() })
     }
 
     #[test]
@@ -262,14 +223,8 @@ mod tests {
         assert_eq!(look_up(&config, "alpine").unwrap(), basic("hub", "se:cret"));
         assert_eq!(look_up(&config, "r.example/a").unwrap(), basic("u", "p"));
         assert_eq!(look_up(&config, "r.example/teams/a").unwrap(), basic("u", "p"));
-        assert_eq!(
-            look_up(&config, "r.example/team/a").unwrap(),
-            Some(Credentials::Identity("t".into()))
-        );
-        assert_eq!(
-            look_up(&config, "s.example/a").unwrap(),
-            Some(Credentials::Token("x".into()))
-        );
+        assert_eq!(look_up(&config, "r.example/team/a").unwrap(), Some(Credentials::Identity("t".into())));
+        assert_eq!(look_up(&config, "s.example/a").unwrap(), Some(Credentials::Token("x".into())));
         assert_eq!(look_up(&config, "other.example/a").unwrap(), None);
         assert_eq!(look_up("{}", "alpine").unwrap(), None);
     }
@@ -277,19 +232,10 @@ mod tests {
     #[test]
     fn a_damaged_configuration_is_named_without_its_secrets() {
         let error = look_up(r#"{"auths":{"r.example":{"auth":"!secret!"}}}"#, "r.example/a").unwrap_err();
-        assert!(
-            error.to_string().contains("r.example") && !error.to_string().contains("secret"),
-            "{error}"
-        );
-        assert!(matches!(
-            look_up("{", "alpine"),
-            Err(RegistryError::ConfigFile { .. })
-        ));
+        assert!(error.to_string().contains("r.example") && !error.to_string().contains("secret"), "{error}");
+        assert!(matches!(look_up("{", "alpine"), Err(RegistryError::ConfigFile { .. })));
         let wrong = look_up(r#"{"credsStore":"../x"}"#, "alpine");
         assert!(matches!(wrong, Err(RegistryError::Helper { .. })));
-        assert_eq!(
-            look_up(r#"{"credsStore":"not-installed-here"}"#, "alpine").unwrap(),
-            None
-        );
+        assert_eq!(look_up(r#"{"credsStore":"not-installed-here"}"#, "alpine").unwrap(), None);
     }
 }

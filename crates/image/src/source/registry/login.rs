@@ -40,15 +40,10 @@ impl Client {
             (None, Some(Credentials::Basic { user, password })) if basic => basic_header(user, password),
             (None, _) if basic || challenges.is_empty() => return Ok(()),
             (None, _) => {
-                let schemes: Vec<&str> = challenges
-                    .iter()
-                    .map(|challenge| challenge.scheme.as_str())
-                    .collect();
+                let schemes: Vec<&str> =
+                    challenges.iter().map(|challenge| challenge.scheme.as_str()).collect();
                 let schemes = printable(&schemes.join(", "), 200);
-                return Err(RegistryError::Scheme {
-                    registry: self.registry.clone(),
-                    schemes,
-                });
+                return Err(RegistryError::Scheme { registry: self.registry.clone(), schemes });
             }
         };
         *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
@@ -63,9 +58,7 @@ impl Client {
         service: Option<&str>,
         credentials: Option<&Credentials>,
     ) -> Result<String, RegistryError> {
-        let url = join(&self.base, realm).ok_or_else(|| RegistryError::Url {
-            url: printable(realm, 200),
-        })?;
+        let url = join(&self.base, realm).ok_or_else(|| RegistryError::Url { url: printable(realm, 200) })?;
         self.check_encryption(&url)?;
         let failed = |reason: String| RegistryError::Token {
             registry: self.registry.clone(),
@@ -108,11 +101,7 @@ impl Client {
             });
         }
         if status != StatusCode::OK {
-            let known = if credentials.is_some() {
-                "the credentials found"
-            } else {
-                "nobody's credentials"
-            };
+            let known = if credentials.is_some() { "the credentials found" } else { "nobody's credentials" };
             return Err(failed(format!("it answers {} to {known}", status.as_u16())));
         }
         #[derive(Deserialize)]
@@ -122,9 +111,7 @@ impl Client {
         }
         let mut text = Vec::new();
         let body = response.body_mut().as_reader().take(MOST_TOKEN_BYTES);
-        { body }
-            .read_to_end(&mut text)
-            .map_err(|error| failed(error.to_string()))?;
+        { body }.read_to_end(&mut text).map_err(|error| failed(error.to_string()))?;
         let answer: Answer =
             serde_json::from_slice(&text).map_err(|_| failed("its answer isn't understood".to_owned()))?;
         let token = answer.token.or(answer.access_token).unwrap_or_default();

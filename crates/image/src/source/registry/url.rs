@@ -22,9 +22,7 @@ pub(crate) fn join(base: &Uri, location: &str) -> Option<Uri> {
     let uri: Uri = text.parse().ok()?;
     let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
     // A name and password in an address would be sent to a host of the redirecting server's choice.
-    let is_plain = uri
-        .authority()
-        .is_some_and(|authority| !authority.as_str().contains('@'));
+    let is_plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
     (is_http && is_plain && uri.host().is_some_and(|host| !host.is_empty())).then_some(uri)
 }
 
@@ -74,11 +72,7 @@ mod tests {
             ("https:///x", None),
         ];
         for (location, expected) in table {
-            assert_eq!(
-                join(&base, location).map(|uri| uri.to_string()).as_deref(),
-                expected,
-                "{location}"
-            );
+            assert_eq!(join(&base, location).map(|uri| uri.to_string()).as_deref(), expected, "{location}");
         }
     }
 

@@ -24,23 +24,11 @@ pub(in crate::folder) fn header(request: &[u8]) -> Result<Header, FuseViolation>
         let node = fields.u64()?;
         let (uid, gid) = (fields.u32()?, fields.u32()?);
         fields.take(8)?;
-        Ok((
-            length,
-            Header {
-                opcode,
-                unique,
-                node,
-                uid,
-                gid,
-            },
-        ))
+        Ok((length, Header { opcode, unique, node, uid, gid }))
     })();
     let (length, header) = parsed.map_err(|_| FuseViolation::Truncated { bytes: have })?;
     if usize::try_from(length) != Ok(have) {
-        return Err(FuseViolation::Length {
-            stated: length,
-            bytes: have,
-        });
+        return Err(FuseViolation::Length { stated: length, bytes: have });
     }
     Ok(header)
 }
@@ -56,9 +44,7 @@ pub(in crate::folder) fn operation<'a>(opcode: u32, request: &'a [u8]) -> Result
             let with_handle = body.u32()? & 1 != 0;
             body.take(4)?;
             let handle = body.u64()?;
-            Operation::GetAttr {
-                handle: with_handle.then_some(handle),
-            }
+            Operation::GetAttr { handle: with_handle.then_some(handle) }
         }
         op::SETATTR => Operation::SetAttr(body.changes()?),
         op::READLINK => Operation::ReadLink,
@@ -74,18 +60,12 @@ pub(in crate::folder) fn operation<'a>(opcode: u32, request: &'a [u8]) -> Result
         op::MKNOD => {
             let mode = body.u32()?;
             body.take(12)?;
-            Operation::MkNod {
-                mode,
-                name: body.name()?,
-            }
+            Operation::MkNod { mode, name: body.name()? }
         }
         op::MKDIR => {
             let mode = body.u32()?;
             body.take(4)?;
-            Operation::MkDir {
-                mode,
-                name: body.name()?,
-            }
+            Operation::MkDir { mode, name: body.name()? }
         }
         op::UNLINK => Operation::Unlink { name: body.name()? },
         op::RMDIR => Operation::RmDir { name: body.name()? },
@@ -93,46 +73,25 @@ pub(in crate::folder) fn operation<'a>(opcode: u32, request: &'a [u8]) -> Result
             let new_parent = body.u64()?;
             let flags = if opcode == op::RENAME2 { body.u32()? } else { 0 };
             body.take(if opcode == op::RENAME2 { 4 } else { 0 })?;
-            Operation::Rename {
-                new_parent,
-                flags,
-                name: body.name()?,
-                new_name: body.name()?,
-            }
+            Operation::Rename { new_parent, flags, name: body.name()?, new_name: body.name()? }
         }
-        op::LINK => Operation::Link {
-            node: body.u64()?,
-            name: body.name()?,
-        },
+        op::LINK => Operation::Link { node: body.u64()?, name: body.name()? },
         op::OPEN | op::OPENDIR => {
             let flags = body.u32()?;
             body.take(4)?;
-            if opcode == op::OPEN {
-                Operation::Open { flags }
-            } else {
-                Operation::OpenDir
-            }
+            if opcode == op::OPEN { Operation::Open { flags } } else { Operation::OpenDir }
         }
         op::CREATE => {
             let (flags, mode) = (body.u32()?, body.u32()?);
             body.take(8)?;
-            Operation::Create {
-                flags,
-                mode,
-                name: body.name()?,
-            }
+            Operation::Create { flags, mode, name: body.name()? }
         }
         op::READ | op::READDIR | op::READDIRPLUS => {
             let (handle, offset, size) = (body.u64()?, body.offset()?, body.size(MAX_IO)?);
             body.take(20)?;
             match opcode {
                 op::READ => Operation::Read { handle, offset, size },
-                _ => Operation::ReadDir {
-                    handle,
-                    offset,
-                    size,
-                    plus: opcode == op::READDIRPLUS,
-                },
+                _ => Operation::ReadDir { handle, offset, size, plus: opcode == op::READDIRPLUS },
             }
         }
         op::WRITE => {
@@ -141,13 +100,7 @@ pub(in crate::folder) fn operation<'a>(opcode: u32, request: &'a [u8]) -> Result
             body.take(8)?;
             let flags = body.u32()?;
             body.take(4)?;
-            Operation::Write {
-                handle,
-                offset,
-                flags,
-                from_cache,
-                data: body.take(size)?,
-            }
+            Operation::Write { handle, offset, flags, from_cache, data: body.take(size)? }
         }
         op::STATFS => Operation::StatFs,
         op::RELEASE | op::RELEASEDIR => {
@@ -169,39 +122,23 @@ pub(in crate::folder) fn operation<'a>(opcode: u32, request: &'a [u8]) -> Result
         }
         op::SETXATTR => {
             let (size, flags) = (body.size(MAX_XATTR)?, body.u32()?);
-            Operation::SetXattr {
-                flags,
-                name: body.attribute()?,
-                value: body.take(size)?,
-            }
+            Operation::SetXattr { flags, name: body.attribute()?, value: body.take(size)? }
         }
         op::GETXATTR | op::LISTXATTR => {
             // A caller may offer more room than any attribute can fill.
-            let size = usize::try_from(body.u32()?)
-                .map_err(|_| Errno::INVAL)?
-                .min(MAX_XATTR);
+            let size = usize::try_from(body.u32()?).map_err(|_| Errno::INVAL)?.min(MAX_XATTR);
             body.take(4)?;
             match opcode {
-                op::GETXATTR => Operation::GetXattr {
-                    size,
-                    name: body.attribute()?,
-                },
+                op::GETXATTR => Operation::GetXattr { size, name: body.attribute()? },
                 _ => Operation::ListXattr { size },
             }
         }
-        op::REMOVEXATTR => Operation::RemoveXattr {
-            name: body.attribute()?,
-        },
+        op::REMOVEXATTR => Operation::RemoveXattr { name: body.attribute()? },
         op::INIT => {
             let (major, minor, readahead, flags) = (body.u32()?, body.u32()?, body.u32()?, body.u32()?);
             // Later versions have longer bodies.
             body.0 = &[];
-            Operation::Init {
-                major,
-                minor,
-                readahead,
-                flags,
-            }
+            Operation::Init { major, minor, readahead, flags }
         }
         op::INTERRUPT => {
             body.take(8)?;
@@ -216,21 +153,12 @@ pub(in crate::folder) fn operation<'a>(opcode: u32, request: &'a [u8]) -> Result
         op::FALLOCATE => {
             let (handle, offset, length, mode) = (body.u64()?, body.offset()?, body.offset()?, body.u32()?);
             body.take(4)?;
-            Operation::Fallocate {
-                handle,
-                offset,
-                length,
-                mode,
-            }
+            Operation::Fallocate { handle, offset, length, mode }
         }
         op::LSEEK => {
             let (handle, offset, whence) = (body.u64()?, body.offset()?, body.u32()?);
             body.take(4)?;
-            Operation::Lseek {
-                handle,
-                offset,
-                whence,
-            }
+            Operation::Lseek { handle, offset, whence }
         }
         op::COPY_FILE_RANGE => Operation::CopyFileRange {
             handle: body.u64()?,
@@ -243,11 +171,7 @@ pub(in crate::folder) fn operation<'a>(opcode: u32, request: &'a [u8]) -> Result
         },
         _ => return Err(Errno::NOSYS),
     };
-    if body.0.is_empty() {
-        Ok(operation)
-    } else {
-        Err(Errno::INVAL)
-    }
+    if body.0.is_empty() { Ok(operation) } else { Err(Errno::INVAL) }
 }
 
 /// What is left of a body.
@@ -295,11 +219,7 @@ impl<'a> Fields<'a> {
     /// The name of an extended attribute.
     fn attribute(&mut self) -> Result<&'a CStr, Errno> {
         let name = self.text()?;
-        if (1..=MAX_NAME).contains(&name.count_bytes()) {
-            Ok(name)
-        } else {
-            Err(Errno::RANGE)
-        }
+        if (1..=MAX_NAME).contains(&name.count_bytes()) { Ok(name) } else { Err(Errno::RANGE) }
     }
 
     fn changes(&mut self) -> Result<Changes, Errno> {
@@ -338,10 +258,7 @@ impl<'a> Fields<'a> {
                 return Err(Errno::INVAL);
             }
             // Times before 1970 travel as two's complement.
-            Ok(Time::At {
-                seconds: seconds.cast_signed(),
-                nanoseconds,
-            })
+            Ok(Time::At { seconds: seconds.cast_signed(), nanoseconds })
         };
         if has(SIZE) {
             i64::try_from(size).map_err(|_| Errno::FBIG)?;

@@ -15,10 +15,7 @@ pub(crate) struct PullDisplay {
 enum Mode {
     Quiet,
     Lines,
-    Bars {
-        all: MultiProgress,
-        layers: Mutex<HashMap<Digest, ProgressBar>>,
-    },
+    Bars { all: MultiProgress, layers: Mutex<HashMap<Digest, ProgressBar>> },
 }
 
 impl PullDisplay {
@@ -26,10 +23,7 @@ impl PullDisplay {
     pub(crate) fn new(quiet: bool) -> PullDisplay {
         let mode = match (quiet, io::stderr().is_terminal()) {
             (true, _) => Mode::Quiet,
-            (false, true) => Mode::Bars {
-                all: MultiProgress::new(),
-                layers: Mutex::default(),
-            },
+            (false, true) => Mode::Bars { all: MultiProgress::new(), layers: Mutex::default() },
             (false, false) => Mode::Lines,
         };
         PullDisplay { mode }
@@ -41,11 +35,7 @@ impl PullDisplay {
             Mode::Quiet => {}
             Mode::Lines => line(step),
             Mode::Bars { all, layers } => {
-                bar(
-                    all,
-                    &mut layers.lock().unwrap_or_else(PoisonError::into_inner),
-                    step,
-                );
+                bar(all, &mut layers.lock().unwrap_or_else(PoisonError::into_inner), step);
             }
         }
     }
@@ -61,20 +51,11 @@ impl PullDisplay {
 
 fn line(step: &Progress<'_>) {
     let text = match step {
-        Progress::Resolved {
-            layers,
-            missing,
-            bytes,
-            ..
-        } => {
+        Progress::Resolved { layers, missing, bytes, .. } => {
             format!("{missing} of {layers} layers to fetch, {}", BinaryBytes(*bytes))
         }
         Progress::Waiting { layer } => format!("{}: another process fetches it", layer.short()),
-        Progress::Ready {
-            layer,
-            bytes,
-            cached: false,
-        } => {
+        Progress::Ready { layer, bytes, cached: false } => {
             format!("{}: ready, {}", layer.short(), BinaryBytes(*bytes))
         }
         Progress::Merging { layers } => format!("merging the lowest {layers} layers"),
@@ -104,9 +85,7 @@ fn bar(all: &MultiProgress, layers: &mut HashMap<Digest, ProgressBar>, step: &Pr
                 bar.set_message("converting");
             }
         }
-        Progress::Ready {
-            layer, cached: false, ..
-        } => of(layer).finish_with_message("ready"),
+        Progress::Ready { layer, cached: false, .. } => of(layer).finish_with_message("ready"),
         Progress::Merging { layers: count } => {
             // Bars that come and go need their own line; this one is on its own at the end.
             let _ = all.println(format!("merging the lowest {count} layers"));

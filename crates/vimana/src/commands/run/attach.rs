@@ -25,15 +25,8 @@ use super::terminal::Terminal;
 const PIPE_PIECE: usize = 4096;
 
 /// Signals that are passed on to the workload.
-const FORWARDED: [i32; 7] = [
-    libc::SIGINT,
-    libc::SIGTERM,
-    libc::SIGHUP,
-    libc::SIGQUIT,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-    libc::SIGCONT,
-];
+const FORWARDED: [i32; 7] =
+    [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGCONT];
 
 /// How to attach.
 pub struct Options<'a> {
@@ -159,20 +152,14 @@ impl Foreground<'_> {
         while let Some(signal) = self.signals.next_signal() {
             if signal == libc::SIGWINCH {
                 if let Some(terminal) = self.options.terminal {
-                    self.session.tell(&ToKeeper::Resize {
-                        process: 0,
-                        size: terminal.size(),
-                    });
+                    self.session.tell(&ToKeeper::Resize { process: 0, size: terminal.size() });
                 }
                 continue;
             }
             if signal == libc::SIGPIPE {
                 continue;
             }
-            let ends = matches!(
-                signal,
-                libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT
-            );
+            let ends = matches!(signal, libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT);
             match self.asked.filter(|_| ends) {
                 Some(_) => self.session.tell(&ToKeeper::Kill),
                 None => self.session.tell(&ToKeeper::Signal { process: 0, signal }),
@@ -184,18 +171,12 @@ impl Foreground<'_> {
     }
 
     fn read_input(&mut self) {
-        let Some(waiting) = self
-            .input
-            .as_mut()
-            .filter(|waiting| waiting.is_empty() && self.input_open)
+        let Some(waiting) = self.input.as_mut().filter(|waiting| waiting.is_empty() && self.input_open)
         else {
             return;
         };
         let mut ready = [PollFd::from_borrowed_fd(stdin(), PollFlags::IN)];
-        let now = rustix::event::Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         if !matches!(poll(&mut ready, Some(&now)), Ok(1)) {
             return;
         }
@@ -229,16 +210,13 @@ impl Foreground<'_> {
                 Ok(None) => return Ok(()),
                 Ok(Some(Incoming::Control(message))) => self.keeper_said(message)?,
                 Ok(Some(Incoming::Data(stream, bytes))) => {
-                    self.first_byte
-                        .get_or_insert_with(|| Mark::now("first byte of output"));
+                    self.first_byte.get_or_insert_with(|| Mark::now("first byte of output"));
                     let index = usize::from(stream == stderr_of(0));
                     self.outputs[index].waiting.extend(bytes);
                 }
                 Ok(Some(Incoming::Eof(_) | Incoming::Writable(_) | Incoming::Message(..))) => {}
                 Err(violation) => {
-                    return Err(io::Error::other(format!(
-                        "the keeper isn't of this version: {violation}"
-                    )));
+                    return Err(io::Error::other(format!("the keeper isn't of this version: {violation}")));
                 }
             }
         }
@@ -248,18 +226,8 @@ impl Foreground<'_> {
         if self.options.json && !matches!(message, FromKeeper::Finished { .. }) {
             writeln!(io::stdout(), "{}", json!({ "event": "keeper", "said": message }))?;
         }
-        if let FromKeeper::Finished {
-            outcome,
-            marks,
-            guest_steps,
-        } = message
-        {
-            self.finished = Some(Ended {
-                outcome,
-                marks,
-                guest_steps,
-                asked: self.asked,
-            });
+        if let FromKeeper::Finished { outcome, marks, guest_steps } = message {
+            self.finished = Some(Ended { outcome, marks, guest_steps, asked: self.asked });
         }
         Ok(())
     }
@@ -276,10 +244,7 @@ impl Foreground<'_> {
                 // Nobody reads any more: as if SIGPIPE had ended a process of this machine.
                 Written::Closed(bytes) => {
                     self.session.link().consumed(stream, bytes);
-                    self.session.tell(&ToKeeper::Signal {
-                        process: 0,
-                        signal: libc::SIGPIPE,
-                    });
+                    self.session.tell(&ToKeeper::Signal { process: 0, signal: libc::SIGPIPE });
                 }
             }
         }
@@ -302,12 +267,7 @@ struct Output {
 
 impl Output {
     fn new(number: i32) -> Self {
-        let mut output = Self {
-            number,
-            waiting: VecDeque::new(),
-            piece: PIPE_PIECE,
-            closed: false,
-        };
+        let mut output = Self { number, waiting: VecDeque::new(), piece: PIPE_PIECE, closed: false };
         if fstat(output.fd()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
         {
             output.piece = 1024 * 1024;
@@ -329,10 +289,7 @@ impl Output {
                 return Ok(Written::Bytes(written));
             }
             let mut ready = [PollFd::from_borrowed_fd(self.fd(), PollFlags::OUT)];
-            let now = rustix::event::Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            };
+            let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
             if !matches!(poll(&mut ready, Some(&now)), Ok(1)) {
                 break;
             }

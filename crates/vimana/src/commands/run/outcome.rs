@@ -25,11 +25,7 @@ pub fn report(ended: &Ended, plan: &Plan, json: bool) -> anyhow::Result<u8> {
 
 fn judge(ended: &Ended, plan: &Plan) -> (u8, Option<String>) {
     match &ended.outcome {
-        Outcome::Exited(
-            status @ ExitStatus::Signal {
-                out_of_memory: true, ..
-            },
-        ) => {
+        Outcome::Exited(status @ ExitStatus::Signal { out_of_memory: true, .. }) => {
             let message = format!(
                 "the workload was killed for want of memory; it had {} MiB (-m, spec.resources.memory)",
                 plan.memory_mib
@@ -39,14 +35,8 @@ fn judge(ended: &Ended, plan: &Plan) -> (u8, Option<String>) {
         Outcome::Exited(status) => (status.shell_code(), None),
         Outcome::Stopped => {
             let signal = ended.asked.unwrap_or(libc::SIGKILL);
-            let status = ExitStatus::Signal {
-                signal,
-                out_of_memory: false,
-            };
-            (
-                status.shell_code(),
-                Some("stopped before the workload ended".to_owned()),
-            )
+            let status = ExitStatus::Signal { signal, out_of_memory: false };
+            (status.shell_code(), Some("stopped before the workload ended".to_owned()))
         }
         Outcome::Refused(refusal) => {
             let code = match refusal.kind {
@@ -62,24 +52,14 @@ fn judge(ended: &Ended, plan: &Plan) -> (u8, Option<String>) {
             (code, Some(refusal.message.clone()))
         }
         Outcome::NotStarted { reason } => (FAILED, Some(format!("the machine can't be started: {reason}"))),
-        Outcome::Silent {
-            awaited, after_ms, ..
-        } => (
-            FAILED,
-            Some(format!(
-                "the guest gave no sign for {} s; awaited was {awaited}",
-                after_ms / 1000
-            )),
-        ),
-        Outcome::Violation { reason } => (
-            FAILED,
-            Some(format!(
-                "the guest broke the protocol of its channel and was ended: {reason}"
-            )),
-        ),
-        Outcome::MachineEnded { reason } => (
-            FAILED,
-            Some(format!("the virtual machine ended unasked: {reason}")),
-        ),
+        Outcome::Silent { awaited, after_ms, .. } => {
+            (FAILED, Some(format!("the guest gave no sign for {} s; awaited was {awaited}", after_ms / 1000)))
+        }
+        Outcome::Violation { reason } => {
+            (FAILED, Some(format!("the guest broke the protocol of its channel and was ended: {reason}")))
+        }
+        Outcome::MachineEnded { reason } => {
+            (FAILED, Some(format!("the virtual machine ended unasked: {reason}")))
+        }
     }
 }

@@ -52,12 +52,7 @@ pub fn prepare(workload: &Workload, streams: Option<Streams>, steps: &mut Steps)
     let plan = Plan::decide(&request, &gather::facts(&image, &kernel, kvm_missing))?;
     let initramfs = gather::initramfs(&home, &kernel, &plan)?;
     steps.done("plan decided");
-    Ok(Prepared {
-        home,
-        plan,
-        initramfs,
-        _image: image,
-    })
+    Ok(Prepared { home, plan, initramfs, _image: image })
 }
 
 fn image(workload: &Workload, name: &str, home: &Home, steps: &mut Steps) -> anyhow::Result<Image> {
@@ -71,13 +66,8 @@ fn image(workload: &Workload, name: &str, home: &Home, steps: &mut Steps) -> any
     {
         return Ok(image);
     }
-    let options = PullOptions {
-        plain_http: workload.plain_http,
-        ..PullOptions::default()
-    };
-    steps
-        .pull(&store, &reference, &options)
-        .with_context(|| format!("can't get the image {reference}"))
+    let options = PullOptions { plain_http: workload.plain_http, ..PullOptions::default() };
+    steps.pull(&store, &reference, &options).with_context(|| format!("can't get the image {reference}"))
 }
 
 fn guest_kernel(workload: &Workload, home: &Home, steps: &mut Steps) -> anyhow::Result<Kernel> {

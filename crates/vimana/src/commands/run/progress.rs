@@ -19,11 +19,7 @@ pub struct Steps {
 impl Steps {
     /// For `vimana run`.
     pub fn new(silent: bool) -> Self {
-        Self {
-            marks: Vec::new(),
-            silent,
-            draws: !silent && std::io::stderr().is_terminal(),
-        }
+        Self { marks: Vec::new(), silent, draws: !silent && std::io::stderr().is_terminal() }
     }
 
     /// For commands that print only their result.
@@ -66,20 +62,14 @@ impl Steps {
         reference: &Reference,
         options: &PullOptions,
     ) -> Result<Image, PullError> {
-        let bars = Bars {
-            all: MultiProgress::new(),
-            layers: Mutex::default(),
-        };
+        let bars = Bars { all: MultiProgress::new(), layers: Mutex::default() };
         let report = |progress: Progress<'_>| {
             if self.draws {
                 bars.show(&progress);
             } else if let Progress::Resolved { missing, bytes, .. } = progress
                 && missing > 0
             {
-                self.say(&format!(
-                    "pulling {reference}: {missing} layers, {:.1} MB",
-                    bytes as f64 / 1e6
-                ));
+                self.say(&format!("pulling {reference}: {missing} layers, {:.1} MB", bytes as f64 / 1e6));
             }
         };
         let result = store.pull(reference, options, &report);

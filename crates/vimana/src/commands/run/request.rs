@@ -81,10 +81,7 @@ impl Workload {
         if let Some(memory) = self.memory {
             let least = spec.virtualization.isolation.least_memory();
             if memory < least {
-                bail!(
-                    "-m {memory}: a {} needs at least {least}",
-                    spec.virtualization.isolation
-                );
+                bail!("-m {memory}: a {} needs at least {least}", spec.virtualization.isolation);
             }
             spec.resources.memory = memory;
         }
@@ -101,11 +98,7 @@ impl Workload {
         let mut shares = Vec::new();
         for mount in spec.mounts.iter().filter(|mount| mount.is_host_folder()) {
             let source = mount.source.as_deref().unwrap_or_default();
-            shares.push(share(
-                &base.join(expand_home(source)),
-                &mount.destination,
-                mount.readonly,
-            )?);
+            shares.push(share(&base.join(expand_home(source)), &mount.destination, mount.readonly)?);
         }
         for volume in &self.volumes {
             let share = parse_volume(volume)?;
@@ -143,9 +136,8 @@ impl Workload {
 
 fn looks_like_manifest(source: &str) -> bool {
     let path = Path::new(source);
-    let named_so = path
-        .extension()
-        .is_some_and(|ending| ["toml", "yaml", "yml"].iter().any(|known| ending == *known));
+    let named_so =
+        path.extension().is_some_and(|ending| ["toml", "yaml", "yml"].iter().any(|known| ending == *known));
     named_so && !source.contains("://")
 }
 
@@ -155,11 +147,7 @@ fn read(path: &Path) -> anyhow::Result<(Manifest, PathBuf)> {
     let format = Format::from_file_name(&name).unwrap_or_else(|| Format::from_content(&source));
     let manifest = hac::parse(&source, format).map_err(|diagnostics| {
         let count = diagnostics.0.len();
-        let errors = if count == 1 {
-            "an error".to_owned()
-        } else {
-            format!("{count} errors")
-        };
+        let errors = if count == 1 { "an error".to_owned() } else { format!("{count} errors") };
         anyhow::anyhow!(
             "the manifest has {errors}\n\n{}",
             diagnostics.render(&name, &source, false).trim_end()
@@ -211,12 +199,7 @@ fn parse_volume(text: &str) -> anyhow::Result<Share> {
 fn share(source: &Path, destination: &str, readonly: bool) -> anyhow::Result<Share> {
     let source = node::gather::existing(source)?;
     let file = !source.is_dir();
-    Ok(Share {
-        source,
-        destination: destination.to_owned(),
-        readonly,
-        file,
-    })
+    Ok(Share { source, destination: destination.to_owned(), readonly, file })
 }
 
 fn expand_home(path: &str) -> PathBuf {
@@ -241,13 +224,9 @@ fn parse_publish(text: &str) -> Result<Publish, String> {
     let (rest, guest) = ports.rsplit_once(':').ok_or_else(shape)?;
     let (address, host) = match rest.rsplit_once(':') {
         Some((address, host)) => {
-            let bare = address
-                .strip_prefix('[')
-                .and_then(|a| a.strip_suffix(']'))
-                .unwrap_or(address);
-            let address: IpAddr = bare
-                .parse()
-                .map_err(|_| format!("{address:?} is no IP address; {}", shape()))?;
+            let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
+            let address: IpAddr =
+                bare.parse().map_err(|_| format!("{address:?} is no IP address; {}", shape()))?;
             (address, host)
         }
         None => (IpAddr::V4(Ipv4Addr::LOCALHOST), rest),
@@ -256,12 +235,7 @@ fn parse_publish(text: &str) -> Result<Publish, String> {
         Ok(port) if port > 0 => Ok(port),
         _ => Err(format!("{text:?} is no port; ports are 1 to 65535")),
     };
-    Ok(Publish {
-        address,
-        host: port(host)?,
-        guest: port(guest)?,
-        protocol,
-    })
+    Ok(Publish { address, host: port(host)?, guest: port(guest)?, protocol })
 }
 
 #[cfg(test)]
@@ -269,9 +243,7 @@ mod tests {
     use super::*;
 
     fn published(text: &str) -> Option<(String, u16, u16, Protocol)> {
-        parse_publish(text)
-            .ok()
-            .map(|p| (p.address.to_string(), p.host, p.guest, p.protocol))
+        parse_publish(text).ok().map(|p| (p.address.to_string(), p.host, p.guest, p.protocol))
     }
 
     #[test]
@@ -280,16 +252,7 @@ mod tests {
         assert_eq!(published("8080:80"), v4("127.0.0.1", Protocol::Tcp));
         assert_eq!(published("0.0.0.0:8080:80"), v4("0.0.0.0", Protocol::Tcp));
         assert_eq!(published("[::1]:8080:80/udp"), v4("::1", Protocol::Udp));
-        for wrong in [
-            "80",
-            "0:80",
-            "80:0",
-            "x:80",
-            "80:70000",
-            "1.2.3:80:80",
-            "80:80/sctp",
-            "",
-        ] {
+        for wrong in ["80", "0:80", "80:0", "x:80", "80:70000", "1.2.3:80:80", "80:80/sctp", ""] {
             assert_eq!(published(wrong), None, "{wrong}");
         }
     }
@@ -303,10 +266,7 @@ mod tests {
     #[test]
     fn an_image_in_a_folder_is_looked_for_from_the_manifest() {
         let from = |image: &str| beside(Path::new("examples/web"), image);
-        assert_eq!(
-            from("oci:../busybox.oci:latest"),
-            "oci:examples/web/../busybox.oci:latest"
-        );
+        assert_eq!(from("oci:../busybox.oci:latest"), "oci:examples/web/../busybox.oci:latest");
         assert_eq!(from("oci:/srv/image"), "oci:/srv/image");
         assert_eq!(from("alpine:3.20"), "alpine:3.20");
     }
@@ -317,9 +277,6 @@ mod tests {
             assert!(parse_volume(wrong).is_err(), "{wrong}");
         }
         let share = parse_volume("/tmp:/data:ro").unwrap();
-        assert_eq!(
-            (share.destination.as_str(), share.readonly, share.file),
-            ("/data", true, false)
-        );
+        assert_eq!((share.destination.as_str(), share.readonly, share.file), ("/data", true, false));
     }
 }

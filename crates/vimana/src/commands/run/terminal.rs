@@ -24,23 +24,16 @@ impl Terminal {
                 "-t needs a terminal on standard input and output, and there is none; leave -t away for pipes"
             );
         }
-        Ok(Some(Self {
-            before: tcgetattr(stdin())?,
-            raw: false,
-        }))
+        Ok(Some(Self { before: tcgetattr(stdin())?, raw: false }))
     }
 
     /// Its size now.
     pub fn size(&self) -> TerminalSize {
         match tcgetwinsize(stdout()) {
-            Ok(size) if size.ws_row > 0 && size.ws_col > 0 => TerminalSize {
-                rows: size.ws_row,
-                columns: size.ws_col,
-            },
-            _ => TerminalSize {
-                rows: 24,
-                columns: 80,
-            },
+            Ok(size) if size.ws_row > 0 && size.ws_col > 0 => {
+                TerminalSize { rows: size.ws_row, columns: size.ws_col }
+            }
+            _ => TerminalSize { rows: 24, columns: 80 },
         }
     }
 

@@ -17,10 +17,8 @@ pub fn print(mut marks: Vec<Mark>, guest: &[Step], json: bool) -> io::Result<()>
             .iter()
             .map(|mark| json!({ "moment": mark.name, "at_ms": ms(mark.at_ns - start) }))
             .collect();
-        let steps: Vec<_> = guest
-            .iter()
-            .map(|step| json!({ "step": step.name, "ms": step.us as f64 / 1e3 }))
-            .collect();
+        let steps: Vec<_> =
+            guest.iter().map(|step| json!({ "step": step.name, "ms": step.us as f64 / 1e3 })).collect();
         return writeln!(
             io::stdout(),
             "{}",
@@ -30,23 +28,11 @@ pub fn print(mut marks: Vec<Mark>, guest: &[Step], json: bool) -> io::Result<()>
     writeln!(err, "{:>10}  {:>10}", "at ms", "took ms")?;
     let mut before = start;
     for mark in &marks {
-        writeln!(
-            err,
-            "{:>10.1}  {:>10.1}  {}",
-            ms(mark.at_ns - start),
-            ms(mark.at_ns - before),
-            mark.name
-        )?;
+        writeln!(err, "{:>10.1}  {:>10.1}  {}", ms(mark.at_ns - start), ms(mark.at_ns - before), mark.name)?;
         before = mark.at_ns;
         if mark.name == "guest configured" {
             for step in guest {
-                writeln!(
-                    err,
-                    "{:>10}  {:>10.1}    in the guest: {}",
-                    "",
-                    step.us as f64 / 1e3,
-                    step.name
-                )?;
+                writeln!(err, "{:>10}  {:>10.1}    in the guest: {}", "", step.us as f64 / 1e3, step.name)?;
             }
         }
     }

@@ -1,0 +1,131 @@
+//! The machine: how it is started, and how its end is noticed.
+
+use hypercore::driver::qemu::Qemu;
+use hypercore::driver::{Driver, Ended, Wiring};
+use hypercore::passt::{GuestNetwork, Passt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use spacecore::wire::message::Network;
+
+use super::{Host, shown};
+use crate::folder::Folder;
+use crate::keeper::assignment::FolderShare;
+use crate::keeper::shares::Shares;
+use crate::keeper::state::Input;
+use crate::keeper::wire_socket::WireSocket;
+
+impl Host {
+    /// Starts the machine; a failure is an outcome like any other.
+    pub(super) fn start(&mut self) {
+        if let Err(reason) = self.start_machine() {
+            self.input(Input::NotStarted(reason));
+        }
+    }
+
+    pub(super) fn start_machine(&mut self) -> Result<(), String> {
+        let told = |error: &dyn std::error::Error| chain(error);
+        let folders = self.open_folders()?;
+        for disk in &self.assignment.scratch {
+            hypercore::scratch::create(&disk.path, disk.bytes).map_err(|error| chain(&error))?;
+        }
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .map_err(|e| told(&e))?;
+        let network_wire = match &self.assignment.network {
+            Some(plan) => {
+                let (passt, wire, guest) = Passt::start(plan).map_err(|error| chain(&error))?;
+                self.network = Some((passt, guest_network(&guest)));
+                self.mark("network helper started");
+                Some(wire)
+            }
+            None => None,
+        };
+        let driver: Box<dyn Driver> = match self.assignment.driver.as_str() {
+            "qemu" => Box::new(Qemu::find()),
+            other => return Err(format!("this keeper has no driver {other}")),
+        };
+        let prepared = driver.prepare(&self.assignment.machine).map_err(|error| chain(&error))?;
+        let wiring = Wiring { channel: theirs, network: network_wire, console: None };
+        self.machine = Some(driver.start(&prepared, wiring).map_err(|error| chain(&error))?);
+        self.mark("machine started");
+        let mut guest = WireSocket::new(ours).map_err(|e| told(&e))?;
+        self.processes.open_workload(&mut guest.link, self.assignment.configuration.process.stdin);
+        for share in &self.assignment.folders {
+            guest.link.open_folder(share.stream);
+        }
+        self.guest = Some(guest);
+        if !folders.is_empty() {
+            // Last: nothing else may fail once a thread holds the folders.
+            self.shares = Some(Shares::serve(folders).map_err(|e| told(&e))?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn open_folders(&self) -> Result<Vec<(u16, Folder)>, String> {
+        let open = |share: &FolderShare| match Folder::open(&share.source, share.readonly) {
+            Ok(folder) => Ok((share.stream, folder)),
+            Err(error) => Err(chain(&error)),
+        };
+        self.assignment.folders.iter().map(open).collect()
+    }
+
+    pub(super) fn kill_machine(&mut self) {
+        let reason = match self.machine.take().map(|mut machine| machine.stop()) {
+            Some(Ok(ended)) => describe(&ended),
+            Some(Err(error)) => chain(&error),
+            None => return,
+        };
+        // What the guest has said before its end still counts; there can't come more.
+        self.read_guest(true);
+        self.input(Input::MachineEnded(reason));
+    }
+
+    pub(super) fn watch_machine(&mut self) {
+        let Some(machine) = &mut self.machine else { return };
+        let reason = match machine.ended() {
+            Ok(Some(ended)) => describe(&ended),
+            Ok(None) => return,
+            Err(error) => chain(&error),
+        };
+        self.machine = None;
+        self.read_guest(true);
+        self.input(Input::MachineEnded(reason));
+    }
+}
+
+/// The network as the guest is told of it.
+fn guest_network(network: &GuestNetwork) -> Network {
+    let v4 =
+        network.ipv4.map(|(address, prefix, gateway)| (format!("{address}/{prefix}"), gateway.to_string()));
+    let v6 =
+        network.ipv6.map(|(address, prefix, gateway)| (format!("{address}/{prefix}"), gateway.to_string()));
+    let (addresses, gateways) = v4.into_iter().chain(v6).unzip();
+    Network {
+        addresses,
+        gateways,
+        dns: network.dns.iter().map(ToString::to_string).collect(),
+        search: Vec::new(),
+        mtu: u32::from(network.mtu),
+    }
+}
+
+fn describe(ended: &Ended) -> String {
+    let how = match (ended.code, ended.signal) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => "no status".to_owned(),
+    };
+    match ended.stderr.trim() {
+        "" => how,
+        words => format!("{how}: {}", shown(words)),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

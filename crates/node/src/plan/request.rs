@@ -1,0 +1,94 @@
+//! What is asked for, and what is known: all that a plan is decided from.
+
+use std::path::PathBuf;
+
+use hac::Manifest;
+use hypercore::passt::Publish;
+use serde::Serialize;
+use spacecore::wire::message::TerminalSize;
+
+/// What is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The manifest, with what the command line changes in it already applied.
+    pub manifest: Manifest,
+    /// Ports to publish; for a guest port they replace what the manifest says of it.
+    pub publish: Vec<Publish>,
+    /// Folders and files of the host to mount, beside those of the manifest.
+    pub shares: Vec<Share>,
+    /// Whether the workload gets this side's standard input.
+    pub stdin: bool,
+    /// The size of the terminal that the workload gets.
+    pub terminal: Option<TerminalSize>,
+    /// Whether the guest holds its layers to their Merkle roots also where that isn't the default.
+    pub verity: bool,
+}
+
+/// A folder or file of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Share {
+    /// Where it is on the host: an absolute path.
+    pub source: PathBuf,
+    /// Where the workload finds it: an absolute path.
+    pub destination: String,
+    /// Whether the workload can't write to it.
+    pub readonly: bool,
+    /// Whether it is a single file.
+    pub file: bool,
+}
+
+/// What is known of machine, image and kernel.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The image's parts that matter here.
+    pub image: ImageFacts,
+    /// The guest kernel.
+    pub kernel: KernelFacts,
+    /// Why KVM doesn't work here; `None` where it does.
+    pub kvm_missing: Option<String>,
+    /// CPUs of this machine.
+    pub cpus: u32,
+    /// Memory of this machine in bytes.
+    pub memory: u64,
+}
+
+/// What a plan needs to know of an image.
+#[derive(Debug, Clone, Default)]
+pub struct ImageFacts {
+    /// Its name.
+    pub reference: String,
+    /// Its manifest's digest.
+    pub digest: String,
+    /// How to run it.
+    pub config: image::ImageConfig,
+    /// Its file systems, lowest first.
+    pub layers: Vec<Layer>,
+}
+
+/// One read-only file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Layer {
+    /// Its file.
+    pub path: PathBuf,
+    /// The digest of the layer that it was made from.
+    pub digest: String,
+    /// The size of the file in bytes, hash tree included.
+    pub bytes: u64,
+    /// The root of its Merkle tree, in hexadecimal digits.
+    pub verity_root: String,
+    /// Blocks of 4096 bytes that the tree covers; it starts at the block after them.
+    pub data_blocks: u64,
+    /// The block at which the tree starts.
+    pub hash_start: u64,
+}
+
+/// What a plan needs to know of a guest kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct KernelFacts {
+    /// Its release, as `uname -r` says.
+    pub release: String,
+    /// The digest over image and modules.
+    pub digest: String,
+    /// Its image.
+    pub path: PathBuf,
+}
