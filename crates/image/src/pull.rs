@@ -154,7 +154,8 @@ impl Store {
         Ok((held, bytes))
     }
 
-    /// Brings in all layers, bottom first; of more than 16 the lowest are merged into one.
+    /// Brings in all layers, bottom first; of more than 16 the lowest are merged into one, and so are those that an overlay
+    /// would show wrongly.
     fn layers(
         &self,
         source: &Source,
@@ -189,7 +190,18 @@ impl Store {
             }
             None => {}
         }
-        Ok(found)
+        self.merge_dependent(found, progress)
+    }
+
+    /// Merges the layers that an overlay would show wrongly with those below them.
+    fn merge_dependent(&self, mut found: Vec<Found>, progress: Report<'_>) -> Result<Vec<Found>, PullError> {
+        let highest = found.iter().rposition(|(record, _)| record.needs_lower).filter(|index| *index > 0);
+        let Some(highest) = highest else { return Ok(found) };
+        let upper = found.split_off(highest + 1);
+        let digests: Vec<Digest> = found.iter().map(|(record, _)| record.digest.clone()).collect();
+        let (key, digest) = Key::merged(&digests);
+        let merged = self.merge(&key, &digest, &found, progress)?;
+        Ok(std::iter::once(merged).chain(upper).collect())
     }
 
     fn announce(

@@ -73,3 +73,33 @@ fn a_full_disk_is_named_and_leaves_nothing() {
     assert!(matches!(error, PullError::Store(StoreError::Full { .. })), "{}", chain(&error));
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn a_layer_that_only_implies_a_folder_keeps_the_folder_as_it_was() {
+    let test = "a_layer_that_only_implies_a_folder";
+    if !has(test, &["umoci", "unsquashfs", "tar"]) {
+        return;
+    }
+    let packer = Packer::new();
+    packer.image("implied");
+    packer.layer("implied", |root| {
+        use std::os::unix::fs::PermissionsExt;
+        fs::create_dir(root.join("tmp")).unwrap();
+        fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    });
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("tmp")).unwrap();
+    fs::write(folder.path().join("tmp/x"), "x").unwrap();
+    let archive = folder.path().join("only-the-file.tar");
+    run("tar", &["-C", text(folder.path()), "-cf", text(&archive), "tmp/x"]);
+    run("umoci", &["raw", "add-layer", "--image", &packer.name("implied"), text(&archive)]);
+    let shelf = Shelf::new();
+    let image = shelf.pull(&packer.reference("implied")).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(image.layers.len(), 1, "an overlay of the two would show /tmp as 0755");
+    let listing = listing(&image.layers[0].path);
+    assert!(
+        listing.lines().any(|line| line.starts_with("drwxrwxrwt") && line.ends_with("/tmp")),
+        "{listing}"
+    );
+    assert!(listing.contains("/tmp/x"), "{listing}");
+}

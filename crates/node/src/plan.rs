@@ -86,10 +86,11 @@ impl Plan {
         let accelerator = choose_accelerator(&request.manifest, facts)?;
         let mut notices = Vec::new();
         if accelerator == Accelerator::Tcg {
-            let why = facts.kvm_missing.as_deref().unwrap_or("accel = \"tcg\" was asked for");
-            notices.push(format!(
-                "QEMU's emulator (TCG) executes the guest, because {why}; its authors don't promise isolation for it as they do for KVM"
-            ));
+            let why = match facts.kvm_missing {
+                Some(_) => "KVM doesn't work on this machine (vimana doctor says why)",
+                None => "that was asked for",
+            };
+            notices.push(format!("emulated by QEMU (TCG), a weaker isolation than KVM: {why}"));
         }
         notices.extend(not_yet(&request.manifest));
 

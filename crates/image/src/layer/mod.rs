@@ -64,6 +64,10 @@ pub struct Layer {
     pub entries: u64,
     /// Bytes of all files together, unpacked. From [`convert`] this counts those too that later entries replaced.
     pub unpacked_bytes: u64,
+    /// Whether an overlay of this layer over others would show something else than the image means: it implies folders
+    /// whose attributes lower layers know, or hides all of theirs by an opaque root, which overlayfs doesn't heed. Such a
+    /// layer has to be merged with those below it.
+    pub needs_lower: bool,
 }
 
 /// What a dm-verity target needs: format 1, SHA-256, blocks of 4096 bytes, no salt, no superblock.

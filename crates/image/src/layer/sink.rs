@@ -94,6 +94,7 @@ impl<'f> Sink<'f> {
             },
             entries,
             unpacked_bytes: unpacked,
+            needs_lower: false,
         })
     }
 }

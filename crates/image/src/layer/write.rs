@@ -94,7 +94,13 @@ pub(super) fn write(
         superblock.xattr_table = write_table(&mut sink, &xattrs.sets, &header)?;
     }
     superblock.bytes_used = sink.position();
-    Ok(sink.finish(&superblock, numbering.names, unpacked)?)
+    let needs_lower = numbering.directories.iter().any(|node| match &tree.nodes[*node].kind {
+        // The root's own attributes are the writable layer's.
+        Kind::Directory(directory) if *node == ROOT => directory.opaque,
+        Kind::Directory(directory) => directory.implied,
+        _ => false,
+    });
+    Ok(Layer { needs_lower, ..sink.finish(&superblock, numbering.names, unpacked)? })
 }
 
 impl Tables<'_> {

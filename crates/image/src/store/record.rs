@@ -69,6 +69,8 @@ pub(crate) struct LayerRecord {
     pub(crate) verity_hash_offset: u64,
     pub(crate) entries: u64,
     pub(crate) unpacked_bytes: u64,
+    /// [`Layer::needs_lower`].
+    pub(crate) needs_lower: bool,
 }
 
 impl LayerRecord {
@@ -83,6 +85,7 @@ impl LayerRecord {
             verity_hash_offset: layer.verity.hash_offset,
             entries: layer.entries,
             unpacked_bytes: layer.unpacked_bytes,
+            needs_lower: layer.needs_lower,
         }
     }
 }

@@ -136,11 +136,9 @@ pub(super) fn not_yet(manifest: &Manifest) -> Vec<String> {
         (!spec.resources.cpu.0.is_multiple_of(1000), "fractions of a CPU: whole virtual CPUs are given"),
         (!spec.conditions.is_empty(), "conditions"),
     ];
-    let mut notices: Vec<String> = asked
+    asked
         .into_iter()
         .filter(|(asked, _)| *asked)
         .map(|(_, what)| format!("the manifest asks for something that `vimana run` doesn't do yet: {what}"))
-        .collect();
-    notices.push("no jail is around the virtual machine yet, and no egress policy on its network".to_owned());
-    notices
+        .collect()
 }

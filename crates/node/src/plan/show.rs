@@ -75,6 +75,7 @@ impl fmt::Display for Plan {
         if !self.process.env.is_empty() {
             row(f, "environment", &variable_names(&self.process).join(" "))?;
         }
+        row(f, "jail", &"none around the virtual machine yet, and no egress policy on its network")?;
         for notice in &self.notices {
             row(f, "note", notice)?;
         }

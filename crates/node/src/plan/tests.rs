@@ -51,11 +51,7 @@ fn kvm_is_taken_where_it_works_and_emulation_where_it_doesnt_with_a_notice() {
     assert_eq!((plan.accelerator, plan.verity), (Accelerator::Kvm, true));
     let plan = decide("", Some("the processor can't")).unwrap();
     assert_eq!((plan.accelerator, plan.verity), (Accelerator::Tcg, false));
-    assert!(
-        plan.notices[0].contains("TCG") && plan.notices[0].contains("the processor can't"),
-        "{:?}",
-        plan.notices
-    );
+    assert!(plan.notices[0].contains("TCG") && plan.notices[0].contains("doctor"), "{:?}", plan.notices);
 }
 
 #[test]
