@@ -29,7 +29,7 @@ bench:
 
 ## Fuzzes the manifest's parser for a minute (needs a nightly toolchain and cargo-fuzz).
 fuzz:
-	cd crates/hac/fuzz && cargo +nightly fuzz run parse -- -max_total_time=60
+	cd crates/hac/fuzz && cargo +nightly fuzz run manifest -- -max_total_time=60
 
 ## Puts the binary where the system finds it.
 install: 

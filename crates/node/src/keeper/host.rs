@@ -165,6 +165,8 @@ impl Host {
     fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.relay();
         self.guest.iter_mut().for_each(WireSocket::flush);
+        // Replies that are out make room for what was held back.
+        self.take_from_guest();
         self.clients.values_mut().for_each(WireSocket::flush);
         self.wait(timeout)?;
 
@@ -173,8 +175,8 @@ impl Host {
                 self.input(Input::StopAsked { grace_ms: 0 });
             }
         }
-        self.read_guest(false);
         self.read_answers();
+        self.read_guest(false);
         self.watch_machine();
         self.accept();
         self.read_clients();
@@ -189,7 +191,7 @@ impl Host {
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
         if let Some(guest) = &self.guest {
             let mut interest = guest.interest();
-            if self.shares.as_ref().is_some_and(Shares::is_congested) {
+            if self.is_congested() {
                 interest.remove(PollFlags::IN);
             }
             if guest.is_open() || !interest.is_empty() {
@@ -247,6 +249,7 @@ impl Host {
         self.tell_guest(&message);
     }
 
+    /// Notes a moment; each can come once, so that there are few.
     fn mark(&mut self, name: &str) {
         self.marks.push(Mark::now(name));
     }

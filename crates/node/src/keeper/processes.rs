@@ -27,6 +27,8 @@ struct Process {
     errors: Relay,
     terminal: bool,
     stdin: bool,
+    /// Whether the guest has said that it runs.
+    started: bool,
     /// Whether the guest knows the streams already: the workload's only once it has been configured.
     known: bool,
     /// The message that tells its end; held back until its output is through.
@@ -79,10 +81,15 @@ impl Processes {
         self.live.get(&process).and_then(|process| process.owner)
     }
 
-    /// Notes that the workload runs, so that it can take input.
-    pub fn workload_started(&mut self) {
-        if let Some(workload) = self.live.get_mut(&0) {
-            workload.known = true;
+    /// Notes that a process runs, so that it can take input; `false` for one that doesn't exist, or that ran already.
+    pub fn started(&mut self, process: u16) -> bool {
+        match self.live.get_mut(&process) {
+            Some(process) if !process.started => {
+                process.known = true;
+                process.started = true;
+                true
+            }
+            Some(_) | None => false,
         }
     }
 

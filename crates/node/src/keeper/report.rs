@@ -7,7 +7,7 @@ use crate::clock::Mark;
 
 /// What a client asks of a keeper.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum ToKeeper {
     /// The workload's streams shall go to this client from now on.
     Attach,
@@ -48,7 +48,7 @@ pub enum ToKeeper {
 
 /// What a keeper tells its clients.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum FromKeeper {
     /// Where the spacecore stands; the first message to every client, and again at each change.
     Standing(Standing),
@@ -102,7 +102,7 @@ pub enum FromKeeper {
 
 /// Where a spacecore stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum Standing {
     /// The machine starts; the guest hasn't spoken yet.
     Booting,
@@ -118,7 +118,7 @@ pub enum Standing {
 
 /// How a spacecore ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum Outcome {
     /// The workload ended.
     Exited(ExitStatus),
@@ -137,8 +137,6 @@ pub enum Outcome {
         awaited: String,
         /// For how long, in milliseconds.
         after_ms: u64,
-        /// The last lines of its console, if it has one.
-        console: String,
     },
     /// The guest broke the protocol of its channel.
     Violation {

@@ -10,8 +10,9 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::folder::{Folder, Reply};
 
-/// Requests that may wait for the thread; beyond it the keeper stops reading the guest's channel.
-const MAX_WAITING: usize = 256;
+/// Requests that may wait for the thread; beyond it the keeper takes nothing more from the guest's channel. Each may
+/// hold a megabyte and promise another.
+const MAX_WAITING: usize = 16;
 
 /// What the thread says.
 #[derive(Debug)]

@@ -95,6 +95,8 @@ pub struct State {
     orderly_end: bool,
     /// Whether somebody asked for the end, so that the workload's status still counts.
     stop_asked: bool,
+    /// Whether the guest has said that it is configured, which it says once.
+    configured: bool,
     outcome: Option<Outcome>,
     /// How long the current deadline was, for the message when it passes.
     awaited_ms: u64,
@@ -110,6 +112,7 @@ impl State {
             patience,
             orderly_end,
             stop_asked: false,
+            configured: false,
             outcome: None,
             awaited_ms,
             finished: false,
@@ -129,7 +132,7 @@ impl State {
         }
         match input {
             Input::Hello { version } => self.hello(version),
-            Input::Configured => self.expect_configuring("said that it is configured"),
+            Input::Configured => self.configured(),
             Input::WorkloadStarted => self.workload_started(),
             Input::WorkloadEnded(status) => self.workload_ended(status),
             Input::Refused(refusal) => self.end(Outcome::Refused(refusal)),
@@ -159,10 +162,16 @@ impl State {
         vec![Effect::Configure, Effect::Announce(self.standing), Effect::SetDeadline(self.awaited_ms)]
     }
 
-    fn expect_configuring(&mut self, what: &str) -> Vec<Effect> {
+    fn configured(&mut self) -> Vec<Effect> {
         match self.standing {
-            Standing::Configuring | Standing::Stopping | Standing::Ending => Vec::new(),
-            Standing::Booting | Standing::Running => self.out_of_turn(what),
+            Standing::Configuring if !self.configured => {
+                self.configured = true;
+                Vec::new()
+            }
+            Standing::Stopping | Standing::Ending => Vec::new(),
+            Standing::Booting | Standing::Configuring | Standing::Running => {
+                self.out_of_turn("said that it is configured")
+            }
         }
     }
 
@@ -230,7 +239,7 @@ impl State {
             Standing::Stopping | Standing::Ending => return self.kill(),
         };
         let (awaited, after_ms) = (awaited.to_owned(), self.awaited_ms);
-        self.end(Outcome::Silent { awaited, after_ms, console: String::new() })
+        self.end(Outcome::Silent { awaited, after_ms })
     }
 
     fn shut_down(&mut self, grace_ms: u64) -> Vec<Effect> {
@@ -363,6 +372,7 @@ mod tests {
             vec![hello.clone(), hello.clone()],
             with(up(), &[hello]),
             with(up(), &[Input::WorkloadStarted]),
+            vec![Input::Hello { version: wire::VERSION }, Input::Configured, Input::Configured],
         ] {
             assert!(matches!(outcome_of(false, &inputs), Some(Outcome::Violation { .. })), "{inputs:?}");
         }

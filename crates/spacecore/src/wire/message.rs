@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a keeper tells its guest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum ToGuest {
     /// All that the guest is told about itself. Sent once, in answer to [`ToHost::Hello`].
     Configure(Box<Configuration>),
@@ -44,7 +44,7 @@ pub enum ToGuest {
 
 /// What a guest tells its keeper. Every field is a claim of a hostile machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum ToHost {
     /// The first message: the guest is up.
     Hello {
@@ -146,7 +146,7 @@ pub struct Verity {
 
 /// Where writes to the root file system go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum Upper {
     /// The guest's own memory.
     Memory {
@@ -174,7 +174,7 @@ pub struct Mount {
 
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum MountSource {
     /// A folder (or single file) of the host, served over the channel as FUSE messages.
     Folder {
@@ -243,7 +243,7 @@ pub struct TerminalSize {
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum ExitStatus {
     /// It exited with this code.
     Code(u8),
@@ -288,7 +288,7 @@ pub struct Refusal {
 
 /// The kinds of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum RefusalKind {
     /// The guest speaks another version of the protocol, or the message makes no sense.
     Protocol,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use hypercore::driver::{Accelerator, Machine};
 use hypercore::kernel::{Kernel, KernelStore};
-use node::keeper::assignment::{Assignment, Lifetime, Patience, VERSION};
+use node::keeper::assignment::{Assignment, FolderShare, Lifetime, Patience, VERSION};
 use node::keeper::report::{FromKeeper, Outcome, Standing, ToKeeper};
 use node::session::Session;
 use rustix::event::{PollFd, Timespec, poll};
@@ -108,6 +108,9 @@ fn initramfs(home: &Home, kernel: &Kernel, script: &str, files: &[(&str, Vec<u8>
 }
 
 fn assignment(home: &Home, kernel: &Kernel, initramfs: PathBuf, boot_ms: u64) -> Assignment {
+    let share = home.path().join("share");
+    fs::create_dir_all(&share).unwrap();
+    fs::write(share.join("f"), vec![7; 1 << 20]).unwrap();
     let process = Process {
         args: vec!["true".into()],
         env: Vec::new(),
@@ -146,7 +149,7 @@ fn assignment(home: &Home, kernel: &Kernel, initramfs: PathBuf, boot_ms: u64) ->
             network: None,
             process,
         },
-        folders: Vec::new(),
+        folders: vec![FolderShare { source: share, readonly: true, stream: wire::FIRST_FOLDER }],
         scratch: Vec::new(),
         orderly_end: false,
         patience: Patience { boot_ms, configure_ms: 3000, shutdown_ms: 1000 },
@@ -205,6 +208,48 @@ fn a_guest_that_floods_beyond_its_credit_is_ended() {
     let script = "exec 3<>$port; cat /up >&3; while :; do cat /data; done >&3";
     let outcome = attacked(test, script, &[("up", up()), ("data", data)], 20_000);
     assert!(matches!(outcome, None | Some(Outcome::Violation { .. })), "{outcome:?}");
+}
+
+#[test]
+fn a_guest_that_says_the_same_again_and_again_is_ended() {
+    let again = |what: &str, message: Vec<u8>| {
+        let script = "exec 3<>$port; cat /before >&3; while :; do cat /again; done >&3";
+        let files = [("before", [hello(), message.clone()].concat()), ("again", message.repeat(500))];
+        let outcome = attacked("a_guest_that_says_the_same_again_and_again_is_ended", script, &files, 20_000);
+        assert!(matches!(outcome, None | Some(Outcome::Violation { .. })), "{what}: {outcome:?}");
+    };
+    again("configured", control(&ToHost::Configured { steps: Vec::new() }));
+    again("started", control(&ToHost::Started { process: 0 }));
+    again("hello", hello());
+}
+
+#[test]
+fn a_guest_that_asks_for_more_of_a_folder_than_it_reads_doesnt_grow_its_keeper() {
+    let test = "a_guest_that_asks_for_more_of_a_folder_than_it_reads_doesnt_grow_its_keeper";
+    let request = |opcode: u32, node: u64, unique: u64, body: &[u8]| {
+        let length = u32::try_from(40 + body.len()).unwrap();
+        let mut bytes = [length.to_le_bytes(), opcode.to_le_bytes()].concat();
+        bytes.extend([unique.to_le_bytes(), node.to_le_bytes()].concat());
+        bytes.extend([0; 16]);
+        bytes.extend(body);
+        let mut frame = Vec::new();
+        Frame::Message { stream: wire::FIRST_FOLDER, bytes }.encode(&mut frame);
+        frame
+    };
+    let init: Vec<u8> = [7u32, 33, 1 << 20, 0].into_iter().flat_map(u32::to_le_bytes).collect();
+    // INIT, LOOKUP of the one file, OPEN of the node that it gets.
+    let mut flood = [request(26, 0, 2, &init), request(1, 1, 4, b"f\0"), request(14, 2, 6, &[0; 8])].concat();
+    for (number, handle) in [0u64, 1, 2].into_iter().cycle().take(900).enumerate() {
+        // READ of a megabyte.
+        let mut read = [handle.to_le_bytes(), 0u64.to_le_bytes()].concat();
+        read.extend((1u32 << 20).to_le_bytes());
+        read.extend([0; 20]);
+        flood.extend(request(15, 2, 100 + 2 * number as u64, &read));
+    }
+    let script = "exec 3<>$port; cat /hello >&3; while :; do cat /flood; done >&3";
+    let outcome = attacked(test, script, &[("hello", hello()), ("flood", flood)], 20_000);
+    // It never reads a reply, so the keeper stops listening until the time to configure is over.
+    assert!(matches!(outcome, None | Some(Outcome::Silent { .. })), "{outcome:?}");
 }
 
 #[test]

@@ -1,21 +1,27 @@
-//! What the guest says. All of it is a claim of a hostile machine.
+//! What the guest says. All of it is a claim of a hostile machine: each thing can be said once, where it makes sense, and
+//! nothing that it says makes this process hold more than a bounded amount.
 
 use rustix::event::PollFlags;
 use spacecore::wire::link::{Incoming, Violation};
-use spacecore::wire::message::{Stats, ToHost};
+use spacecore::wire::message::{Refusal, Stats, Step, ToHost};
 
 use super::{Host, shown};
-use crate::keeper::report::FromKeeper;
+use crate::keeper::report::{FromKeeper, Standing};
 use crate::keeper::shares::{Answer, Shares};
 use crate::keeper::state::Input;
 
+/// Steps of a guest's configuration that are kept.
+const MAX_STEPS: usize = 64;
+
 impl Host {
-    /// Reads the guest's channel: one chunk, or all that is there.
+    /// Reads the guest's channel: one chunk, or, where the machine has ended, all that is left.
     pub(super) fn read_guest(&mut self, all: bool) {
-        let congested = self.shares.as_ref().is_some_and(Shares::is_congested);
         loop {
+            // What was held back while the folders were busy comes first.
+            self.take_from_guest();
+            let is_congested = self.is_congested();
             let Some(guest) = &mut self.guest else { return };
-            let wanted = all || (!congested && guest.interest().contains(PollFlags::IN));
+            let wanted = all || (!is_congested && guest.interest().contains(PollFlags::IN));
             if !guest.is_open() || !wanted {
                 return;
             }
@@ -29,13 +35,21 @@ impl Host {
             if !more || !all {
                 return;
             }
-            // A flood can't hold the keeper here: what isn't read stays in the socket.
             self.relay();
         }
     }
 
+    /// Whether so much waits for the folders, or of their replies for the guest, that nothing more is taken from it.
+    pub(super) fn is_congested(&self) -> bool {
+        let machine_runs = self.machine.is_some();
+        let replies_wait = self.guest.as_ref().is_some_and(|guest| !guest.interest().contains(PollFlags::IN));
+        machine_runs && (replies_wait || self.shares.as_ref().is_some_and(Shares::is_congested))
+    }
+
     pub(super) fn take_from_guest(&mut self) {
-        while let Some(guest) = &mut self.guest {
+        while !self.is_congested()
+            && let Some(guest) = &mut self.guest
+        {
             match guest.link.next_incoming::<ToHost>() {
                 Ok(None) => return,
                 Ok(Some(incoming)) => self.guest_sent(incoming),
@@ -47,74 +61,90 @@ impl Host {
         }
     }
 
-    pub(super) fn violation(&mut self, violation: &Violation) {
+    fn violation(&mut self, violation: &Violation) {
         // Nothing that follows can be understood.
         self.guest = None;
         self.input(Input::Violation(violation.to_string()));
     }
 
-    pub(super) fn guest_sent(&mut self, incoming: Incoming<ToHost>) {
+    fn guest_sent(&mut self, incoming: Incoming<ToHost>) {
         match incoming {
             Incoming::Control(message) => self.guest_said(message),
             Incoming::Data(stream, bytes) => self.processes.guest_sent(stream, &bytes),
             Incoming::Eof(stream) => self.processes.guest_eof(stream),
             Incoming::Writable(_) => {}
             Incoming::Message(stream, request) => {
-                if let Some(shares) = &mut self.shares {
+                // A machine that has ended needs no answers.
+                if let Some(shares) = self.shares.as_mut().filter(|_| self.machine.is_some()) {
                     shares.request(stream, request);
                 }
             }
         }
     }
 
-    pub(super) fn guest_said(&mut self, message: ToHost) {
+    fn guest_said(&mut self, message: ToHost) {
+        let before = self.state.standing();
         match message {
             ToHost::Hello { version, release, uptime_us } => {
-                self.mark(&format!(
-                    "guest up (Linux {}, {} ms by its own clock)",
-                    shown(&release),
-                    uptime_us / 1000
-                ));
+                if before == Standing::Booting {
+                    let clock = uptime_us / 1000;
+                    self.mark(&format!("guest up (Linux {}, {clock} ms by its own clock)", shown(&release)));
+                }
                 self.input(Input::Hello { version });
             }
             ToHost::Configured { steps } => {
-                self.mark("guest configured");
-                self.guest_steps = steps.into_iter().take(64).collect();
                 self.input(Input::Configured);
-            }
-            ToHost::Started { process: 0 } => {
-                self.mark("workload started");
-                self.processes.workload_started();
-                self.input(Input::WorkloadStarted);
-                self.tell_all(&FromKeeper::Started { process: 0 });
-            }
-            ToHost::Ended { process: 0, status } => {
-                self.mark("workload ended");
-                self.processes.ended(0, FromKeeper::Ended { process: 0, status });
-                self.input(Input::WorkloadEnded(status));
-            }
-            ToHost::Started { process } => self.tell_owner(process, FromKeeper::Started { process }),
-            ToHost::Ended { process, status } => {
-                if !self.processes.ended(process, FromKeeper::Ended { process, status }) {
-                    self.input(Input::Violation(format!("process {process} ended, which doesn't exist")));
+                if self.state.standing() == Standing::Configuring {
+                    self.mark("guest configured");
+                    let step = |step: Step| Step { name: shown(&step.name), us: step.us };
+                    self.guest_steps = steps.into_iter().take(MAX_STEPS).map(step).collect();
                 }
             }
-            ToHost::Refused { process: None | Some(0), mut refusal } => {
-                refusal.message = shown(&refusal.message);
-                self.input(Input::Refused(refusal));
+            ToHost::Started { process: 0 } => {
+                self.input(Input::WorkloadStarted);
+                if before != Standing::Running && self.state.standing() == Standing::Running {
+                    self.mark("workload started");
+                    self.processes.started(0);
+                    self.tell_all(&FromKeeper::Started { process: 0 });
+                }
             }
-            ToHost::Refused { process: Some(process), mut refusal } => {
-                refusal.message = shown(&refusal.message);
-                self.processes.ended(process, FromKeeper::Refused { process, refusal });
+            ToHost::Ended { process: 0, status } => {
+                if self.processes.ended(0, FromKeeper::Ended { process: 0, status }) {
+                    self.mark("workload ended");
+                }
+                self.input(Input::WorkloadEnded(status));
+            }
+            ToHost::Started { process } => {
+                if self.processes.started(process) {
+                    self.tell_owner(process, FromKeeper::Started { process });
+                } else {
+                    self.unknown(process, "started");
+                }
+            }
+            ToHost::Ended { process, status } => {
+                if !self.processes.ended(process, FromKeeper::Ended { process, status }) {
+                    self.unknown(process, "ended");
+                }
+            }
+            ToHost::Refused { process: None | Some(0), refusal } => self.input(Input::Refused(fit(refusal))),
+            ToHost::Refused { process: Some(process), refusal } => {
+                let refusal = fit(refusal);
+                if !self.processes.ended(process, FromKeeper::Refused { process, refusal }) {
+                    self.unknown(process, "was refused");
+                }
             }
             ToHost::Stats { request, stats } => self.answer_stats(request, stats),
         }
     }
 
-    pub(super) fn answer_stats(&mut self, request: u32, guest: Stats) {
-        let Some((client, request)) = self.stats.remove(&request) else {
-            return;
-        };
+    fn unknown(&mut self, process: u16, what: &str) {
+        self.input(Input::Violation(format!(
+            "process {process} {what}, which doesn't exist or did so before"
+        )));
+    }
+
+    fn answer_stats(&mut self, request: u32, guest: Stats) {
+        let Some((client, request)) = self.stats.remove(&request) else { return };
         let seen = self.machine.as_mut().and_then(|machine| machine.observe().ok()).unwrap_or_default();
         let vmm_cpu_us = u64::try_from(seen.cpu.as_micros()).unwrap_or(u64::MAX);
         self.tell(
@@ -132,4 +162,9 @@ impl Host {
             }
         }
     }
+}
+
+/// A refusal whose words are fit to be shown.
+fn fit(refusal: Refusal) -> Refusal {
+    Refusal { message: shown(&refusal.message), ..refusal }
 }
