@@ -9,7 +9,7 @@ use hypercore::kernel::{Kernel, KernelStore};
 use image::Image;
 
 use crate::home::Home;
-use crate::plan::{Facts, ImageFacts, KernelFacts, Layer, Plan};
+use crate::plan::{Facts, ImageFacts, KernelFacts, Layer, MachineFacts, Plan};
 
 /// What a plan must know of an image.
 pub fn image_facts(image: &Image) -> ImageFacts {
@@ -30,11 +30,8 @@ pub fn image_facts(image: &Image) -> ImageFacts {
     }
 }
 
-/// What a plan must know, put together. `kvm_missing` says why KVM doesn't work here, if it doesn't.
-pub fn facts(image: &Image, kernel: &Kernel, kvm_missing: Option<String>) -> Facts {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let system = rustix::system::sysinfo();
-    let memory = u64::from(system.mem_unit).saturating_mul(system.totalram);
+/// What a plan must know, put together.
+pub fn facts(image: &Image, kernel: &Kernel, machine: MachineFacts) -> Facts {
     Facts {
         image: image_facts(image),
         kernel: KernelFacts {
@@ -42,10 +39,16 @@ pub fn facts(image: &Image, kernel: &Kernel, kvm_missing: Option<String>) -> Fac
             digest: kernel.digest.clone(),
             path: kernel.image.clone(),
         },
-        kvm_missing,
-        cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
-        memory,
+        machine,
     }
+}
+
+/// What a plan must know of this machine. `kvm_missing` says why KVM doesn't work here, if it doesn't.
+pub fn machine_facts(kvm_missing: Option<String>) -> MachineFacts {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let system = rustix::system::sysinfo();
+    let memory = u64::from(system.mem_unit).saturating_mul(system.totalram);
+    MachineFacts { kvm_missing, cpus: u32::try_from(cpus).unwrap_or(u32::MAX), memory }
 }
 
 /// The initramfs that a plan's guest boots from, made if it isn't in the cache yet.

@@ -11,19 +11,19 @@ mod show;
 
 use std::path::{Path, PathBuf};
 
-use hac::model::{Isolation, NetworkType};
+use hac::model::Isolation;
 use hypercore::driver::{Accelerator, Disk, Mac, Machine, Network};
 use hypercore::passt::{NetworkPlan, Publish};
 use serde::Serialize;
 use spacecore::wire;
 use spacecore::wire::message::{Configuration, LayerDisk, Mount, MountSource, Process, Root, Upper, Verity};
 
-use checks::{check_isolation, choose_accelerator, mounts, not_yet, publish};
+use checks::Hardware;
 
 use crate::keeper::assignment::{self, Assignment, FolderShare, Lifetime, Patience, ScratchDisk};
 pub use error::PlanError;
 pub use process::signal_number;
-pub use request::{Facts, ImageFacts, KernelFacts, Layer, Request, Share};
+pub use request::{Facts, ImageFacts, KernelFacts, Layer, MachineFacts, Request, Share};
 
 /// The largest packet between guest and network helper, in bytes.
 const MTU: u16 = 65520;
@@ -76,40 +76,24 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Decides what will run.
+    /// Decides all that neither image nor kernel matter for, so that a refusal needs neither of them to be fetched.
     ///
     /// # Errors
     /// The manifest can't be fulfilled on this machine; the error says what would run instead, or what is missing.
+    pub fn check(request: &Request, machine: &MachineFacts) -> Result<(), PlanError> {
+        Hardware::decide(request, machine).map(drop)
+    }
+
+    /// Decides what will run.
+    ///
+    /// # Errors
+    /// As [`Plan::check`]; or the image can't be run.
     pub fn decide(request: &Request, facts: &Facts) -> Result<Self, PlanError> {
         let spec = &request.manifest.spec;
-        check_isolation(&request.manifest)?;
-        let accelerator = choose_accelerator(&request.manifest, facts)?;
-        let mut notices = Vec::new();
-        if accelerator == Accelerator::Tcg {
-            let why = match facts.kvm_missing {
-                Some(_) => "KVM doesn't work on this machine (vimana doctor says why)",
-                None => "that was asked for",
-            };
-            notices.push(format!("emulated by QEMU (TCG), a weaker isolation than KVM: {why}"));
-        }
-        notices.extend(not_yet(&request.manifest));
-
-        let vcpus = spec.resources.cpu.0.div_ceil(1000).max(1);
-        if vcpus > facts.cpus {
-            notices.push(format!("{vcpus} virtual CPUs share the {} of this machine", facts.cpus));
-        }
-        let memory = spec.resources.memory.as_u64();
-        if memory > facts.memory {
-            return Err(PlanError::Memory { wanted: memory, there: facts.memory });
-        }
+        let Hardware { accelerator, vcpus, mounts, publish, network, notices } =
+            Hardware::decide(request, &facts.machine)?;
         if facts.image.layers.is_empty() {
             return Err(PlanError::EmptyImage { image: facts.image.reference.clone() });
-        }
-        let mounts = mounts(request)?;
-        let publish = publish(request)?;
-        let network = spec.networking.network_type != NetworkType::None;
-        if !network && !publish.is_empty() {
-            return Err(PlanError::PortsWithoutNetwork);
         }
         let mut plan = Self {
             name: request.manifest.metadata.name.clone(),
@@ -117,7 +101,7 @@ impl Plan {
             driver: "qemu",
             accelerator,
             vcpus,
-            memory_mib: memory.div_ceil(1024 * 1024),
+            memory_mib: spec.resources.memory.as_mib_ceil(),
             image: facts.image.reference.clone(),
             image_digest: facts.image.digest.clone(),
             layers: facts.image.layers.clone(),
@@ -132,12 +116,6 @@ impl Plan {
             process: process::workload(request, &facts.image)?,
             notices,
         };
-        if let Some(bytes) = plan.scratch_bytes {
-            use hypercore::scratch::{MAX_BYTES, MIN_BYTES};
-            if !(MIN_BYTES..=MAX_BYTES).contains(&bytes) {
-                return Err(PlanError::Storage { bytes, least: MIN_BYTES, most: MAX_BYTES });
-            }
-        }
         plan.modules = plan.needed_modules();
         Ok(plan)
     }

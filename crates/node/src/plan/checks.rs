@@ -1,15 +1,71 @@
 //! The single decisions of a plan, each with its refusals.
 
 use hac::Manifest;
-use hac::model::{Accel, Isolation, Level, Provider};
+use hac::model::{Accel, Isolation, Level, NetworkType, Provider, Spec};
 use hypercore::driver::Accelerator;
 use hypercore::passt::{Protocol, Publish};
+use hypercore::scratch::{MAX_BYTES, MIN_BYTES};
 use spacecore::wire;
 
-use super::{Facts, PlanError, Request, Share};
+use super::{MachineFacts, PlanError, Request, Share};
+
+/// What of a plan neither image nor kernel matter for.
+pub(super) struct Hardware {
+    pub(super) accelerator: Accelerator,
+    pub(super) vcpus: u32,
+    pub(super) mounts: Mounts,
+    pub(super) publish: Vec<Publish>,
+    pub(super) network: bool,
+    pub(super) notices: Vec<String>,
+}
+
+impl Hardware {
+    pub(super) fn decide(request: &Request, machine: &MachineFacts) -> Result<Self, PlanError> {
+        let spec = &request.manifest.spec;
+        check_isolation(&request.manifest)?;
+        let accelerator = choose_accelerator(&request.manifest, machine)?;
+        let mut notices = Vec::new();
+        if accelerator == Accelerator::Tcg {
+            let why = match spec.virtualization.accel {
+                Accel::Tcg => "that was asked for",
+                Accel::Auto | Accel::Kvm => "KVM doesn't work on this machine (vimana doctor says why)",
+            };
+            notices.push(format!("emulated by QEMU (TCG), a weaker isolation than KVM: {why}"));
+        }
+        notices.extend(not_yet(&request.manifest));
+        let vcpus = spec.resources.cpu.0.div_ceil(1000).max(1);
+        if vcpus > machine.cpus {
+            notices.push(format!("{vcpus} virtual CPUs share the {} of this machine", machine.cpus));
+        }
+        let wanted = spec.resources.memory.as_u64();
+        if wanted > machine.memory {
+            return Err(PlanError::Memory { wanted, there: machine.memory });
+        }
+        check_storage(spec.resources.storage.map(|bytes| bytes.as_u64()))?;
+        let publish = publish(request)?;
+        let network = match spec.networking.network_type {
+            NetworkType::Public => true,
+            NetworkType::None => false,
+            NetworkType::Private => return Err(PlanError::PrivateNotYet),
+        };
+        if !network && !publish.is_empty() {
+            return Err(PlanError::PortsWithoutNetwork);
+        }
+        Ok(Self { accelerator, vcpus, mounts: mounts(request)?, publish, network, notices })
+    }
+}
+
+fn check_storage(bytes: Option<u64>) -> Result<(), PlanError> {
+    match bytes {
+        Some(bytes) if !(MIN_BYTES..=MAX_BYTES).contains(&bytes) => {
+            Err(PlanError::Storage { bytes, least: MIN_BYTES, most: MAX_BYTES })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
 
 /// Isolations that aren't there yet are refused; none is replaced by another.
-pub(super) fn check_isolation(manifest: &Manifest) -> Result<(), PlanError> {
+fn check_isolation(manifest: &Manifest) -> Result<(), PlanError> {
     let virtualization = &manifest.spec.virtualization;
     match virtualization.isolation {
         Isolation::MicroVM => {}
@@ -25,7 +81,7 @@ pub(super) fn check_isolation(manifest: &Manifest) -> Result<(), PlanError> {
     }
 }
 
-pub(super) fn choose_accelerator(manifest: &Manifest, facts: &Facts) -> Result<Accelerator, PlanError> {
+fn choose_accelerator(manifest: &Manifest, facts: &MachineFacts) -> Result<Accelerator, PlanError> {
     let virtualization = &manifest.spec.virtualization;
     let high = virtualization.criteria.security == Level::High;
     let kvm_provider = virtualization.provider.filter(|provider| provider.needs_kvm());
@@ -55,7 +111,7 @@ pub(super) struct Mounts {
     pub(super) memory: Vec<(String, u64)>,
 }
 
-pub(super) fn mounts(request: &Request) -> Result<Mounts, PlanError> {
+fn mounts(request: &Request) -> Result<Mounts, PlanError> {
     let mut memory = Vec::new();
     for mount in &request.manifest.spec.mounts {
         match &mount.source {
@@ -92,7 +148,7 @@ pub(super) fn mounts(request: &Request) -> Result<Mounts, PlanError> {
     Ok(Mounts { shares, memory })
 }
 
-pub(super) fn publish(request: &Request) -> Result<Vec<Publish>, PlanError> {
+fn publish(request: &Request) -> Result<Vec<Publish>, PlanError> {
     let named = request.manifest.spec.networking.inbound_ports.values().copied();
     let overridden =
         |port: u16| request.publish.iter().any(|p| p.guest == port && p.protocol == Protocol::Tcp);
@@ -117,28 +173,59 @@ pub(super) fn publish(request: &Request) -> Result<Vec<Publish>, PlanError> {
     Ok(all)
 }
 
-/// What the manifest asks for and a foreground run doesn't do yet.
-pub(super) fn not_yet(manifest: &Manifest) -> Vec<String> {
-    let spec = &manifest.spec;
-    let network = &spec.networking;
-    let limited = network.bandwidth_limit.is_some() || network.ingress.is_some() || network.egress.is_some();
-    let defaults = hac::model::Spec::default();
+/// What the manifest asks for and a foreground run doesn't do yet. Every key of the manifest is either done, refused, or
+/// named here: a new one doesn't compile before it is decided on.
+fn not_yet(manifest: &Manifest) -> Vec<String> {
+    let defaults = Spec::default();
+    let Spec {
+        deployment,
+        resources,
+        virtualization,
+        networking,
+        mounts: _,
+        checks,
+        sidecars,
+        security,
+        observability,
+        scaling,
+        update,
+        restart,
+        failover,
+        placement,
+        pricing,
+        verification,
+        conditions,
+    } = &manifest.spec;
+    let limited =
+        networking.bandwidth_limit.is_some() || networking.ingress.is_some() || networking.egress.is_some();
     let asked = [
-        (spec.deployment.replicas > 1, "replicas: one runs in the foreground"),
-        (!spec.checks.is_empty(), "checks"),
-        (spec.scaling.is_some(), "scaling"),
-        (spec.restart != defaults.restart, "restart"),
-        (!spec.sidecars.is_empty(), "sidecars"),
+        (deployment.replicas > 1, "replicas (one runs in the foreground)"),
+        (!resources.cpu.0.is_multiple_of(1000), "fractions of a CPU (whole virtual CPUs are given)"),
+        (resources.gpu > 0 || !resources.accelerators.is_empty(), "GPUs and accelerators"),
+        (resources.iops.is_some() || resources.disk_bandwidth.is_some(), "disk rate limits"),
+        (resources.cpu_pinning, "CPU pinning"),
+        (resources.class != defaults.resources.class, "the memory class"),
+        (virtualization.criteria.performance == Level::High, "criteria.performance"),
         (limited, "network rate limits"),
-        (spec.resources.iops.is_some() || spec.resources.disk_bandwidth.is_some(), "disk rate limits"),
-        (spec.resources.gpu > 0 || !spec.resources.accelerators.is_empty(), "GPUs and accelerators"),
-        (spec.resources.cpu_pinning, "CPU pinning"),
-        (!spec.resources.cpu.0.is_multiple_of(1000), "fractions of a CPU: whole virtual CPUs are given"),
-        (!spec.conditions.is_empty(), "conditions"),
+        (!checks.is_empty(), "checks"),
+        (!sidecars.is_empty() || observability.sidecar, "sidecars"),
+        (security.attestation != defaults.security.attestation, "security.attestation"),
+        (security.isolation != defaults.security.isolation, "security.isolation"),
+        (*observability != defaults.observability && !observability.sidecar, "observability"),
+        (scaling.is_some(), "scaling"),
+        (*update != defaults.update, "update"),
+        (*restart != defaults.restart, "restart"),
+        (*failover != defaults.failover, "failover"),
+        (*placement != defaults.placement, "placement"),
+        (*pricing != defaults.pricing, "pricing"),
+        (*verification != defaults.verification, "verification"),
+        (!conditions.is_empty(), "conditions"),
     ];
-    asked
-        .into_iter()
-        .filter(|(asked, _)| *asked)
-        .map(|(_, what)| format!("the manifest asks for something that `vimana run` doesn't do yet: {what}"))
-        .collect()
+    let named: Vec<&str> = asked.into_iter().filter(|(asked, _)| *asked).map(|(_, what)| what).collect();
+    match named.is_empty() {
+        true => Vec::new(),
+        false => {
+            vec![format!("the manifest asks for what this version doesn't do yet: {}", named.join(", "))]
+        }
+    }
 }

@@ -125,6 +125,11 @@ pub enum PlanError {
         /// The most.
         most: u16,
     },
+    /// A network among spacecores alone isn't there yet.
+    #[error(
+        "spec.networking.network_type = \"private\" isn't there yet, and nothing more open replaces it by itself; \"public\" and \"none\" are there"
+    )]
+    PrivateNotYet,
     /// Ports of a spacecore without a network.
     #[error("ports are to be published, and spec.networking.network_type is \"none\"; drop one of them")]
     PortsWithoutNetwork,

@@ -44,11 +44,18 @@ pub struct Facts {
     pub image: ImageFacts,
     /// The guest kernel.
     pub kernel: KernelFacts,
+    /// The machine.
+    pub machine: MachineFacts,
+}
+
+/// What a plan needs to know of a machine.
+#[derive(Debug, Clone)]
+pub struct MachineFacts {
     /// Why KVM doesn't work here; `None` where it does.
     pub kvm_missing: Option<String>,
-    /// CPUs of this machine.
+    /// CPUs.
     pub cpus: u32,
-    /// Memory of this machine in bytes.
+    /// Memory in bytes.
     pub memory: u64,
 }
 

@@ -29,9 +29,7 @@ fn facts(kvm_missing: Option<&str>) -> Facts {
             digest: "cc".repeat(32),
             path: "/kernels/vmlinuz".into(),
         },
-        kvm_missing: kvm_missing.map(str::to_owned),
-        cpus: 2,
-        memory: 8 << 30,
+        machine: MachineFacts { kvm_missing: kvm_missing.map(str::to_owned), cpus: 2, memory: 8 << 30 },
     }
 }
 
@@ -152,4 +150,32 @@ fn two_mounts_never_share_a_place() {
             "{bad:?}"
         );
     }
+}
+
+#[test]
+fn nothing_that_a_manifest_asks_for_is_dropped_silently() {
+    let cases = [
+        ("[[spec.checks]]\ntype = \"tcp\"\nport = 80", "checks"),
+        ("[spec.security]\nattestation = \"BLS\"", "security.attestation"),
+        ("[spec.placement]\ndvci = \"berlin\"", "placement"),
+        ("[spec.pricing]\nmax_per_hour = \"1\"", "pricing"),
+        ("[spec.observability]\nsidecar = true", "sidecars"),
+        ("[spec.networking]\negress = \"1Gbps\"", "network rate limits"),
+        ("[spec.resources]\nclass = \"guaranteed\"", "class"),
+        ("[spec.failover]\nstrategy = \"auto-recovery\"", "failover"),
+    ];
+    for (manifest, word) in cases {
+        let notices = decide(manifest, None).unwrap().notices;
+        assert!(notices.iter().any(|notice| notice.contains(word)), "{word}: {notices:?}");
+    }
+    assert!(decide("", None).unwrap().notices.is_empty());
+    let private = decide("[spec.networking]\nnetwork_type = \"private\"", None);
+    assert_eq!(private.unwrap_err(), PlanError::PrivateNotYet);
+}
+
+#[test]
+fn a_machine_that_cant_run_it_is_told_before_an_image_is_needed() {
+    let request = request("[spec.virtualization]\nprovider = \"KVM\"");
+    let machine = facts(Some("no /dev/kvm")).machine;
+    assert!(matches!(Plan::check(&request, &machine), Err(PlanError::NoKvm { .. })));
 }

@@ -60,7 +60,8 @@ fn assignment(home: &Home, script: &str) -> Assignment {
     let node_home = node::home::Home::at(home.path());
     let kernels = node::gather::kernels(&node_home).unwrap();
     let (kernel, _) = hypercore::kernel::choose(&kernels, None, None).unwrap();
-    let facts = node::gather::facts(&image, &kernel, Some("this test emulates".into()));
+    let facts =
+        node::gather::facts(&image, &kernel, node::gather::machine_facts(Some("this test emulates".into())));
     let request = node::plan::Request { manifest, ..node::plan::Request::default() };
     let plan = node::plan::Plan::decide(&request, &facts).unwrap();
     let initramfs = node::gather::initramfs(&node_home, &kernel, &plan).unwrap();

@@ -43,13 +43,14 @@ pub fn prepare(workload: &Workload, streams: Option<Streams>, steps: &mut Steps)
     steps.done("manifest read");
     let home = Home::find()?;
     node::run_folder::sweep(&home.run()).with_context(|| format!("can't clear {}", home.run().display()))?;
+    let machine = gather::machine_facts(hypercore::kvm::known(&home.cache()).missing());
+    Plan::check(&request, &machine)?;
+    steps.done("machine judged");
     let image = image(workload, &request.manifest.spec.deployment.image, &home, steps)?;
     steps.done("image ready");
     let kernel = guest_kernel(workload, &home, steps)?;
     steps.done("kernel chosen");
-    let kvm_missing = hypercore::kvm::known(&home.cache()).missing();
-    steps.done("KVM judged");
-    let plan = Plan::decide(&request, &gather::facts(&image, &kernel, kvm_missing))?;
+    let plan = Plan::decide(&request, &gather::facts(&image, &kernel, machine))?;
     let initramfs = gather::initramfs(&home, &kernel, &plan)?;
     steps.done("plan decided");
     Ok(Prepared { home, plan, initramfs, _image: image })
