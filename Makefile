@@ -1,5 +1,6 @@
 # The two commands of the README. Each is complete on a fresh Debian 12 machine.
 SHELL := /bin/bash
+export PATH := $(HOME)/.cargo/bin:$(PATH)
 .PHONY: demo test build lint bench fuzz install clean
 
 # How packages are installed: as root directly, else through sudo.

@@ -165,7 +165,8 @@ pub fn known(cache: &Path) -> Verdict {
     let verdict = probe();
     let lasting = match &verdict {
         Verdict::Works => true,
-        Verdict::Fails(Reason::Hang { .. } | Reason::Wrong { .. }) => true,
+        // A busy machine can look as if it hung; it is asked again the next time.
+        Verdict::Fails(Reason::Wrong { .. }) => true,
         Verdict::Fails(_) => false,
     };
     if lasting && openable {

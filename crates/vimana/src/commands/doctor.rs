@@ -19,6 +19,7 @@ pub struct Args {
     json: bool,
 }
 
+/// Examines the machine and prints the report.
 pub fn run(args: Args, home: &Path) -> Result<ExitCode> {
     let report = doctor::examine(home);
     let mut out = io::stdout().lock();

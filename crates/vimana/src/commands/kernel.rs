@@ -57,6 +57,7 @@ struct RemoveArgs {
     digest: String,
 }
 
+/// Runs the command.
 pub fn run(args: Args, home: &Path) -> Result<ExitCode> {
     let store = KernelStore::open(&home.join("kernels"))?;
     match args.command {

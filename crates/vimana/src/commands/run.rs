@@ -20,6 +20,9 @@ use request::Workload;
 /// The exit code of a failure that is not the workload's.
 const FAILED: u8 = 125;
 
+/// The exit code where nobody reads what is printed: as if by SIGPIPE.
+const CLOSED: u8 = 128 + 13;
+
 /// Runs a manifest or an image in the foreground, and ends with its exit code
 ///
 /// Without an argument it takes ./hac.toml. What comes behind `--` replaces the image's arguments. A spacecore that is run so
@@ -55,11 +58,17 @@ pub struct Args {
 pub fn run(args: Args) -> ExitCode {
     match in_foreground(args) {
         Ok(code) => ExitCode::from(code),
+        // Nobody reads the events any more, so nobody reads a complaint about it either.
+        Err(error) if is_broken_pipe(&error) => ExitCode::from(CLOSED),
         Err(error) => {
             crate::complain(&error);
             ExitCode::from(FAILED)
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn in_foreground(args: Args) -> anyhow::Result<u8> {
