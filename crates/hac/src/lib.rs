@@ -24,6 +24,7 @@ mod print;
 pub mod reference;
 mod schema;
 mod starter;
+pub mod text;
 mod tree;
 pub mod units;
 pub mod validate;

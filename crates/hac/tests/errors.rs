@@ -193,7 +193,7 @@ fn what_makes_no_sense_together_is_refused() {
         (
             "spec.resources.memory = \"16Mi\"",
             "spec.resources.memory",
-            "16Mi of memory is too little for MicroVM, which needs 48Mi to start",
+            "16Mi of memory is too little for MicroVM, which needs 80Mi to start",
         ),
         (
             "spec.resources.memory = \"15Mi\"\nspec.virtualization.type = \"Unikernel\"",

@@ -93,7 +93,7 @@ fn key(kernel: &str, init: &str, names: &[String]) -> String {
 }
 
 fn keep(folder: &Path, target: &Path, archive: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
+    crate::private_folder(folder)?;
     let mut file = tempfile::Builder::new().prefix(".initramfs-").tempfile_in(folder)?;
     file.write_all(archive)?;
     file.as_file().sync_all()?;

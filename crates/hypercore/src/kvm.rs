@@ -177,7 +177,7 @@ pub fn known(cache: &Path) -> Verdict {
 }
 
 fn keep(folder: &Path, path: &Path, record: &Record) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
+    crate::private_folder(folder)?;
     let file = tempfile::NamedTempFile::new_in(folder)?;
     serde_json::to_writer(file.as_file(), record)?;
     file.persist(path).map(drop).map_err(|error| error.error)

@@ -12,3 +12,10 @@ pub mod kvm;
 pub mod passt;
 pub mod scratch;
 mod spawn;
+
+/// Makes a folder, and those above it that lack, for this user alone: what is booted from must not be another user's to
+/// change, whatever the process' file mode mask says.
+fn private_folder(path: impl AsRef<std::path::Path>) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}

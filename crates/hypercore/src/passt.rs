@@ -31,8 +31,9 @@ use crate::spawn::{self, FIRST, Spawned};
 pub const DNS: Ipv4Addr = Ipv4Addr::new(169, 254, 53, 53);
 /// The same, where the host has IPv6 only.
 pub const DNS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x5649, 0x4d41, 0, 0, 0, 0, 0x53);
-/// The largest packet, in bytes: what a frame of 65535 bytes holds, rounded down to words.
-pub const MTU: u16 = 65520;
+/// The largest packet, in bytes. A frame of it is one buffer of the host's kernel, so that `passt` never gets a part of one:
+/// versions that do can be made to take what is inside a packet for a frame.
+pub const MTU: u16 = 32_000;
 
 /// What the network helper is to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,7 +107,7 @@ pub enum PasstError {
         protocol: Protocol,
     },
     /// A port can't be listened on.
-    #[error("can't listen on the port {port} of {address}")]
+    #[error("can't listen on the port {port} of {address}{}", privileged(*port, source))]
     Port {
         /// The host's address.
         address: IpAddr,
@@ -118,6 +119,19 @@ pub enum PasstError {
     /// It can't be executed.
     #[error("can't start passt")]
     Execute(#[source] io::Error),
+}
+
+/// What a person needs to know of a port that only root may listen on.
+fn privileged(port: u16, source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied if port < 1024 => {
+            format!(
+                "; ports below 1024 need root: publish it elsewhere, with -p {}:{port}",
+                u32::from(port) + 8000
+            )
+        }
+        _ => String::new(),
+    }
 }
 
 fn protocol_name(protocol: Protocol) -> &'static str {

@@ -224,8 +224,8 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.failed("read", &path, error)),
         };
-        let record: LayerRecord =
-            serde_json::from_str(&text).map_err(|source| self.failed("read", &path, source.into()))?;
+        // A record that can't be read, damaged or another version's, counts as not there: the layer is made again.
+        let Ok(record) = serde_json::from_str::<LayerRecord>(&text) else { return Ok(None) };
         Ok(self.hold_layer(record.clone())?.map(|layer| (record, layer)))
     }
 

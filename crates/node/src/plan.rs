@@ -25,9 +25,6 @@ pub use error::PlanError;
 pub use process::signal_number;
 pub use request::{Facts, ImageFacts, KernelFacts, Layer, MachineFacts, Request, Share};
 
-/// The largest packet between guest and network helper, in bytes.
-const MTU: u16 = 65520;
-
 /// The hardware address of every guest: each has a wire of its own, on which nobody else is.
 const MAC: Mac = Mac([0x52, 0x54, 0x00, 0x76, 0x69, 0x6d]);
 
@@ -117,6 +114,11 @@ impl Plan {
             notices,
         };
         plan.modules = plan.needed_modules();
+        let bytes = serde_json::to_vec(&plan.configuration(|_| wire::FIRST_FOLDER))
+            .map_or(usize::MAX, |json| json.len());
+        if bytes > MAX_CONFIGURATION {
+            return Err(PlanError::TooLong { bytes, most: MAX_CONFIGURATION });
+        }
         Ok(plan)
     }
 
@@ -156,7 +158,7 @@ impl Plan {
             vcpus: self.vcpus,
             memory_mib: self.memory_mib,
             disks,
-            network: self.network.then_some(Network { mac: MAC, mtu: MTU }),
+            network: self.network.then_some(Network { mac: MAC, mtu: hypercore::passt::MTU }),
             console: false,
         }
     }
@@ -230,6 +232,9 @@ impl Plan {
         }
     }
 }
+
+/// The largest configuration that fits into one message to the guest, with room for what the keeper adds.
+const MAX_CONFIGURATION: usize = 1024 * 1024 - 16 * 1024;
 
 const SCRATCH_SERIAL: &str = "scratch";
 

@@ -68,7 +68,14 @@ fn home() -> anyhow::Result<Home> {
 /// Prints an error with its whole chain of causes, once, at the edge.
 fn complain(error: &anyhow::Error) {
     // Where standard error is gone there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "vimana: {error:#}");
+    let _ = writeln!(std::io::stderr(), "vimana: {}", fit_to_show(&format!("{error:#}")));
+}
+
+/// A message with words of strangers in it: nothing in it moves the cursor, and a line that it brings along is indented, so
+/// that it can't look like one of ours.
+fn fit_to_show(message: &str) -> String {
+    let lines: Vec<String> = message.lines().map(|line| hac::text::printable(line, 8192)).collect();
+    lines.join("\n  ")
 }
 
 #[allow(unsafe_code)]

@@ -110,7 +110,7 @@ impl Isolation {
     /// Gives the least memory with which the isolation starts at all.
     pub const fn least_memory(self) -> Bytes {
         match self {
-            Self::MicroVM => Bytes::from_mib(48),
+            Self::MicroVM => Bytes::from_mib(80),
             Self::Unikernel => Bytes::from_mib(16),
             Self::Container => Bytes::from_mib(4),
             Self::Wasm => Bytes::from_mib(1),

@@ -75,7 +75,7 @@ pub(super) struct Parts {
 impl KernelStore {
     /// Opens the store in `root`, making the folder if there is none.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(root).map_err(at(root))?;
+        crate::private_folder(root).map_err(at(root))?;
         Ok(Self { root: std::path::absolute(root).map_err(at(root))? })
     }
 
@@ -239,7 +239,7 @@ impl KernelStore {
     /// Notes a digest under a key. It only saves time, so a failure is no error.
     pub(super) fn note(&self, key: &str, digest: &str) {
         let folder = self.root.join(".known");
-        let _ = fs::create_dir_all(&folder).and_then(|()| {
+        let _ = crate::private_folder(&folder).and_then(|()| {
             let mut file = tempfile::NamedTempFile::new_in(&folder)?;
             file.write_all(digest.as_bytes())?;
             file.persist(folder.join(key)).map(drop).map_err(|error| error.error)
@@ -260,7 +260,7 @@ impl Aside {
 }
 
 fn write(folder: &Path, files: &[(String, Vec<u8>)]) -> io::Result<()> {
-    fs::create_dir_all(folder.join("modules"))?;
+    crate::private_folder(folder.join("modules"))?;
     for (name, bytes) in files {
         let mut file = File::create(folder.join(name))?;
         file.write_all(bytes)?;

@@ -19,8 +19,8 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 /// The shortest frame: two hardware addresses and a type.
 const FRAME_MIN: usize = 14;
-/// The longest that the helper takes.
-const FRAME_MAX: usize = 65535 + FRAME_MIN;
+/// The longest: a whole packet behind its hardware addresses.
+const FRAME_MAX: usize = super::MTU as usize + FRAME_MIN;
 /// What is read at once, at least one whole frame.
 const BUFFER: usize = 256 * 1024;
 
@@ -113,23 +113,21 @@ fn close(guest: &OwnedFd, helper: &OwnedFd) {
 fn outwards(guest: &OwnedFd, helper: &OwnedFd, refused: &Refused) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     let mut filled = 0;
-    let mut passing = Vec::with_capacity(BUFFER);
     loop {
         let count = receive(guest.as_fd(), buffer.get_mut(filled..).unwrap_or_default())?;
         if count == 0 {
             return Ok(());
         }
         filled = filled.saturating_add(count);
-        passing.clear();
-        let taken = sort(buffer.get(..filled).unwrap_or_default(), refused, &mut passing)?;
+        let send = |frame: &[u8]| send_all(helper.as_fd(), frame);
+        let taken = sort(buffer.get(..filled).unwrap_or_default(), refused, send)?;
         buffer.copy_within(taken..filled, 0);
         filled = filled.saturating_sub(taken);
-        send_all(helper.as_fd(), &passing)?;
     }
 }
 
-/// Copies the whole frames that may pass; returns how many bytes were looked at.
-fn sort(bytes: &[u8], refused: &Refused, passing: &mut Vec<u8>) -> io::Result<usize> {
+/// Hands on the whole frames that may pass, each with its length and by itself; returns how many bytes were looked at.
+fn sort(bytes: &[u8], refused: &Refused, mut pass: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<usize> {
     let mut taken = 0_usize;
     while let Some((length, rest)) = bytes.get(taken..).and_then(|rest| rest.split_first_chunk::<4>()) {
         let size = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
@@ -137,11 +135,11 @@ fn sort(bytes: &[u8], refused: &Refused, passing: &mut Vec<u8>) -> io::Result<us
             return Err(io::ErrorKind::InvalidData.into());
         }
         let Some(frame) = rest.get(..size) else { break };
+        let end = taken.saturating_add(4).saturating_add(size);
         if refused.passes(frame) {
-            passing.extend_from_slice(length);
-            passing.extend_from_slice(frame);
+            pass(bytes.get(taken..end).unwrap_or_default())?;
         }
-        taken = taken.saturating_add(4).saturating_add(size);
+        taken = end;
     }
     Ok(taken)
 }
@@ -276,7 +274,11 @@ mod tests {
                 let (now, later) = rest.split_at((*cut).min(rest.len()));
                 rest = later;
                 pending.extend_from_slice(now);
-                let taken = sort(&pending, &refused(), &mut seen).unwrap();
+                let pass = |frame: &[u8]| {
+                    seen.extend_from_slice(frame);
+                    Ok(())
+                };
+                let taken = sort(&pending, &refused(), pass).unwrap();
                 pending.drain(..taken);
             }
             let expected: Vec<u8> = kinds.iter().filter(|kind| **kind).flat_map(|_| good.clone()).collect();
@@ -286,7 +288,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = refused().passes(&bytes);
-            let _ = sort(&bytes, &refused(), &mut Vec::new());
+            let _ = sort(&bytes, &refused(), |_| Ok(()));
         }
     }
 }

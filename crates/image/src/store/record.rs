@@ -10,7 +10,7 @@ use crate::platform::Platform;
 /// The version of everything in the store's folder.
 pub(crate) const VERSION: u32 = 1;
 /// The version of the bytes that a layer becomes: part of its key, so that a change never mixes the two.
-const LAYER_FORMAT: u32 = 1;
+const LAYER_FORMAT: u32 = 2;
 
 /// Which of the two folders a layer lies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

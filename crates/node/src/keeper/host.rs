@@ -42,7 +42,7 @@ const FAREWELL: Duration = Duration::from_secs(3600);
 /// The process lacks what every keeper needs (descriptors, a run folder). How the spacecore itself fares is told to the
 /// clients and is no error.
 pub fn keep(assignment: Assignment, parent: OwnedFd) -> io::Result<()> {
-    let signals = Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE])?;
+    let signals = Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE, libc::SIGXFSZ])?;
     let folder = RunFolder::create(&assignment.run_folder)?;
     let mut host = Host::new(assignment, parent, signals)?;
     host.start();
@@ -171,13 +171,15 @@ impl Host {
         self.wait(timeout)?;
 
         while let Some(signal) = self.signals.next_signal() {
-            if signal != libc::SIGPIPE {
+            // Blocked so that a write fails instead: to a socket that is gone, or beyond a limit of the user's.
+            if ![libc::SIGPIPE, libc::SIGXFSZ].contains(&signal) {
                 self.input(Input::StopAsked { grace_ms: 0 });
             }
         }
         self.read_answers();
         self.read_guest(false);
         self.watch_machine();
+        self.watch_network();
         self.accept();
         self.read_clients();
         if self.deadline_ns.is_some_and(|deadline| deadline <= now_ns()) {
@@ -200,6 +202,9 @@ impl Host {
         }
         fds.extend(
             self.machine.iter().map(|machine| PollFd::from_borrowed_fd(machine.handle(), PollFlags::IN)),
+        );
+        fds.extend(
+            self.network.iter().map(|(passt, _)| PollFd::from_borrowed_fd(passt.handle(), PollFlags::IN)),
         );
         fds.extend(self.shares.iter().map(|shares| PollFd::new(shares, PollFlags::IN)));
         fds.extend(
@@ -255,7 +260,10 @@ impl Host {
     }
 }
 
-/// Text of a guest's, fit to be shown: bounded, without control characters that could move a terminal's cursor.
+/// The most characters that are shown of a text of the guest's.
+const SHOWN: usize = 1024;
+
+/// Text of a guest's, fit to be shown.
 fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(1024).collect()
+    hac::text::printable(text, SHOWN)
 }

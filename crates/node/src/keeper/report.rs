@@ -143,6 +143,11 @@ pub enum Outcome {
         /// How.
         reason: String,
     },
+    /// The network's process ended; a spacecore that can't be reached any more doesn't go on as if nothing were wrong.
+    NetworkEnded {
+        /// Its last words.
+        reason: String,
+    },
     /// The machine ended without being asked to.
     MachineEnded {
         /// The VMM's exit code or signal and its last words.

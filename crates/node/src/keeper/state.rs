@@ -50,6 +50,8 @@ pub enum Input {
     ChannelClosed,
     /// The VMM's process ended.
     MachineEnded(String),
+    /// The network's process ended while the machine runs.
+    NetworkEnded(String),
     /// The machine could not be started at all.
     NotStarted(String),
     /// The process that this keeper is bound to is gone.
@@ -139,6 +141,7 @@ impl State {
             Input::Violation(reason) => self.end(Outcome::Violation { reason }),
             Input::ChannelClosed => self.channel_closed(),
             Input::MachineEnded(reason) => self.finish(Outcome::MachineEnded { reason }),
+            Input::NetworkEnded(reason) => self.end(Outcome::NetworkEnded { reason }),
             Input::NotStarted(reason) => self.finish(Outcome::NotStarted { reason }),
             Input::ParentGone | Input::KillAsked => self.end(Outcome::Stopped),
             Input::StopAsked { grace_ms } => self.stop_asked(grace_ms),
@@ -399,6 +402,7 @@ mod tests {
             Just(Input::Violation("garbage".into())),
             Just(Input::ChannelClosed),
             Just(Input::MachineEnded("killed".into())),
+            Just(Input::NetworkEnded("killed".into())),
             Just(Input::NotStarted("no program".into())),
             Just(Input::ParentGone),
             (0u64..100).prop_map(|grace_ms| Input::StopAsked { grace_ms }),

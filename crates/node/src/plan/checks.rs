@@ -34,6 +34,9 @@ impl Hardware {
         }
         notices.extend(not_yet(&request.manifest));
         let vcpus = spec.resources.cpu.0.div_ceil(1000).max(1);
+        if vcpus > 255 {
+            return Err(PlanError::Cpus { vcpus });
+        }
         if vcpus > machine.cpus {
             notices.push(format!("{vcpus} virtual CPUs share the {} of this machine", machine.cpus));
         }
@@ -140,6 +143,9 @@ fn mounts(request: &Request) -> Result<Mounts, PlanError> {
             || destination.split('/').any(|part| part == "..")
         {
             return Err(PlanError::Destination { destination: destination.clone() });
+        }
+        if ["/proc", "/sys", "/dev"].contains(&normal) {
+            return Err(PlanError::KernelFolder { destination: destination.clone() });
         }
         if !seen.insert(normal) {
             return Err(PlanError::DestinationTwice { destination: destination.clone() });

@@ -52,7 +52,7 @@ pub enum PlanError {
         provider: Provider,
     },
     /// More memory than the machine has.
-    #[error("spec.resources.memory asks for {} MiB; this machine has {} MiB", wanted / 1_048_576, there / 1_048_576)]
+    #[error("{} MiB of memory are asked for (-m, spec.resources.memory); this machine has {} MiB", wanted / 1_048_576, there / 1_048_576)]
     Memory {
         /// Bytes asked for.
         wanted: u64,
@@ -108,6 +108,26 @@ pub enum PlanError {
     /// A mount point that can't be one.
     #[error("{destination:?} can't be a mount point; it must be an absolute path below /, without `..`")]
     Destination {
+        /// The path.
+        destination: String,
+    },
+    /// Arguments, variables and mounts that don't fit into one message to the guest.
+    #[error("arguments, environment and mounts take {bytes} bytes together; a spacecore can be given {most}")]
+    TooLong {
+        /// Bytes that they take.
+        bytes: usize,
+        /// The most.
+        most: usize,
+    },
+    /// More virtual CPUs than a machine can have.
+    #[error("{vcpus} virtual CPUs are asked for (--cpus, spec.resources.cpu); a machine can have 1 to 255")]
+    Cpus {
+        /// How many.
+        vcpus: u32,
+    },
+    /// A place that belongs to the kernel.
+    #[error("{destination:?} can't be a mount point: /proc, /sys and /dev are the guest kernel's")]
+    KernelFolder {
         /// The path.
         destination: String,
     },

@@ -26,7 +26,8 @@ fn variable_names(process: &Process) -> Vec<&str> {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let row = |f: &mut fmt::Formatter<'_>, name: &str, value: &dyn fmt::Display| {
-            writeln!(f, "{name:<12} {value}")
+            // Names, users and commands are an image author's words.
+            writeln!(f, "{name:<12} {}", hac::text::printable(&value.to_string(), 4096))
         };
         row(f, "spacecore", &self.name)?;
         row(

@@ -216,7 +216,7 @@ fn inspect(store: &Store, args: &InspectArgs) -> Result<ExitCode> {
     let mut out = io::stdout().lock();
     let mut line = |name: &str, value: String| match value.is_empty() {
         true => Ok(()),
-        false => writeln!(out, "{name:<12} {value}"),
+        false => writeln!(out, "{name:<12} {}", hac::text::printable(&value, 4096)),
     };
     line("reference", image.reference.to_string())?;
     line("digest", image.digest.to_string())?;

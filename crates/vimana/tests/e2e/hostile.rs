@@ -17,7 +17,7 @@ use rustix::event::{PollFd, Timespec, poll};
 use spacecore::wire;
 use spacecore::wire::frame::Frame;
 use spacecore::wire::link::Incoming;
-use spacecore::wire::message::{Configuration, Process, Root, ToHost, Upper};
+use spacecore::wire::message::{Configuration, ExitStatus, Process, Root, ToHost, Upper};
 
 use crate::support::{Home, VIMANA};
 
@@ -254,10 +254,22 @@ fn a_guest_that_asks_for_more_of_a_folder_than_it_reads_doesnt_grow_its_keeper()
 
 #[test]
 fn a_guest_that_lies_about_processes_and_streams_is_ended() {
-    let test = "a_guest_that_lies_about_processes_and_streams_is_ended";
-    let lie = control(&ToHost::Ended { process: 77, status: spacecore::wire::message::ExitStatus::Code(0) });
-    let outcome = attacked(test, "exec 3<>$port; cat /up /lie >&3", &[("up", up()), ("lie", lie)], 20_000);
-    assert!(matches!(outcome, None | Some(Outcome::Violation { .. })), "{outcome:?}");
+    let mut data = Vec::new();
+    Frame::Data { stream: wire::stdout_of(77), bytes: vec![1] }.encode(&mut data);
+    let mut eof = Vec::new();
+    Frame::Eof { stream: wire::stdin_of(0) }.encode(&mut eof);
+    let lies = [
+        ("ended", control(&ToHost::Ended { process: 77, status: ExitStatus::Code(0) })),
+        ("started", control(&ToHost::Started { process: u16::MAX })),
+        ("data", data),
+        ("eof", eof),
+    ];
+    for (what, lie) in lies {
+        let files = [("up", up()), ("lie", lie)];
+        let test = "a_guest_that_lies_about_processes_and_streams_is_ended";
+        let outcome = attacked(test, "exec 3<>$port; cat /up /lie >&3", &files, 20_000);
+        assert!(matches!(outcome, None | Some(Outcome::Violation { .. })), "{what}: {outcome:?}");
+    }
 }
 
 #[test]

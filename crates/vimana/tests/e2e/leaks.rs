@@ -1,9 +1,8 @@
 //! Nothing is left, however a run ends.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::{Home, Killed, kill};
 
@@ -27,46 +26,40 @@ impl Random {
     }
 }
 
-fn network_devices() -> BTreeSet<String> {
-    fs::read_dir("/sys/class/net")
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-        .collect()
-}
-
-/// Half of the runs end by themselves; of the others one process is killed at a random moment.
-fn rounds(test: &str, seed: u64, victim_of: fn(&Home, u32) -> Option<u32>) {
+/// Half of the runs end by themselves; in the others one process is killed at a random moment.
+fn rounds(test: &str, seed: u64, network: &str, victim_of: fn(&Home, u32) -> Option<u32>) {
     let Some(home) = Home::new(test) else { return };
     let mut random = Random(seed);
-    let before = network_devices();
-    let mounts_before = fs::read_to_string("/proc/self/mounts").unwrap().lines().count();
     let share = home.path().join("share");
     fs::create_dir(&share).unwrap();
     let volume = format!("{}:/share", share.display());
+    let (mut kills, mut hits) = (0, 0);
     for round in 0..ROUNDS / 3 {
         let mut child = Killed(
-            home.run(&["-v", &volume], "echo x > /share/x; cat /share/x; sleep 0.2")
+            home.run_on(network, &["-v", &volume], "echo x > /share/x; cat /share/x; sleep 0.2")
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap(),
         );
         if round % 2 == 1 {
-            let moment = Duration::from_millis(random.below(3000));
-            eprintln!("{test}: seed {seed}, round {round}: kill after {moment:?}");
-            let deadline = Instant::now() + moment;
-            while Instant::now() < deadline && child.0.try_wait().unwrap().is_none() {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            if let Some(victim) = victim_of(&home, child.0.id()) {
+            let moment = Duration::from_millis(random.below(1500));
+            kills += 1;
+            std::thread::sleep(moment);
+            let victim = match child.0.try_wait().unwrap() {
+                None => victim_of(&home, child.0.id()),
+                Some(_) => None,
+            };
+            eprintln!("{test}: seed {seed}, round {round}: kill of {victim:?} after {moment:?}");
+            if let Some(victim) = victim {
                 kill(victim, libc::SIGKILL);
+                hits += 1;
             }
         }
         child.0.wait().unwrap();
         home.assert_nothing_is_left();
     }
-    assert_eq!(network_devices(), before);
-    assert_eq!(fs::read_to_string("/proc/self/mounts").unwrap().lines().count(), mounts_before);
+    assert!(hits * 2 >= kills, "only {hits} of {kills} kills found their victim");
 }
 
 fn pid_of(home: &Home, named: impl Fn(&str, &str) -> bool) -> Option<u32> {
@@ -80,19 +73,23 @@ fn pid_of(home: &Home, named: impl Fn(&str, &str) -> bool) -> Option<u32> {
 
 #[test]
 fn nothing_is_left_when_the_command_is_killed() {
-    rounds("nothing_is_left_when_the_command_is_killed", 1, |_, command| Some(command));
+    rounds("nothing_is_left_when_the_command_is_killed", 1, "none", |_, command| Some(command));
 }
 
 #[test]
 fn nothing_is_left_when_the_keeper_is_killed() {
-    rounds("nothing_is_left_when_the_keeper_is_killed", 2, |home, _| {
-        pid_of(home, |_, line| line.trim() == "vimana keeper")
-    });
+    let test = "nothing_is_left_when_the_keeper_is_killed";
+    rounds(test, 2, network(), |home, _| pid_of(home, |_, line| line.trim() == "vimana keeper"));
 }
 
 #[test]
 fn nothing_is_left_when_the_machine_is_killed() {
-    rounds("nothing_is_left_when_the_machine_is_killed", 3, |home, _| {
-        pid_of(home, |name, _| name.starts_with("qemu"))
-    });
+    let test = "nothing_is_left_when_the_machine_is_killed";
+    rounds(test, 3, network(), |home, _| pid_of(home, |name, _| name.starts_with("qemu")));
+}
+
+/// A network where there is passt: one process more that could be left.
+fn network() -> &'static str {
+    let there = std::process::Command::new("passt").arg("--version").output().is_ok();
+    if there { "public" } else { "none" }
 }

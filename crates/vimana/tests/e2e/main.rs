@@ -11,6 +11,7 @@
 
 mod adoption;
 mod command_line;
+mod examples;
 mod folders;
 mod hostile;
 mod leaks;

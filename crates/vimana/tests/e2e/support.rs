@@ -56,7 +56,12 @@ impl Home {
 
     /// `vimana run` of the image without a network, emulated, with these flags and this shell command.
     pub fn run(&self, flags: &[&str], script: &str) -> Command {
-        let mut args = vec!["run", "--accel", "tcg", "-m", "96Mi", "--network", "none"];
+        self.run_on("none", flags, script)
+    }
+
+    /// The same with a network of this kind.
+    pub fn run_on(&self, network: &str, flags: &[&str], script: &str) -> Command {
+        let mut args = vec!["run", "--accel", "tcg", "-m", "96Mi", "--network", network];
         args.extend(flags);
         args.extend([self.image.as_str(), "--", "sh", "-c", script]);
         self.vimana(&args)
@@ -67,8 +72,8 @@ impl Home {
         self.run(flags, script).output().unwrap()
     }
 
-    /// Everything that lives because of this home: processes with it in their environment or arguments, and network
-    /// helpers that no keeper has any more.
+    /// Everything that lives because of this home: processes with it in their environment or arguments, and every
+    /// passt that no keeper has any more.
     pub fn processes(&self) -> Vec<(i32, String)> {
         let marker = format!("VIMANA_HOME={}", self.path().display());
         let home = self.path().display().to_string();
@@ -82,7 +87,7 @@ impl Home {
             let is_of_home =
                 environment.split(|byte| *byte == 0).any(|variable| variable == marker.as_bytes())
                     || text(&fs::read(entry.path().join("cmdline")).unwrap_or_default()).contains(&*home);
-            if is_of_home || (name.starts_with("passt") && !has_keeper(&entry.path())) {
+            if is_of_home || (name.starts_with("passt") && is_orphan(&entry.path())) {
                 found.push((pid, name.trim().to_owned()));
             }
         }
@@ -116,13 +121,12 @@ impl Home {
     }
 }
 
-/// Whether a process' parent is a keeper.
-fn has_keeper(process: &Path) -> bool {
+/// Whether a process lost its parent: its keeper, or the test that started it.
+fn is_orphan(process: &Path) -> bool {
     let status = fs::read_to_string(process.join("status")).unwrap_or_default();
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap_or("0").trim().to_owned();
-    let line = fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
-    // A process that has gone meanwhile has no status.
-    status.is_empty() || text(&line).contains("keeper")
+    let Some(parent) = status.lines().find_map(|line| line.strip_prefix("PPid:")) else { return false };
+    let name = fs::read_to_string(format!("/proc/{}/comm", parent.trim())).unwrap_or_default();
+    parent.trim() == "1" || name.starts_with("systemd")
 }
 
 pub fn text(bytes: &[u8]) -> String {

@@ -64,7 +64,7 @@ impl Host {
     fn violation(&mut self, violation: &Violation) {
         // Nothing that follows can be understood.
         self.guest = None;
-        self.input(Input::Violation(violation.to_string()));
+        self.input(Input::Violation(shown(&violation.to_string())));
     }
 
     fn guest_sent(&mut self, incoming: Incoming<ToHost>) {

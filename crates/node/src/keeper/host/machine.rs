@@ -78,6 +78,18 @@ impl Host {
         self.input(Input::MachineEnded(reason));
     }
 
+    /// Ends the spacecore where its network has ended by itself.
+    pub(super) fn watch_network(&mut self) {
+        let Some(words) = self.network.as_mut().and_then(|(passt, _)| passt.ended()) else { return };
+        self.network = None;
+        // It ends with the machine too, a moment before the machine's own end can be seen.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        self.watch_machine();
+        if self.machine.is_some() {
+            self.input(Input::NetworkEnded(shown(&words)));
+        }
+    }
+
     pub(super) fn watch_machine(&mut self) {
         let Some(machine) = &mut self.machine else { return };
         let reason = match machine.ended() {

@@ -58,6 +58,7 @@ fn judge(ended: &Ended, plan: &Plan) -> (u8, Option<String>) {
         Outcome::Violation { reason } => {
             (FAILED, Some(format!("the guest broke the protocol of its channel and was ended: {reason}")))
         }
+        Outcome::NetworkEnded { reason } => (FAILED, Some(format!("passt, its network, ended: {reason}"))),
         Outcome::MachineEnded { reason } => {
             (FAILED, Some(format!("the virtual machine ended unasked: {reason}")))
         }
