@@ -138,8 +138,8 @@ fn passt() -> Finding {
     let remedy =
         Some("install passt: sudo apt-get install passt (spacecores without network run without it)");
     match spawn::find("passt") {
-        Some(program) => finding("network helper", true, program.display().to_string(), None),
-        None => finding("network helper", false, "passt isn't installed", remedy),
+        Some(program) => finding("passt", true, program.display().to_string(), None),
+        None => finding("passt", false, "passt isn't installed", remedy),
     }
 }
 

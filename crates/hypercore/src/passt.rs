@@ -1,4 +1,4 @@
-//! The network helper: `passt`, which gives a guest the host's network without root, over one socket.
+//! passt: `passt`, which gives a guest the host's network without root, over one socket.
 //!
 //! What a guest reaches of its host is kept small by four choices:
 //!
@@ -35,7 +35,7 @@ pub const DNS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x5649, 0x4d41, 0, 0, 0, 0, 0x5
 /// versions that do can be made to take what is inside a packet for a frame.
 pub const MTU: u16 = 32_000;
 
-/// What the network helper is to do.
+/// What passt is to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkPlan {
@@ -134,6 +134,13 @@ fn privileged(port: u16, source: &io::Error) -> String {
     }
 }
 
+impl std::fmt::Display for Publish {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let host = SocketAddr::new(self.address, self.host);
+        write!(f, "{host} -> {}/{}", self.guest, protocol_name(self.protocol))
+    }
+}
+
 fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
@@ -141,7 +148,7 @@ fn protocol_name(protocol: Protocol) -> &'static str {
     }
 }
 
-/// A running network helper. It ends when the machine closes its end of the wire, and when this is dropped.
+/// A running passt. It ends when the machine closes its end of the wire, and when this is dropped.
 #[derive(Debug)]
 pub struct Passt {
     spawned: Spawned,
@@ -175,7 +182,7 @@ impl Passt {
         i32::try_from(self.spawned.child.id()).unwrap_or(-1)
     }
 
-    /// Becomes readable, for `poll`, when the helper has ended.
+    /// Becomes readable, for `poll`, when it has ended.
     pub fn handle(&self) -> BorrowedFd<'_> {
         self.handle.as_fd()
     }
@@ -185,7 +192,7 @@ impl Passt {
         &self.published
     }
 
-    /// Says what the helper said last, if it has ended.
+    /// Says what it said last, if it has ended.
     pub fn ended(&mut self) -> Option<String> {
         let ended = !matches!(self.spawned.child.try_wait(), Ok(None));
         ended.then(|| self.spawned.stderr())

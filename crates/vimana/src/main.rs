@@ -45,7 +45,7 @@ enum Command {
 fn main() -> ExitCode {
     // Output to a pipe that nobody reads ends the command as it ends every other.
     reset_sigpipe();
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
     let result = match cli.command {
         Command::Run(args) => return commands::run::run(args),
         Command::Keeper => return commands::keeper::run(),
@@ -59,6 +59,25 @@ fn main() -> ExitCode {
         complain(&error);
         ExitCode::FAILURE
     })
+}
+
+/// Says what is wrong with the arguments; with a tip for those who are used to other tools.
+fn refuse(error: &clap::Error) -> ! {
+    // What can't be printed has no reader.
+    let _ = error.print();
+    let words: Vec<String> = std::env::args().collect();
+    let is_run = words.get(1).is_some_and(|word| word == "run" || word == "plan");
+    let extra = error.get(clap::error::ContextKind::InvalidArg).map(ToString::to_string);
+    if let (true, Some(extra)) = (is_run && error.kind() == clap::error::ErrorKind::UnknownArgument, extra)
+        && !extra.starts_with('-')
+    {
+        let _ = writeln!(
+            std::io::stderr(),
+            "\n  tip: a command goes behind --: vimana {} IMAGE -- {extra} ...",
+            words[1]
+        );
+    }
+    std::process::exit(error.exit_code())
 }
 
 fn home() -> anyhow::Result<Home> {

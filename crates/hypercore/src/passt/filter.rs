@@ -1,14 +1,14 @@
-//! The filter between a guest and the network helper: drops what is addressed to the host itself.
+//! The filter between a guest and passt: drops what is addressed to the host itself.
 //!
-//! The helper connects from the host's own network, and some versions of it pass on what a guest addresses to `127.0.0.1`.
-//! So each frame is looked at before the helper sees it. Frames come as on the wire of [`crate::driver::Wiring::network`]:
+//! `passt` connects from the host's own network, and some versions of it pass on what a guest addresses to `127.0.0.1`.
+//! So each frame is looked at before `passt` sees it. Frames come as on the wire of [`crate::driver::Wiring::network`]:
 //! their length in 32 bits, big endian, then the frame. What is dropped:
 //!
 //! - everything that is neither ARP, IPv4 nor IPv6;
 //! - what is sent to loopback, unspecified, broadcast or (but for ICMPv6, by which neighbours are found) multicast and
 //!   link-local addresses; to IPv4 addresses written as IPv6 ones; and to any address that the host has at the start.
 //!
-//! A length that no frame has ends the connection. What comes back from the helper passes as it is.
+//! A length that no frame has ends the connection. What comes back from `passt` passes as it is.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -80,18 +80,18 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// Joins the guest's wire with the helper's until one of them closes; then both are closed.
-    pub(super) fn start(guest: OwnedFd, helper: OwnedFd, refused: Refused) -> io::Result<Self> {
-        let (guest_too, helper_too) = (guest.try_clone()?, helper.try_clone()?);
+    /// Joins the guest's wire with `passt`'s until one of them closes; then both are closed.
+    pub(super) fn start(guest: OwnedFd, passt: OwnedFd, refused: Refused) -> io::Result<Self> {
+        let (guest_too, passt_too) = (guest.try_clone()?, passt.try_clone()?);
         let name = |name: &str| thread::Builder::new().name(name.to_owned());
         let out = name("network-out").spawn(move || {
             // However it ends, the other direction must end too.
-            let _ = outwards(&guest, &helper, &refused);
-            close(&guest, &helper);
+            let _ = outwards(&guest, &passt, &refused);
+            close(&guest, &passt);
         })?;
         let back = name("network-back").spawn(move || {
-            let _ = back(&helper_too, &guest_too);
-            close(&guest_too, &helper_too);
+            let _ = back(&passt_too, &guest_too);
+            close(&guest_too, &passt_too);
         })?;
         Ok(Self { threads: vec![out, back] })
     }
@@ -104,13 +104,13 @@ impl Filter {
     }
 }
 
-fn close(guest: &OwnedFd, helper: &OwnedFd) {
+fn close(guest: &OwnedFd, passt: &OwnedFd) {
     // A wire that is closed already is as good.
     let _ = shutdown(guest, Shutdown::Both);
-    let _ = shutdown(helper, Shutdown::Both);
+    let _ = shutdown(passt, Shutdown::Both);
 }
 
-fn outwards(guest: &OwnedFd, helper: &OwnedFd, refused: &Refused) -> io::Result<()> {
+fn outwards(guest: &OwnedFd, passt: &OwnedFd, refused: &Refused) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     let mut filled = 0;
     loop {
@@ -119,7 +119,7 @@ fn outwards(guest: &OwnedFd, helper: &OwnedFd, refused: &Refused) -> io::Result<
             return Ok(());
         }
         filled = filled.saturating_add(count);
-        let send = |frame: &[u8]| send_all(helper.as_fd(), frame);
+        let send = |frame: &[u8]| send_all(passt.as_fd(), frame);
         let taken = sort(buffer.get(..filled).unwrap_or_default(), refused, send)?;
         buffer.copy_within(taken..filled, 0);
         filled = filled.saturating_sub(taken);
@@ -144,10 +144,10 @@ fn sort(bytes: &[u8], refused: &Refused, mut pass: impl FnMut(&[u8]) -> io::Resu
     Ok(taken)
 }
 
-fn back(helper: &OwnedFd, guest: &OwnedFd) -> io::Result<()> {
+fn back(passt: &OwnedFd, guest: &OwnedFd) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
-        let count = receive(helper.as_fd(), &mut buffer)?;
+        let count = receive(passt.as_fd(), &mut buffer)?;
         if count == 0 {
             return Ok(());
         }
@@ -234,17 +234,17 @@ mod tests {
 
     #[test]
     fn frames_pass_both_ways_until_one_side_closes() {
-        let ((mut guest, a), (b, mut helper)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+        let ((mut guest, a), (b, mut passt)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
         let mut filter = Filter::start(a.into(), b.into(), refused()).unwrap();
         let (good, bad) = (framed(&to("8.8.8.8", 6)), framed(&to("127.0.0.1", 6)));
         guest.write_all(&[bad.clone(), good.clone(), bad].concat()).unwrap();
-        helper.write_all(b"anything").unwrap();
+        passt.write_all(b"anything").unwrap();
         let mut answer = [0; 8];
         guest.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"anything");
         drop(guest);
         let mut seen = Vec::new();
-        helper.read_to_end(&mut seen).unwrap();
+        passt.read_to_end(&mut seen).unwrap();
         assert_eq!(seen, good);
         filter.join();
     }
@@ -252,11 +252,10 @@ mod tests {
     #[test]
     fn a_length_that_no_frame_has_ends_the_connection() {
         for length in [0_u32, 13, 70_000, u32::MAX] {
-            let ((mut guest, a), (b, mut helper)) =
-                (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+            let ((mut guest, a), (b, mut passt)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
             let mut filter = Filter::start(a.into(), b.into(), refused()).unwrap();
             guest.write_all(&length.to_be_bytes()).unwrap();
-            assert_eq!(helper.read_to_end(&mut Vec::new()).unwrap(), 0);
+            assert_eq!(passt.read_to_end(&mut Vec::new()).unwrap(), 0);
             filter.join();
         }
     }

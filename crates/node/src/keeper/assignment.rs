@@ -34,7 +34,7 @@ pub struct Assignment {
     pub driver: String,
     /// The machine to start.
     pub machine: Machine,
-    /// The network helper's plan; none where the spacecore has no network.
+    /// passt's plan; none where the spacecore has no network.
     pub network: Option<NetworkPlan>,
     /// What the guest will be told. Entropy, time and network addresses are filled in by the keeper.
     pub configuration: Configuration,

@@ -6,7 +6,7 @@
 //! ```text
 //!   vimana run ----control socket---- keeper ----guest channel---- PID 1 of the guest
 //!     streams, signals                  |  \
-//!                                       |   network helper
+//!                                       |   passt
 //!                                      VMM
 //! ```
 //!

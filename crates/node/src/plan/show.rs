@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use hypercore::passt::Protocol;
 use serde::Serializer;
 use serde::ser::SerializeStruct;
 use spacecore::wire::message::Process;
@@ -56,11 +55,7 @@ impl fmt::Display for Plan {
         row(f, "modules", &self.modules.join(" "))?;
         row(f, "network", &if self.network { "through passt, user mode" } else { "none" })?;
         for port in &self.publish {
-            let protocol = match port.protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
-            };
-            row(f, "publish", &format_args!("{}:{} -> {}/{protocol}", port.address, port.host, port.guest))?;
+            row(f, "publish", port)?;
         }
         for share in &self.shares {
             let mode = if share.readonly { "read-only" } else { "read-write" };

@@ -2,12 +2,14 @@
 
 mod attach;
 mod outcome;
+mod output;
 pub mod prepare;
 pub mod progress;
 pub mod request;
 mod terminal;
 mod timings;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use node::clock::Mark;
@@ -29,7 +31,7 @@ const CLOSED: u8 = 128 + 13;
 /// ends with this command, however the command ends, and leaves nothing behind.
 ///
 /// Exit codes: the workload's own; 128 and the signal's number if a signal killed it; 126 and 127 if its program can't be
-/// executed or doesn't exist; 125 if Vimana itself failed; 2 for arguments that make no sense.
+/// executed or doesn't exist; 125 if Vimana itself failed, or can't do what is asked; 2 for arguments that can't be read.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   vimana run docker.io/library/alpine:3.20 -- echo hello
@@ -56,11 +58,17 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
+    let json = args.json;
     match in_foreground(args) {
         Ok(code) => ExitCode::from(code),
         // Nobody reads the events any more, so nobody reads a complaint about it either.
         Err(error) if is_broken_pipe(&error) => ExitCode::from(CLOSED),
         Err(error) => {
+            if json {
+                let event = serde_json::json!({ "event": "ended", "exit_code": FAILED, "message": format!("{error:#}") });
+                // Whoever closed the output knows that it ended.
+                let _ = writeln!(std::io::stdout(), "{event}");
+            }
             crate::complain(&error);
             ExitCode::from(FAILED)
         }
@@ -78,8 +86,9 @@ fn in_foreground(args: Args) -> anyhow::Result<u8> {
     let streams = prepare::Streams { stdin: args.interactive, terminal: terminal.as_ref().map(|t| t.size()) };
     let prepared = prepare::prepare(&args.workload, Some(streams), &mut steps)?;
     marks.append(&mut steps.marks());
-    for notice in prepared.plan.notices.iter().filter(|_| !args.json) {
-        steps.notice(notice);
+    prepared.plan.notices.iter().for_each(|notice| steps.notice(notice));
+    for port in &prepared.plan.publish {
+        steps.notice(&format!("{port} is published"));
     }
 
     let id = node::gather::new_id(&prepared.plan.name)?;
@@ -87,13 +96,17 @@ fn in_foreground(args: Args) -> anyhow::Result<u8> {
         prepared.plan.assignment(&id, &prepared.home.run(), &prepared.initramfs, Lifetime::Bound);
     let session = Session::start(&std::env::current_exe()?, &assignment)?;
     marks.push(Mark::now("keeper executed"));
-    if let Some(terminal) = &mut terminal {
+    // Without standard input keys have nowhere to go, and Ctrl-C stays a signal.
+    if let Some(terminal) = terminal.as_mut().filter(|_| args.interactive) {
         terminal.make_raw()?;
     }
-    let ended = attach::attach(
-        session,
-        attach::Options { stdin: args.interactive, json: args.json, terminal: terminal.as_ref() },
-    );
+    let options = attach::Options {
+        stdin: args.interactive,
+        json: args.json,
+        terminal: terminal.as_ref(),
+        boot: steps.boot(),
+    };
+    let ended = attach::attach(session, options);
     // Before anything is printed.
     drop(terminal);
     let ended = ended?;

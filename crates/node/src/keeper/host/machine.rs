@@ -33,7 +33,7 @@ impl Host {
             Some(plan) => {
                 let (passt, wire, guest) = Passt::start(plan).map_err(|error| chain(&error))?;
                 self.network = Some((passt, guest_network(&guest)));
-                self.mark("network helper started");
+                self.mark("passt started");
                 Some(wire)
             }
             None => None,

@@ -1,17 +1,13 @@
 //! The foreground's loop: streams, signals and terminal size between a person and a keeper.
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
-use std::os::fd::BorrowedFd;
+use std::io;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use node::clock::Mark;
-use node::keeper::report::{FromKeeper, Outcome, ToKeeper};
+use node::keeper::report::{FromKeeper, Outcome, Standing, ToKeeper};
 use node::session::Session;
 use node::signals::Signals;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 use rustix::stdio::{stderr, stdin, stdout};
 use serde_json::json;
@@ -19,10 +15,9 @@ use spacecore::wire::link::Incoming;
 use spacecore::wire::message::Step;
 use spacecore::wire::{stderr_of, stdin_of, stdout_of};
 
+use super::output::{Events, Output, Outputs, Written};
+use super::progress::Boot;
 use super::terminal::Terminal;
-
-/// What a pipe surely takes without blocking once it can be written at all (`PIPE_BUF`).
-const PIPE_PIECE: usize = 4096;
 
 /// Signals that are passed on to the workload.
 const FORWARDED: [i32; 7] =
@@ -36,6 +31,18 @@ pub struct Options<'a> {
     pub json: bool,
     /// The terminal, if the workload has it.
     pub terminal: Option<&'a Terminal>,
+    /// What shows a person that the guest boots.
+    pub boot: Boot,
+}
+
+impl Options<'_> {
+    fn show_standing(&self, standing: Standing) {
+        match standing {
+            Standing::Booting => self.boot.show("booting"),
+            Standing::Configuring => self.boot.show("configuring"),
+            Standing::Running | Standing::Stopping | Standing::Ending => self.boot.end(),
+        }
+    }
 }
 
 /// How it ended.
@@ -58,7 +65,11 @@ pub fn attach(session: Session, options: Options<'_>) -> io::Result<Ended> {
     let mut foreground = Foreground {
         signals: Signals::block(&watched)?,
         session,
-        outputs: [Output::new(1), Output::new(2)],
+        outputs: match options.json {
+            true => Outputs::Events(Events::new()),
+            false => Outputs::Plain([Output::new(stdout()), Output::new(stderr())]),
+        },
+        abandoned: false,
         input: options.stdin.then(VecDeque::new),
         input_open: options.stdin,
         asked: None,
@@ -76,7 +87,9 @@ struct Foreground<'a> {
     session: Session,
     signals: Signals,
     options: Options<'a>,
-    outputs: [Output; 2],
+    outputs: Outputs,
+    /// Whether the person doesn't want to wait for the reader of the output either.
+    abandoned: bool,
     /// Bytes of standard input that wait for credit; none where it isn't passed on.
     input: Option<VecDeque<u8>>,
     input_open: bool,
@@ -103,8 +116,8 @@ impl Foreground<'_> {
         loop {
             self.send_input();
             self.session.flush();
-            let done = self.outputs.iter().all(|output| output.waiting.is_empty());
-            if let (true, Some(ended)) = (done, self.finished.take_if(|_| done)) {
+            let done = self.abandoned || self.outputs.is_empty();
+            if let Some(ended) = self.finished.take_if(|_| done) {
                 return Ok(self.with_first_byte(ended));
             }
             if !self.session.is_open() && done {
@@ -139,9 +152,7 @@ impl Foreground<'_> {
         if self.input_open && self.input.as_ref().is_some_and(VecDeque::is_empty) {
             fds.push(PollFd::from_borrowed_fd(stdin(), PollFlags::IN));
         }
-        for output in self.outputs.iter().filter(|output| !output.waiting.is_empty()) {
-            fds.push(PollFd::from_borrowed_fd(output.fd(), PollFlags::OUT));
-        }
+        self.outputs.waiting().for_each(|fd| fds.push(PollFd::from_borrowed_fd(fd, PollFlags::OUT)));
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
@@ -161,7 +172,10 @@ impl Foreground<'_> {
             }
             let ends = matches!(signal, libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT);
             match self.asked.filter(|_| ends) {
-                Some(_) => self.session.tell(&ToKeeper::Kill),
+                Some(_) => {
+                    self.abandoned = true;
+                    self.session.tell(&ToKeeper::Kill);
+                }
                 None => self.session.tell(&ToKeeper::Signal { process: 0, signal }),
             }
             if ends {
@@ -208,11 +222,11 @@ impl Foreground<'_> {
         loop {
             match self.session.next_incoming() {
                 Ok(None) => return Ok(()),
-                Ok(Some(Incoming::Control(message))) => self.keeper_said(message)?,
+                Ok(Some(Incoming::Control(message))) => self.keeper_said(message),
                 Ok(Some(Incoming::Data(stream, bytes))) => {
                     self.first_byte.get_or_insert_with(|| Mark::now("first byte of output"));
                     let index = usize::from(stream == stderr_of(0));
-                    self.outputs[index].waiting.extend(bytes);
+                    self.outputs.push(index, &bytes);
                 }
                 Ok(Some(Incoming::Eof(_) | Incoming::Writable(_) | Incoming::Message(..))) => {}
                 Err(violation) => {
@@ -222,21 +236,30 @@ impl Foreground<'_> {
         }
     }
 
-    fn keeper_said(&mut self, message: FromKeeper) -> io::Result<()> {
-        if self.options.json && !matches!(message, FromKeeper::Finished { .. }) {
-            writeln!(io::stdout(), "{}", json!({ "event": "keeper", "said": message }))?;
+    fn keeper_said(&mut self, message: FromKeeper) {
+        match message {
+            FromKeeper::Standing(standing) => {
+                if let Outputs::Events(events) = &mut self.outputs {
+                    events.say(&json!({ "event": "standing", "standing": standing }));
+                }
+                self.options.show_standing(standing);
+            }
+            FromKeeper::Finished { outcome, marks, guest_steps } => {
+                self.finished = Some(Ended { outcome, marks, guest_steps, asked: self.asked });
+            }
+            FromKeeper::Opened { .. }
+            | FromKeeper::Started { .. }
+            | FromKeeper::Ended { .. }
+            | FromKeeper::Refused { .. }
+            | FromKeeper::Stats { .. } => {}
         }
-        if let FromKeeper::Finished { outcome, marks, guest_steps } = message {
-            self.finished = Some(Ended { outcome, marks, guest_steps, asked: self.asked });
-        }
-        Ok(())
     }
 
     fn write_output(&mut self) -> io::Result<()> {
         for (index, stream) in [stdout_of(0), stderr_of(0)].into_iter().enumerate() {
-            let written = match self.options.json {
-                true => self.outputs[index].write_event(index)?,
-                false => self.outputs[index].write()?,
+            let written = match self.abandoned {
+                true => Written::Bytes(self.outputs.discard(index)),
+                false => self.outputs.write(index)?,
             };
             match written {
                 Written::Bytes(0) => {}
@@ -249,80 +272,5 @@ impl Foreground<'_> {
             }
         }
         Ok(())
-    }
-}
-
-enum Written {
-    Bytes(usize),
-    Closed(usize),
-}
-
-/// Standard output or standard error.
-struct Output {
-    number: i32,
-    waiting: VecDeque<u8>,
-    piece: usize,
-    closed: bool,
-}
-
-impl Output {
-    fn new(number: i32) -> Self {
-        let mut output = Self { number, waiting: VecDeque::new(), piece: PIPE_PIECE, closed: false };
-        if fstat(output.fd()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
-        {
-            output.piece = 1024 * 1024;
-        }
-        output
-    }
-
-    fn fd(&self) -> BorrowedFd<'static> {
-        if self.number == 1 { stdout() } else { stderr() }
-    }
-
-    /// Writes as much as is sure not to block, so that a signal is heard while nobody reads.
-    fn write(&mut self) -> io::Result<Written> {
-        let mut written = 0;
-        while !self.waiting.is_empty() {
-            if self.closed {
-                written += self.waiting.len();
-                self.waiting.clear();
-                return Ok(Written::Bytes(written));
-            }
-            let mut ready = [PollFd::from_borrowed_fd(self.fd(), PollFlags::OUT)];
-            let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-            if !matches!(poll(&mut ready, Some(&now)), Ok(1)) {
-                break;
-            }
-            let (front, _) = self.waiting.as_slices();
-            match rustix::io::write(self.fd(), &front[..front.len().min(self.piece)]) {
-                Ok(bytes) => {
-                    self.waiting.drain(..bytes);
-                    written += bytes;
-                }
-                Err(Errno::INTR | Errno::AGAIN) => break,
-                Err(Errno::PIPE | Errno::IO) => {
-                    self.closed = true;
-                    written += self.waiting.len();
-                    self.waiting.clear();
-                    return Ok(Written::Closed(written));
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(Written::Bytes(written))
-    }
-
-    fn write_event(&mut self, index: usize) -> io::Result<Written> {
-        if self.waiting.is_empty() {
-            return Ok(Written::Bytes(0));
-        }
-        let bytes: Vec<u8> = self.waiting.drain(..).collect();
-        let name = ["stdout", "stderr"][index];
-        let line = match std::str::from_utf8(&bytes) {
-            Ok(text) => json!({ "event": "output", "stream": name, "text": text }),
-            Err(_) => json!({ "event": "output", "stream": name, "base64": BASE64_STANDARD.encode(&bytes) }),
-        };
-        writeln!(io::stdout(), "{line}")?;
-        Ok(Written::Bytes(bytes.len()))
     }
 }

@@ -1,30 +1,40 @@
 //! What a person sees while a spacecore is prepared, and what `--timings` keeps of it.
 
-use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
-use std::sync::Mutex;
 use std::time::Duration;
 
-use image::{Image, Progress, PullError, PullOptions, Reference, Store};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use image::{Image, PullError, PullOptions, Reference, Store};
+use indicatif::{ProgressBar, ProgressStyle};
 use node::clock::Mark;
+use serde_json::json;
 
-/// The steps of a preparation. Speaks on standard error; draws only on a terminal.
+use crate::commands::image::progress::PullDisplay;
+
+/// The steps of a preparation. Speaks on standard error, or as events on standard output; draws only on a terminal.
 pub struct Steps {
     marks: Vec<Mark>,
-    silent: bool,
-    draws: bool,
+    mode: Mode,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Text,
+    Events,
+    Quiet,
 }
 
 impl Steps {
     /// For `vimana run`.
-    pub fn new(silent: bool) -> Self {
-        Self { marks: Vec::new(), silent, draws: !silent && std::io::stderr().is_terminal() }
+    pub fn new(json: bool) -> Self {
+        Self { marks: Vec::new(), mode: if json { Mode::Events } else { Mode::Text } }
     }
 
     /// For commands that print only their result.
     pub fn quiet() -> Self {
-        Self::new(!std::io::stderr().is_terminal())
+        Self {
+            marks: Vec::new(),
+            mode: if std::io::stderr().is_terminal() { Mode::Text } else { Mode::Quiet },
+        }
     }
 
     /// Notes the end of a step.
@@ -39,76 +49,67 @@ impl Steps {
 
     /// Tells of something that takes long.
     pub fn say(&self, text: &str) {
-        if !self.silent {
-            // Progress that nobody can see is no reason to stop.
-            let _ = writeln!(std::io::stderr(), "vimana: {text}");
-        }
-    }
-
-    /// Tells what a person should know before trusting the spacecore.
-    pub fn notice(&self, text: &str) {
-        let (dim, plain) = if self.draws && std::env::var_os("NO_COLOR").is_none() {
-            ("\x1b[2m", "\x1b[0m")
-        } else {
-            ("", "")
+        // Progress that nobody can see is no reason to stop.
+        let _ = match self.mode {
+            Mode::Text => writeln!(std::io::stderr(), "vimana: {text}"),
+            Mode::Events => writeln!(std::io::stdout(), "{}", json!({ "event": "step", "text": text })),
+            Mode::Quiet => Ok(()),
         };
-        let _ = writeln!(std::io::stderr(), "{dim}vimana: note: {text}{plain}");
     }
 
-    /// Pulls an image, with a bar for each layer on a terminal and a line at the end elsewhere.
+    /// Tells what a person should know of the spacecore.
+    pub fn notice(&self, text: &str) {
+        let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let (dim, plain) = if colours { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+        let _ = match self.mode {
+            Mode::Text => writeln!(std::io::stderr(), "{dim}vimana: note: {text}{plain}"),
+            Mode::Events => writeln!(std::io::stdout(), "{}", json!({ "event": "note", "text": text })),
+            Mode::Quiet => Ok(()),
+        };
+    }
+
+    /// Pulls an image, with a bar for each layer on a terminal and lines elsewhere.
     pub fn pull(
         &self,
         store: &Store,
         reference: &Reference,
         options: &PullOptions,
     ) -> Result<Image, PullError> {
-        let bars = Bars { all: MultiProgress::new(), layers: Mutex::default() };
-        let report = |progress: Progress<'_>| {
-            if self.draws {
-                bars.show(&progress);
-            } else if let Progress::Resolved { missing, bytes, .. } = progress
-                && missing > 0
-            {
-                self.say(&format!("pulling {reference}: {missing} layers, {:.1} MB", bytes as f64 / 1e6));
-            }
-        };
-        let result = store.pull(reference, options, &report);
-        // A terminal that can't be cleared keeps the bars.
-        let _ = bars.all.clear();
+        let display = PullDisplay::new(self.mode != Mode::Text);
+        let result = store.pull(reference, options, &|step| display.report(&step));
+        display.finish();
         result
+    }
+
+    /// What shows that the guest boots.
+    pub fn boot(&self) -> Boot {
+        let draws = self.mode == Mode::Text && std::io::stderr().is_terminal();
+        Boot(draws.then(|| {
+            let bar = ProgressBar::new_spinner();
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+                bar.set_style(style);
+            }
+            bar
+        }))
     }
 }
 
-struct Bars {
-    all: MultiProgress,
-    layers: Mutex<BTreeMap<String, ProgressBar>>,
-}
+/// Shows on a terminal that the guest boots.
+pub struct Boot(Option<ProgressBar>);
 
-impl Bars {
-    fn show(&self, progress: &Progress<'_>) {
-        let Ok(mut layers) = self.layers.lock() else {
-            return;
-        };
-        match progress {
-            Progress::Fetching { layer, done, total } => {
-                let bar = layers.entry(layer.short().to_owned()).or_insert_with(|| {
-                    let bar = self.all.add(ProgressBar::new(*total));
-                    let shape = "{prefix} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}";
-                    if let Ok(style) = ProgressStyle::with_template(shape) {
-                        bar.set_style(style.progress_chars("=> "));
-                    }
-                    bar.set_prefix(layer.short().to_owned());
-                    bar.enable_steady_tick(Duration::from_millis(200));
-                    bar
-                });
-                bar.set_position(*done);
-            }
-            Progress::Ready { layer, .. } => {
-                if let Some(bar) = layers.remove(layer.short()) {
-                    bar.finish_and_clear();
-                }
-            }
-            _ => {}
+impl Boot {
+    /// Shows what is being done.
+    pub fn show(&self, what: &'static str) {
+        if let Some(bar) = &self.0 {
+            bar.set_message(what);
+            bar.enable_steady_tick(Duration::from_millis(100));
+        }
+    }
+
+    /// Clears it away before the workload speaks.
+    pub fn end(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
         }
     }
 }

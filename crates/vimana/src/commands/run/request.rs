@@ -26,6 +26,18 @@ pub struct Workload {
     /// What executes the guest: auto, kvm or tcg
     #[arg(long, value_name = "ACCEL")]
     pub accel: Option<Accel>,
+    /// The spacecore's name, which is its host name too [default: the manifest's, or the image's]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// The user that the workload runs as: a name or number, with a group behind a colon
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// The folder that the workload starts in
+    #[arg(short, long, value_name = "PATH")]
+    pub workdir: Option<String>,
+    /// The program in place of the image's entrypoint
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
     /// Set a variable; without =VALUE, to its value here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
@@ -69,6 +81,15 @@ impl Workload {
         if !self.command.is_empty() {
             spec.deployment.args = Some(self.command.clone());
         }
+        if let Some(program) = &self.entrypoint {
+            spec.deployment.command = Some(vec![program.clone()]);
+        }
+        if let Some(user) = &self.user {
+            spec.deployment.user = Some(user.clone());
+        }
+        if let Some(folder) = &self.workdir {
+            spec.deployment.workdir = Some(folder.clone());
+        }
         if let Some(isolation) = self.isolation {
             spec.virtualization.isolation = isolation;
         }
@@ -95,16 +116,24 @@ impl Workload {
             let (name, value) = variable(pair)?;
             spec.deployment.env.insert(name, value);
         }
+        if let Some(name) = &self.name {
+            manifest.metadata.name.clone_from(name);
+        }
+        hac::validate(&manifest).map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
+        let spec = &manifest.spec;
         let mut shares = Vec::new();
         for mount in spec.mounts.iter().filter(|mount| mount.is_host_folder()) {
             let source = mount.source.as_deref().unwrap_or_default();
             shares.push(share(&base.join(expand_home(source)), &mount.destination, mount.readonly)?);
         }
+        let mut named = Vec::new();
         for volume in &self.volumes {
             let share = parse_volume(volume)?;
+            // The command line replaces what the manifest mounts there; twice on the command line is a mistake to tell.
             shares.retain(|known: &Share| known.destination != share.destination);
-            shares.push(share);
+            named.push(share);
         }
+        shares.append(&mut named);
         Ok(Request {
             manifest,
             publish: self.publish.clone(),
@@ -120,6 +149,12 @@ impl Workload {
         let here = PathBuf::from(".");
         match &self.source {
             Some(source) if looks_like_manifest(source) => read(Path::new(source)),
+            Some(folder) if Path::new(folder).join("hac.toml").is_file() => {
+                read(&Path::new(folder).join("hac.toml"))
+            }
+            Some(source) if Path::new(source).exists() => bail!(
+                "{source} is here, but no manifest by its name: one ends in .toml, .yaml or .yml; an image in a file is named oci-archive:{source} or docker-archive:{source}, one in a folder oci:{source}"
+            ),
             Some(image) => Ok((Manifest::from_image(image), here)),
             None => {
                 let known = ["hac.toml", "hac.yaml", "hac.yml"];
@@ -166,7 +201,12 @@ fn beside(base: &Path, image: &str) -> String {
             && !rest.starts_with('/')
             && !base.as_os_str().is_empty()
         {
-            return format!("{transport}{}", base.join(rest).display());
+            // Without `..`, so that one image has one name in the store.
+            let (path, tag) = rest.rsplit_once(':').map_or((rest, None), |(path, tag)| (path, Some(tag)));
+            let path = base.join(path);
+            let path = path.canonicalize().unwrap_or(path);
+            let tag = tag.map(|tag| format!(":{tag}")).unwrap_or_default();
+            return format!("{transport}{}{tag}", path.display());
         }
     }
     image.to_owned()
@@ -193,6 +233,9 @@ fn parse_volume(text: &str) -> anyhow::Result<Share> {
         [source, destination, "ro"] => (source, destination, true),
         _ => bail!("-v {text}: expected SRC:DST, SRC:DST:ro or SRC:DST:rw"),
     };
+    if source.is_empty() || destination.is_empty() {
+        bail!("-v {text}: expected SRC:DST, and neither may be empty");
+    }
     share(&expand_home(source), destination, readonly).with_context(|| format!("-v {text}"))
 }
 
