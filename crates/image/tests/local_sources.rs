@@ -94,6 +94,8 @@ fn whiteouts_links_devices_and_odd_names_survive_packing_by_umoci() {
         fs::remove_dir_all(root.join("opaque")).unwrap();
         fs::create_dir(root.join("opaque")).unwrap();
         fs::write(root.join("opaque/upper"), "upper").unwrap();
+        // umoci compares whole seconds; a folder that looks unchanged is left out of the layer, which then implies it.
+        run("touch", &["-d", "2001-02-03", text(&root.join("opaque")), text(root)]);
     });
     let shelf = Shelf::new();
     let image = shelf.pull(&packer.reference("odd")).unwrap_or_else(|error| panic!("{}", chain(&error)));
@@ -106,10 +108,9 @@ fn whiteouts_links_devices_and_odd_names_survive_packing_by_umoci() {
     assert!(line(&lower, "/original").contains("1234/5678"));
     assert!(line(&lower, "/linked").contains("1234/5678"));
     assert!(lower.contains("latin-"));
-    // umoci writes what changed in a folder without the folder itself, so that the two layers had to become one.
-    assert_eq!(image.layers.len(), 1);
-    assert!(!lower.contains("/gone") && !lower.contains("/opaque/lower"), "{lower}");
-    assert!(lower.contains("/opaque/upper"));
+    let upper = listing(&image.layers[1].path);
+    assert!(line(&upper, "/gone").starts_with('c'), "{upper}");
+    assert!(upper.contains("/opaque/upper"));
     shelf.assert_clean();
 }
 
