@@ -102,3 +102,13 @@ fn reset_sigpipe() {
     // SAFETY: setting a signal's default disposition has no precondition, and no other thread runs yet.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_s_own_lines_can_t_be_taken_for_ours() {
+        assert_eq!(fit_to_show("bad\nvimana: all is well\u{1b}[2J"), "bad\n  vimana: all is well\u{fffd}[2J");
+    }
+}

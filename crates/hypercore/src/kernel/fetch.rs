@@ -1,5 +1,6 @@
 //! Gets a guest kernel: the distribution's own, by its own package tool, or from files that a person names.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -71,6 +72,17 @@ pub enum Step {
     Unpacking(String),
     /// Taking the kernel into the store.
     Keeping,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Looking => f.write_str("looking for the newest kernel"),
+            Self::Downloading(packages) => write!(f, "downloading {}", packages.join(", ")),
+            Self::Unpacking(package) => write!(f, "unpacking {package}"),
+            Self::Keeping => f.write_str("keeping the kernel"),
+        }
+    }
 }
 
 /// Fetches the newest kernel for virtual machines that the distribution has. Needs no root, and installs nothing. The

@@ -179,3 +179,20 @@ fn a_machine_that_cant_run_it_is_told_before_an_image_is_needed() {
     let machine = facts(Some("no /dev/kvm")).machine;
     assert!(matches!(Plan::check(&request, &machine), Err(PlanError::NoKvm { .. })));
 }
+
+#[test]
+fn an_image_s_words_never_move_the_cursor_of_who_reads_a_plan() {
+    let mut facts = facts(None);
+    facts.image.config.user = "\u{1b}[2Jroot\nisolation    none".to_owned();
+    facts.image.config.env = vec!["\u{202e}A=1".to_owned()];
+    let text = Plan::decide(&request(""), &facts).unwrap().to_string();
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    assert!(!text.contains('\u{202e}') && !text.lines().any(|line| line == "isolation    none"), "{text}");
+}
+
+#[test]
+fn what_doesnt_fit_into_one_message_is_refused_with_its_size() {
+    let mut request = request("");
+    request.manifest.spec.deployment.env.insert("LONG".to_owned(), "x".repeat(2_000_000));
+    assert!(matches!(Plan::decide(&request, &facts(None)), Err(PlanError::TooLong { .. })));
+}

@@ -68,6 +68,7 @@ pub fn run(args: Args, home: &Path) -> Result<ExitCode> {
             let kernel = found
                 .with_context(|| format!("no kernel, or more than one, begins with {:?}", args.digest))?;
             store.remove(&kernel)?;
+            writeln!(io::stdout(), "removed {}", line(&kernel))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -75,14 +76,8 @@ pub fn run(args: Args, home: &Path) -> Result<ExitCode> {
 
 fn fetch(store: &KernelStore, args: &FetchArgs) -> Result<()> {
     let mut progress = |step: Step| {
-        let text = match step {
-            Step::Looking => "looking for the newest kernel".to_owned(),
-            Step::Downloading(packages) => format!("downloading {}", packages.join(", ")),
-            Step::Unpacking(package) => format!("unpacking {package}"),
-            Step::Keeping => "keeping the kernel".to_owned(),
-        };
         // Where standard error is gone nobody waits for progress.
-        let _ = writeln!(io::stderr(), "{text}");
+        let _ = writeln!(io::stderr(), "{step}");
     };
     let kernel = match args.from.as_slice() {
         [] => kernel::fetch(store, &mut progress)?,

@@ -17,5 +17,6 @@ mod hostile;
 mod leaks;
 mod network;
 mod process;
+mod rootless;
 mod signals;
 mod support;

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 
-use crate::support::{Home, Killed, code, eventually, skipped, text};
+use crate::support::{Home, Killed, code, eventually, kill, skipped, text};
 
 fn has_passt(test: &str) -> bool {
     let there = std::process::Command::new("passt").arg("--version").output().is_ok();
@@ -97,4 +97,39 @@ fn a_port_in_use_is_named_before_the_machine_boots() {
     assert_eq!(code(output.status), 125);
     assert!(text(&output.stderr).contains(&port.to_string()), "{}", text(&output.stderr));
     home.assert_nothing_is_left();
+}
+
+#[test]
+fn a_spacecore_whose_network_dies_doesnt_go_on_as_if_nothing_were_wrong() {
+    let test = "a_spacecore_whose_network_dies_doesnt_go_on_as_if_nothing_were_wrong";
+    let Some(home) = Home::new(test) else { return };
+    if !has_passt(test) {
+        return;
+    }
+    let mut child = Killed(
+        run(&home, &[], "echo ready; exec sleep 1000")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut line = String::new();
+    BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let keeper = home.processes().into_iter().map(|(pid, _)| pid).find(|pid| passt_of(*pid).is_some());
+    kill(passt_of(keeper.unwrap()).unwrap(), libc::SIGKILL);
+    let mut said = String::new();
+    child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(code(child.0.wait().unwrap()), 125, "{said}");
+    assert!(said.contains("passt"), "{said}");
+    home.assert_nothing_is_left();
+}
+
+/// The passt that is a child of this process.
+fn passt_of(parent: i32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    let mut pids = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
+    pids.find(|pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("passt"))
+    })
 }

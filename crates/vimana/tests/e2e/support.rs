@@ -168,7 +168,7 @@ impl Drop for Killed {
 }
 
 /// A folder with the guest kernel and the image, made once for all tests.
-fn shared() -> Result<PathBuf, String> {
+pub fn shared() -> Result<PathBuf, String> {
     for program in ["qemu-system-x86_64", "umoci", "busybox"] {
         if Command::new("which").arg(program).output().map_or(true, |output| !output.status.success()) {
             return Err(format!("{program} isn't installed"));

@@ -77,8 +77,8 @@ fn guest_kernel(workload: &Workload, home: &Home, steps: &mut Steps) -> anyhow::
         Ok((kernel, _)) => Ok(kernel),
         Err(ChooseError::None) => {
             steps.say("fetching a guest kernel (once)");
-            kernel::fetch(&store, &mut |_| {})
-                .context("there is no guest kernel yet, and it can't be fetched")
+            let mut show = |step: kernel::Step| steps.say(&step.to_string());
+            kernel::fetch(&store, &mut show).context("there is no guest kernel yet, and it can't be fetched")
         }
         Err(error) => Err(error.into()),
     }
