@@ -148,7 +148,8 @@ fn streams_are_whole_in_both_directions_and_terminals_are_terminals() {
         ..shell("tty; stty size; echo $TERM; read line; stty size; echo got $line; cat; echo end")
     };
     keeper.exec(1, terminal).unwrap();
-    keeper.wait_for(1, "xterm");
+    // The terminal echoes what is typed at once, so the line before it must be out.
+    keeper.wait_for(1, "xterm\r\n");
     let size = TerminalSize { rows: 50, columns: 132 };
     keeper.send(&ToGuest::Resize { process: 1, size });
     keeper.feed(1, b"hello\n");
