@@ -75,6 +75,10 @@ pub struct UnknownKey {
 
 impl fmt::Display for UnknownKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all_end_so = self.similar.iter().all(|known| known.ends_with(&format!(".{}", self.key)));
+        if self.similar.len() > 1 && all_end_so {
+            return write!(f, "{:?} is the end of several keys: {}", self.key, self.similar.join(", "));
+        }
         write!(f, "there is no key {:?} in a manifest", self.key)?;
         match self.similar.as_slice() {
             [] => Ok(()),

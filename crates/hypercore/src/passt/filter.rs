@@ -5,8 +5,9 @@
 //! their length in 32 bits, big endian, then the frame. What is dropped:
 //!
 //! - everything that is neither ARP, IPv4 nor IPv6;
-//! - what is sent to loopback, unspecified, broadcast or (but for ICMPv6, by which neighbours are found) multicast and
-//!   link-local addresses; to IPv4 addresses written as IPv6 ones; and to any address that the host has at the start.
+//! - what is sent to loopback, unspecified, broadcast, multicast and link-local addresses (but for the messages by which
+//!   IPv6 neighbours are found), and to where clouds keep their metadata; to IPv4 addresses written as IPv6 ones; and to
+//!   any address that the host has at the start.
 //!
 //! A length that no frame has ends the connection. What comes back from `passt` passes as it is.
 
@@ -23,6 +24,9 @@ const FRAME_MIN: usize = 14;
 const FRAME_MAX: usize = super::MTU as usize + FRAME_MIN;
 /// What is read at once, at least one whole frame.
 const BUFFER: usize = 256 * 1024;
+
+/// Where a cloud keeps its metadata, beside the link-local 169.254.169.254.
+const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254);
 
 /// What a guest may not send to.
 #[derive(Debug, Default)]
@@ -44,7 +48,7 @@ impl Refused {
                 .is_some_and(|a| self.passes4(a.into())),
             Some([0x86, 0xdd]) => {
                 let to = frame.get(38..54).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
-                to.is_some_and(|to| self.passes6(to.into(), frame.get(20) == Some(&58)))
+                to.is_some_and(|to| self.passes6(to.into(), finds_neighbours(frame)))
             }
             _ => false,
         }
@@ -62,15 +66,26 @@ impl Refused {
         !special && !self.own.contains(&to.into())
     }
 
-    fn passes6(&self, to: Ipv6Addr, icmp: bool) -> bool {
-        if self.dns.contains(&to.into()) || (icmp && (to.is_multicast() || to.is_unicast_link_local())) {
+    fn passes6(&self, to: Ipv6Addr, finds_neighbours: bool) -> bool {
+        if self.dns.contains(&to.into())
+            || (finds_neighbours && (to.is_multicast() || to.is_unicast_link_local()))
+        {
             return true;
         }
         // ::/96 and ::ffff:0:0/96 hold IPv4 addresses, ::1 and :: too.
         let [high @ .., _, _] = to.segments();
         let old = high[..5] == [0; 5] && [0, 0xffff].contains(&high[5]);
-        !old && !to.is_multicast() && !to.is_unicast_link_local() && !self.own.contains(&to.into())
+        !old && to != METADATA
+            && !to.is_multicast()
+            && !to.is_unicast_link_local()
+            && !self.own.contains(&to.into())
     }
+}
+
+/// Whether an IPv6 frame solicits or advertises routers or neighbours (RFC 4861).
+fn finds_neighbours(frame: &[u8]) -> bool {
+    const ICMPV6: u8 = 58;
+    frame.get(20) == Some(&ICMPV6) && frame.get(54).is_some_and(|kind| (133..=136).contains(kind))
 }
 
 /// The two threads of a filter.
@@ -195,6 +210,7 @@ mod tests {
             IpAddr::V6(address) => {
                 frame[12..14].copy_from_slice(&[0x86, 0xdd]);
                 frame[20] = protocol;
+                frame[54] = 135;
                 frame[38..54].copy_from_slice(&address.octets());
             }
         }
@@ -221,6 +237,7 @@ mod tests {
             "::127.0.0.1",
             "fd00::2",
             "fe80::1",
+            "fd00:ec2::254",
             "ff02::1",
         ] {
             assert!(!refused.passes(&to(address, 6)), "{address}");

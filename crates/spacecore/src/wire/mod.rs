@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Each side treats the other as hostile. [`frame`] bounds and checks every frame, [`link`] checks stream numbers and
-//! credit, [`message`] is what the control frames say. All three are free of I/O, so that they run under the fuzzer.
+//! credit, [`message`] is what the control frames say. All three are free of I/O, so that they can be tested without a machine.
 
 pub mod frame;
 pub mod link;

@@ -48,7 +48,7 @@ enum Command {
     ///
     /// Without a key it lists all of them.
     #[command(
-        after_help = "Examples:\n  vimana hac explain spec.resources.memory\n  vimana hac explain memory"
+        after_help = "Examples:\n  vimana hac explain spec.resources.memory\n  vimana hac explain iops"
     )]
     Explain(Explain),
 }
@@ -97,7 +97,7 @@ struct Convert {
 
 #[derive(Debug, clap::Args)]
 struct Explain {
-    /// A path such as `spec.resources.memory`, or its end, such as `memory`
+    /// A path such as `spec.resources.memory`, or its end, such as `iops`
     key: Option<String>,
     /// Print the explanation as JSON
     #[arg(long)]

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::support::{Home, Killed, kill};
+use crate::support::{Home, Killed, eventually, kill};
 
 /// Runs, in all the tests of this file.
 const ROUNDS: u64 = 60;
@@ -33,33 +33,24 @@ fn rounds(test: &str, seed: u64, network: &str, victim_of: fn(&Home, u32) -> Opt
     let share = home.path().join("share");
     fs::create_dir(&share).unwrap();
     let volume = format!("{}:/share", share.display());
-    let (mut kills, mut hits) = (0, 0);
     for round in 0..ROUNDS / 3 {
-        let mut child = Killed(
-            home.run_on(network, &["-v", &volume], "echo x > /share/x; cat /share/x; sleep 0.2")
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap(),
-        );
-        if round % 2 == 1 {
-            let moment = Duration::from_millis(random.below(1500));
-            kills += 1;
+        let is_killed = round % 2 == 1;
+        // One that is to be killed lives longer than any of the moments.
+        let script = format!("echo x > /share/x; cat /share/x; sleep {}", if is_killed { 5 } else { 0 });
+        let mut command = home.run_on(network, &["-v", &volume], &script);
+        let mut child = Killed(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        if is_killed {
+            let moment = Duration::from_millis(random.below(3000));
             std::thread::sleep(moment);
-            let victim = match child.0.try_wait().unwrap() {
-                None => victim_of(&home, child.0.id()),
-                Some(_) => None,
-            };
-            eprintln!("{test}: seed {seed}, round {round}: kill of {victim:?} after {moment:?}");
-            if let Some(victim) = victim {
-                kill(victim, libc::SIGKILL);
-                hits += 1;
-            }
+            let victim = eventually("the victim is there", 20, || victim_of(&home, child.0.id()));
+            eprintln!("{test}: seed {seed}, round {round}: kill of {victim} after {moment:?}");
+            assert!(child.0.try_wait().unwrap().is_none(), "it ended before it was killed");
+            kill(victim, libc::SIGKILL);
         }
-        child.0.wait().unwrap();
+        let status = child.0.wait().unwrap();
+        assert_eq!(status.success(), !is_killed, "round {round}");
         home.assert_nothing_is_left();
     }
-    assert!(hits * 2 >= kills, "only {hits} of {kills} kills found their victim");
 }
 
 fn pid_of(home: &Home, named: impl Fn(&str, &str) -> bool) -> Option<u32> {
