@@ -25,6 +25,7 @@ use std::os::unix::net::UnixStream;
 use serde::{Deserialize, Serialize};
 
 use self::filter::{Filter, Refused};
+use crate::driver::Mac;
 use crate::spawn::{self, FIRST, Spawned};
 
 /// Where the guest asks for names: a link-local address that nothing else has.
@@ -34,6 +35,9 @@ pub const DNS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x5649, 0x4d41, 0, 0, 0, 0, 0x5
 /// The largest packet, in bytes. A frame of it is one buffer of the host's kernel, so that `passt` never gets a part of one:
 /// versions that do can be made to take what is inside a packet for a frame.
 pub const MTU: u16 = 32_000;
+
+/// The hardware address of every guest: each has a wire of its own, on which nobody else is.
+pub const MAC: Mac = Mac([0x52, 0x54, 0x00, 0x76, 0x69, 0x6d]);
 
 /// What passt is to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,8 +175,10 @@ impl Passt {
         let ((helper, theirs), (guest_end, machine)) = (pair()?, pair()?);
         let mut spawned = spawn::spawn(&program, &args, vec![theirs.into()]).map_err(PasstError::Execute)?;
         let refused = Refused { own: host.addresses, dns: guest.dns.clone() };
-        let joined = spawn::handle(&spawned.child)
-            .and_then(|handle| Ok((handle, Filter::start(guest_end.into(), helper.into(), refused)?)));
+        let joined = spawn::handle(&spawned.child).and_then(|handle| {
+            filter::announce(&helper, MAC, guest.ipv4.map(|(address, _, _)| address))?;
+            Ok((handle, Filter::start(guest_end.into(), helper.into(), refused)?))
+        });
         let (handle, filter) = joined.inspect_err(|_| end(&mut spawned)).map_err(PasstError::Execute)?;
         Ok((Self { spawned, handle, published, filter }, machine.into(), guest))
     }

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hypercore::driver::qemu::Qemu;
-use hypercore::driver::{Accelerator, Driver, Mac, Machine, Network, Wiring};
+use hypercore::driver::{Accelerator, Driver, Machine, Network, Wiring};
 use hypercore::initramfs;
 use hypercore::kernel::{self, KernelStore};
 use hypercore::passt::{NetworkPlan, Passt, Protocol, Publish};
@@ -110,7 +110,7 @@ fn a_guest_answers_on_its_published_port_and_reaches_no_service_of_its_host() {
         vcpus: 1,
         memory_mib: 128,
         disks: Vec::new(),
-        network: Some(Network { mac: Mac([0x52, 0x56, 0, 0, 0, 1]), mtu: network.mtu }),
+        network: Some(Network { mac: hypercore::passt::MAC, mtu: network.mtu }),
         console: false,
     };
     let (mut channel, theirs) = UnixStream::pair().unwrap();
@@ -123,7 +123,7 @@ fn a_guest_answers_on_its_published_port_and_reaches_no_service_of_its_host() {
     while !said.ends_with("ready\n") {
         let mut byte = [0; 1];
         let count = channel.read(&mut byte).expect("the guest says something");
-        assert_eq!(count, 1, "the machine ended after {said:?}; the helper: {:?}", passt.ended());
+        assert_eq!(count, 1, "the machine ended after {said:?}; passt: {:?}", passt.ended());
         said.push(byte[0] as char);
     }
     service.set_nonblocking(true).unwrap();
@@ -149,11 +149,11 @@ fn a_guest_answers_on_its_published_port_and_reaches_no_service_of_its_host() {
     };
     assert_eq!(answer, "published\n");
 
-    // The helper ends with the machine.
+    // passt ends with the machine.
     instance.stop().unwrap();
     let begin = Instant::now();
     while passt.ended().is_none() {
-        assert!(begin.elapsed() < Duration::from_secs(10), "the helper outlived the machine");
+        assert!(begin.elapsed() < Duration::from_secs(10), "passt outlived the machine");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -12,8 +12,8 @@ mod show;
 use std::path::{Path, PathBuf};
 
 use hac::model::Isolation;
-use hypercore::driver::{Accelerator, Disk, Mac, Machine, Network};
-use hypercore::passt::{NetworkPlan, Publish};
+use hypercore::driver::{Accelerator, Disk, Machine, Network};
+use hypercore::passt::{self, NetworkPlan, Publish};
 use serde::Serialize;
 use spacecore::wire;
 use spacecore::wire::message::{Configuration, LayerDisk, Mount, MountSource, Process, Root, Upper, Verity};
@@ -24,9 +24,6 @@ use crate::keeper::assignment::{self, Assignment, FolderShare, Lifetime, Patienc
 pub use error::PlanError;
 pub use process::signal_number;
 pub use request::{Facts, ImageFacts, KernelFacts, Layer, MachineFacts, Request, Share};
-
-/// The hardware address of every guest: each has a wire of its own, on which nobody else is.
-const MAC: Mac = Mac([0x52, 0x54, 0x00, 0x76, 0x69, 0x6d]);
 
 /// Exactly what will run.
 #[derive(Debug, Clone, Serialize)]
@@ -158,7 +155,7 @@ impl Plan {
             vcpus: self.vcpus,
             memory_mib: self.memory_mib,
             disks,
-            network: self.network.then_some(Network { mac: MAC, mtu: hypercore::passt::MTU }),
+            network: self.network.then_some(Network { mac: passt::MAC, mtu: passt::MTU }),
             console: false,
         }
     }

@@ -18,6 +18,8 @@ use std::thread::{self, JoinHandle};
 
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
+use crate::driver::Mac;
+
 /// The shortest frame: two hardware addresses and a type.
 const FRAME_MIN: usize = 14;
 /// The longest: a whole packet behind its hardware addresses.
@@ -86,6 +88,25 @@ impl Refused {
 fn finds_neighbours(frame: &[u8]) -> bool {
     const ICMPV6: u8 = 58;
     frame.get(20) == Some(&ICMPV6) && frame.get(54).is_some_and(|kind| (133..=136).contains(kind))
+}
+
+/// Tells `passt` the guest's hardware address, by a gratuitous ARP as if from the guest (RFC 826, RFC 5227 section 3).
+///
+/// Until it has seen one it sends to the broadcast address, and a guest drops what reaches it so: published ports would
+/// answer only after the guest has sent something by itself.
+pub(super) fn announce(passt: impl AsFd, mac: Mac, address: Option<Ipv4Addr>) -> io::Result<()> {
+    let address = address.unwrap_or(Ipv4Addr::UNSPECIFIED).octets();
+    let mut frame = [[0xff; 6], mac.0].concat();
+    // ARP; Ethernet and IPv4 with their lengths; a request.
+    frame.extend_from_slice(&[0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]);
+    frame.extend_from_slice(&mac.0);
+    frame.extend_from_slice(&address);
+    frame.extend_from_slice(&[0; 6]);
+    frame.extend_from_slice(&address);
+    // The shortest that Ethernet carries.
+    frame.resize(60, 0);
+    let length = u32::try_from(frame.len()).unwrap_or_default();
+    send_all(passt.as_fd(), &[&length.to_be_bytes()[..], &frame].concat())
 }
 
 /// The two threads of a filter.

@@ -45,8 +45,10 @@ fn a_published_port_answers_from_inside_and_only_on_loopback() {
         Killed(run(&home, &["-p", &format!("{port}:8080")], script).stdout(Stdio::piped()).spawn().unwrap());
     let mut line = String::new();
     BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let answer = eventually("the server answers", 20, || {
+    // passt gives up a connection after 10 s that the guest doesn't hear of: it must hear of the first one.
+    let answer = eventually("the server answers", 8, || {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(5))).ok()?;
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
