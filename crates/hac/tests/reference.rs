@@ -140,7 +140,10 @@ fn an_unknown_key_is_answered_with_what_was_probably_meant() {
         "there is no key \"spec.resources.memroy\" in a manifest; did you mean spec.resources.memory?"
     );
     assert_eq!(answer("volumes"), "there is no key \"volumes\" in a manifest; did you mean spec.mounts?");
-    assert!(answer("strategy").ends_with("did you mean spec.update.strategy or spec.failover.strategy?"));
+    assert_eq!(
+        answer("strategy"),
+        "\"strategy\" is the end of several keys: spec.update.strategy, spec.failover.strategy"
+    );
     assert_eq!(answer("xyzzy"), "there is no key \"xyzzy\" in a manifest");
     assert_eq!(answer(""), "there is no key \"\" in a manifest");
 }
