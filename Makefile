@@ -28,8 +28,11 @@ bench:
 	@cargo build --release --locked -p vimana
 	@./benches/run target/release/vimana
 
-## Fuzzes the manifest's parser for a minute (needs a nightly toolchain and cargo-fuzz).
+## Runs the property tests on cases never drawn before, then fuzzes the manifest's parser for a minute (needs a nightly
+## toolchain and cargo-fuzz).
 fuzz:
+	@seed=$$RANDOM$$RANDOM; echo "PROPTEST_RNG_SEED=$$seed"; \
+	  PROPTEST_RNG_SEED=$$seed PROPTEST_CASES=20000 cargo test --workspace --locked --exclude vimana
 	cd crates/hac/fuzz && cargo +nightly fuzz run manifest -- -max_total_time=60
 
 ## Puts the binary where the system finds it.

@@ -237,7 +237,8 @@ impl FromStr for RegistryReference {
             Some((host, path)) if looks_like_a_host(host) => (host, path.to_owned()),
             _ => (DOCKER_HUB, name.to_owned()),
         };
-        let registry = if registry == "index.docker.io" { DOCKER_HUB } else { registry };
+        let registry = normal_host(registry);
+        let registry = if registry == "index.docker.io" { DOCKER_HUB } else { &registry };
         let repository = if registry == DOCKER_HUB && !repository.contains('/') {
             format!("library/{repository}")
         } else {
@@ -253,13 +254,19 @@ impl FromStr for RegistryReference {
             (None, None) => Some("latest".to_owned()),
             (None, Some(_)) => None,
         };
-        Ok(RegistryReference { registry: registry.to_ascii_lowercase(), repository, tag, digest })
+        Ok(RegistryReference { registry: registry.to_owned(), repository, tag, digest })
     }
 }
 
 /// Tells a host from the first part of a Docker Hub name, by the rule of Docker's reference package.
 fn looks_like_a_host(part: &str) -> bool {
     part.contains(['.', ':']) || part == "localhost" || part.bytes().any(|byte| byte.is_ascii_uppercase())
+}
+
+/// Writes a host in lower case, unless its capitals are all that tells it from the first part of a Docker Hub name.
+fn normal_host(host: &str) -> String {
+    let lower = host.to_ascii_lowercase();
+    if looks_like_a_host(&lower) { lower } else { host.to_owned() }
 }
 
 fn check_registry(registry: &str) -> Result<(), ReferenceError> {
