@@ -51,6 +51,42 @@ impl fmt::Display for Accelerator {
 pub struct Machine {
     /// A name for people and process lists: letters, digits, `-`, `_` and `.`, at most 64 bytes.
     pub name: String,
+    /// Processor time in thousandths of a CPU, at least 1. A virtual machine gets whole vCPUs, rounded up.
+    pub cpu_milli: u32,
+    /// Memory in MiB: that of a virtual machine, at least 32; the most that a container or a Wasm program may use.
+    pub memory_mib: u64,
+    /// The network card, if there is one; its wire is [`Wiring::network`].
+    pub network: Option<Network>,
+    /// What the workload is kept in.
+    pub body: Body,
+}
+
+/// What a workload is kept in. Each driver knows one of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Body {
+    /// A virtual machine with a kernel of its own.
+    Virtual(Virtual),
+    /// Namespaces and control groups of the host's kernel.
+    Container(Container),
+    /// A WebAssembly runtime.
+    Wasm(Wasm),
+}
+
+impl Body {
+    /// What it is, for people.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Virtual(_) => "a virtual machine",
+            Self::Container(_) => "a container",
+            Self::Wasm(_) => "a Wasm program",
+        }
+    }
+}
+
+/// A virtual machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Virtual {
     /// What executes the guest's instructions.
     pub accelerator: Accelerator,
     /// The guest kernel's image (a bzImage or an ELF vmlinux).
@@ -59,16 +95,67 @@ pub struct Machine {
     pub initramfs: PathBuf,
     /// Further kernel arguments, each without white space; the driver's own come first.
     pub command_line: Vec<String>,
-    /// Virtual processors, 1 to 255.
-    pub vcpus: u32,
-    /// Memory in MiB, at least 32.
-    pub memory_mib: u64,
     /// Disks; the guest finds each by its serial, not by its place.
     pub disks: Vec<Disk>,
-    /// The network card, if there is one; its wire is [`Wiring::network`].
-    pub network: Option<Network>,
     /// Whether the kernel speaks on a serial console; its wire is [`Wiring::console`].
     pub console: bool,
+}
+
+/// A container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// The image's layers as unpacked trees, lowest first; whiteouts are in overlayfs's form. At least one.
+    pub layers: Vec<PathBuf>,
+    /// A folder of the spacecore's own, for everything that the driver keeps while the container runs.
+    pub folder: PathBuf,
+    /// The host name.
+    pub hostname: String,
+    /// Whether the workload can't write to its root.
+    pub readonly: bool,
+    /// The most bytes that the workload may write to its root; none where only the host's disk limits it.
+    pub upper_bytes: Option<u64>,
+    /// What is mounted over the root, in this order.
+    pub mounts: Vec<Mount>,
+    /// The most processes and threads at a time.
+    pub pids: u32,
+}
+
+/// A Wasm program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wasm {
+    /// The module or component, a file in Wasm's binary form.
+    pub module: PathBuf,
+    /// The SHA-256 digest of that file, in hexadecimal digits.
+    pub digest: String,
+    /// The folder that keeps compiled code.
+    pub cache: PathBuf,
+    /// Folders that the program may reach, and what it finds them as.
+    pub mounts: Vec<Mount>,
+    /// The most elements in all of the program's tables.
+    pub table_elements: u64,
+}
+
+/// Something that a container or a Wasm program finds at a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// What is mounted.
+    pub source: MountSource,
+    /// Where: an absolute path inside the root.
+    pub destination: String,
+    /// Whether it can't be written.
+    pub readonly: bool,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MountSource {
+    /// A folder of the host.
+    Folder(PathBuf),
+    /// A single file of the host.
+    File(PathBuf),
+    /// An empty folder in memory of at most so many bytes.
+    Memory(u64),
 }
 
 /// One block device.
@@ -111,26 +198,51 @@ pub struct Wiring {
     /// A stream socket that carries Ethernet frames, each after its length (32 bits, big endian); needed if and
     /// only if [`Machine::network`] is set.
     pub network: Option<OwnedFd>,
-    /// The serial console, as a stream socket; needed if and only if [`Machine::console`] is set.
+    /// The serial console, as a stream socket; needed if and only if [`Virtual::console`] is set.
     pub console: Option<OwnedFd>,
 }
 
-/// Exactly what a start will execute. Its `Display` is a line for a POSIX shell.
+/// Exactly what a start will do. Its `Display` is for people; that of a program is a line for a POSIX shell.
 #[derive(Clone, Debug, Serialize)]
 pub struct Prepared {
     /// The driver that made it.
     pub driver: &'static str,
-    /// What will execute the guest's instructions.
-    pub accelerator: Accelerator,
-    /// The program, as an absolute path.
-    pub program: PathBuf,
-    /// Its arguments.
-    #[serde(serialize_with = "lossy")]
-    pub args: Vec<OsString>,
     /// Whether [`Wiring::network`] is needed.
     pub network: bool,
     /// Whether [`Wiring::console`] is needed.
     pub console: bool,
+    /// What will be executed.
+    pub execution: Execution,
+}
+
+/// What a start will execute.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Execution {
+    /// A program of the host.
+    Program {
+        /// Its absolute path.
+        program: PathBuf,
+        /// Its arguments.
+        #[serde(serialize_with = "lossy")]
+        args: Vec<OsString>,
+    },
+    /// A container, described as the OCI runtime specification has it (`config.json`).
+    Container {
+        /// The bundle's configuration.
+        config: serde_json::Value,
+        /// What it was made from.
+        container: Container,
+    },
+    /// A Wasm program inside the keeper.
+    Wasm {
+        /// The program and what it may reach.
+        wasm: Wasm,
+        /// The most bytes that its memories may have, in sum.
+        memory_bytes: u64,
+        /// Processor time in thousandths of a CPU.
+        cpu_milli: u32,
+    },
 }
 
 fn lossy<S: serde::Serializer>(args: &[OsString], serializer: S) -> Result<S::Ok, S::Error> {
@@ -139,8 +251,14 @@ fn lossy<S: serde::Serializer>(args: &[OsString], serializer: S) -> Result<S::Ok
 
 impl fmt::Display for Prepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", quoted(&self.program.to_string_lossy()))?;
-        self.args.iter().try_for_each(|arg| write!(f, " {}", quoted(&arg.to_string_lossy())))
+        match &self.execution {
+            Execution::Program { program, args } => {
+                write!(f, "{}", quoted(&program.to_string_lossy()))?;
+                args.iter().try_for_each(|arg| write!(f, " {}", quoted(&arg.to_string_lossy())))
+            }
+            Execution::Container { config, .. } => write!(f, "{config:#}"),
+            Execution::Wasm { wasm, .. } => write!(f, "{}", quoted(&wasm.module.to_string_lossy())),
+        }
     }
 }
 
@@ -225,6 +343,14 @@ pub enum PrepareError {
         /// The package that has it.
         package: &'static str,
     },
+    /// A machine of a kind that this driver can't run.
+    #[error("the driver {driver} can't run {body}")]
+    Body {
+        /// The driver.
+        driver: &'static str,
+        /// What it was asked for.
+        body: &'static str,
+    },
     /// A value that no machine can have.
     #[error("{what} is {found}; it must be {wanted}")]
     Value {
@@ -254,6 +380,14 @@ pub enum StartError {
         wire: &'static str,
         /// `with` or `without`.
         prepared: &'static str,
+    },
+    /// Another driver prepared it.
+    #[error("the driver {driver} can't start what the driver {other} prepared")]
+    Prepared {
+        /// The driver that was asked.
+        driver: &'static str,
+        /// The driver that prepared it.
+        other: &'static str,
     },
     /// The program can't be executed.
     #[error("can't execute {}", program.display())]
@@ -325,11 +459,12 @@ mod tests {
     fn a_prepared_command_line_can_be_pasted_into_a_shell() {
         let prepared = Prepared {
             driver: "qemu",
-            accelerator: Accelerator::Tcg,
-            program: "/usr/bin/qemu-system-x86_64".into(),
-            args: ["-m", "64M", "-append", "quiet init='x'", ""].map(OsString::from).to_vec(),
             network: false,
             console: false,
+            execution: Execution::Program {
+                program: "/usr/bin/qemu-system-x86_64".into(),
+                args: ["-m", "64M", "-append", "quiet init='x'", ""].map(OsString::from).to_vec(),
+            },
         };
         assert_eq!(
             prepared.to_string(),

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hypercore::driver::qemu::Qemu;
-use hypercore::driver::{Accelerator, Disk, Driver, Instance, Machine, StartError, Wiring};
+use hypercore::driver::{Accelerator, Body, Disk, Driver, Instance, Machine, StartError, Virtual, Wiring};
 use hypercore::initramfs;
 use hypercore::kernel::{self, Kernel, KernelStore};
 
@@ -72,16 +72,25 @@ fn a_machine(folder: &Path, script: &str) -> Result<Machine, String> {
     std::fs::write(&initramfs, archive).unwrap();
     Ok(Machine {
         name: "test".into(),
-        accelerator: Accelerator::Tcg,
-        kernel: kernel.image,
-        initramfs,
-        command_line: Vec::new(),
-        vcpus: 1,
+        cpu_milli: 1000,
         memory_mib: 128,
-        disks: Vec::new(),
         network: None,
-        console: false,
+        body: Body::Virtual(Virtual {
+            accelerator: Accelerator::Tcg,
+            kernel: kernel.image,
+            initramfs,
+            command_line: Vec::new(),
+            disks: Vec::new(),
+            console: false,
+        }),
     })
+}
+
+fn disks(machine: &mut Machine) -> &mut Vec<Disk> {
+    match &mut machine.body {
+        Body::Virtual(hardware) => &mut hardware.disks,
+        other => unreachable!("{other:?}"),
+    }
 }
 
 fn start(machine: &Machine) -> (Box<dyn Instance>, UnixStream) {
@@ -181,15 +190,15 @@ fn a_guest_finds_its_disks_by_their_serials_and_can_t_write_to_a_read_only_one()
         let mut content = vec![b'.'; 1 << 20];
         content[..5].copy_from_slice(&name.as_bytes()[..5]);
         std::fs::write(&path, content).unwrap();
-        machine.disks.push(Disk { path, readonly, serial: name.into() });
+        disks(&mut machine).push(Disk { path, readonly, serial: name.into() });
     }
     let (_instance, mut channel) = start(&machine);
     let said: Vec<String> =
         std::iter::repeat_with(|| line(&mut channel)).take_while(|line| line != "end").collect();
     assert_eq!(said, ["first first", "no", "second secon", "yes"]);
     let read = |disk: &Disk| std::fs::read(&disk.path).unwrap();
-    assert!(read(&machine.disks[0]).starts_with(b"first"));
-    assert!(read(&machine.disks[1]).starts_with(b"wrote"));
+    assert!(read(&disks(&mut machine)[0]).starts_with(b"first"));
+    assert!(read(&disks(&mut machine)[1]).starts_with(b"wrote"));
 }
 
 #[test]

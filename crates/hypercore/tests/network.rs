@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hypercore::driver::qemu::Qemu;
-use hypercore::driver::{Accelerator, Driver, Machine, Network, Wiring};
+use hypercore::driver::{Accelerator, Body, Driver, Machine, Network, Virtual, Wiring};
 use hypercore::initramfs;
 use hypercore::kernel::{self, KernelStore};
 use hypercore::passt::{NetworkPlan, Passt, Protocol, Publish};
@@ -103,15 +103,17 @@ fn a_guest_answers_on_its_published_port_and_reaches_no_service_of_its_host() {
     std::fs::write(&initramfs, archive(folder.path(), &files, &script)).unwrap();
     let machine = Machine {
         name: "network".into(),
-        accelerator: Accelerator::Tcg,
-        kernel: kernel.image,
-        initramfs,
-        command_line: Vec::new(),
-        vcpus: 1,
+        cpu_milli: 1000,
         memory_mib: 128,
-        disks: Vec::new(),
         network: Some(Network { mac: hypercore::passt::MAC, mtu: network.mtu }),
-        console: false,
+        body: Body::Virtual(Virtual {
+            accelerator: Accelerator::Tcg,
+            kernel: kernel.image,
+            initramfs,
+            command_line: Vec::new(),
+            disks: Vec::new(),
+            console: false,
+        }),
     };
     let (mut channel, theirs) = UnixStream::pair().unwrap();
     channel.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -12,7 +12,7 @@ mod show;
 use std::path::{Path, PathBuf};
 
 use hac::model::Isolation;
-use hypercore::driver::{Accelerator, Disk, Machine, Network};
+use hypercore::driver::{Accelerator, Body, Disk, Machine, Network, Virtual};
 use hypercore::passt::{self, NetworkPlan, Publish};
 use serde::Serialize;
 use spacecore::wire;
@@ -148,15 +148,17 @@ impl Plan {
         }
         Machine {
             name: id.to_owned(),
-            accelerator: self.accelerator,
-            kernel: self.kernel.path.clone(),
-            initramfs: initramfs.to_owned(),
-            command_line: Vec::new(),
-            vcpus: self.vcpus,
+            cpu_milli: self.vcpus.saturating_mul(1000),
             memory_mib: self.memory_mib,
-            disks,
             network: self.network.then_some(Network { mac: passt::MAC, mtu: passt::MTU }),
-            console: false,
+            body: Body::Virtual(Virtual {
+                accelerator: self.accelerator,
+                kernel: self.kernel.path.clone(),
+                initramfs: initramfs.to_owned(),
+                command_line: Vec::new(),
+                disks,
+                console: false,
+            }),
         }
     }
 

@@ -29,8 +29,8 @@ use serde_json::json;
 
 use self::qmp::Qmp;
 use super::{
-    Accelerator, CHANNEL_PORT, ControlError, Driver, Ended, Instance, Machine, Observation, ObserveError,
-    PrepareError, Prepared, SERIAL_MAX, StartError, StopError, Wiring,
+    Accelerator, Body, CHANNEL_PORT, ControlError, Driver, Ended, Execution, Instance, Machine, Observation,
+    ObserveError, PrepareError, Prepared, SERIAL_MAX, StartError, StopError, Virtual, Wiring,
 };
 use crate::spawn::{self, FIRST, Spawned};
 
@@ -71,23 +71,27 @@ impl Driver for Qemu {
     fn prepare(&self, machine: &Machine) -> Result<Prepared, PrepareError> {
         let missing = PrepareError::NoProgram { program: PROGRAM, package: PACKAGE };
         let program = self.program.clone().ok_or(missing)?;
-        check(machine)?;
+        let Body::Virtual(hardware) = &machine.body else {
+            return Err(PrepareError::Body { driver: self.name(), body: machine.body.kind() });
+        };
+        let vcpus = machine.cpu_milli.div_ceil(1000);
+        check(machine, hardware, vcpus)?;
         let mut args = Args(Vec::new());
         args.flags(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         args.pair("-name", format!("guest=vimana-{}", machine.name));
         args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
         args.pair("-M", MACHINE);
-        let (accelerator, processor) = match machine.accelerator {
+        let (accelerator, processor) = match hardware.accelerator {
             Accelerator::Kvm => ("kvm", "host"),
             Accelerator::Tcg => ("tcg,thread=multi", "max"),
         };
         args.pair("-accel", accelerator);
         args.pair("-cpu", processor);
-        args.pair("-smp", machine.vcpus.to_string());
+        args.pair("-smp", vcpus.to_string());
         args.pair("-m", format!("{}M", machine.memory_mib));
-        args.kernel(machine)?;
+        args.kernel(hardware)?;
         args.channel();
-        for (index, disk) in machine.disks.iter().enumerate() {
+        for (index, disk) in hardware.disks.iter().enumerate() {
             args.disk(index, disk)?;
         }
         let mut number = FIRST + 2;
@@ -95,28 +99,29 @@ impl Driver for Qemu {
             args.network(number, network);
             number += 1;
         }
-        if machine.console {
+        if hardware.console {
             args.pair("-chardev", format!("socket,id=console,fd={number}"));
             args.pair("-serial", "chardev:console");
         }
         Ok(Prepared {
             driver: self.name(),
-            accelerator: machine.accelerator,
-            program,
-            args: args.0,
             network: machine.network.is_some(),
-            console: machine.console,
+            console: hardware.console,
+            execution: Execution::Program { program, args: args.0 },
         })
     }
 
     fn start(&self, prepared: &Prepared, wiring: Wiring) -> Result<Box<dyn Instance>, StartError> {
         wired("a network", prepared.network, wiring.network.is_some())?;
         wired("a console", prepared.console, wiring.console.is_some())?;
-        let failed = |source| StartError::Execute { program: prepared.program.clone(), source };
+        let Execution::Program { program, args } = &prepared.execution else {
+            return Err(StartError::Prepared { driver: self.name(), other: prepared.driver });
+        };
+        let failed = |source| StartError::Execute { program: program.clone(), source };
         let (qmp, theirs) = Qmp::pair().map_err(failed)?;
         let wires = [Some(theirs), Some(wiring.channel), wiring.network, wiring.console];
         let fds = wires.into_iter().flatten().collect();
-        let mut spawned = spawn::spawn(&prepared.program, &prepared.args, fds).map_err(failed)?;
+        let mut spawned = spawn::spawn(program, args, fds).map_err(failed)?;
         let handle = spawn::handle(&spawned.child).inspect_err(|_| end(&mut spawned)).map_err(failed)?;
         Ok(Box::new(Running { spawned, handle, qmp, ended: None }))
     }
@@ -129,26 +134,26 @@ fn wired(wire: &'static str, prepared: bool, given: bool) -> Result<(), StartErr
     Err(StartError::Wiring { wire, prepared: if prepared { "with" } else { "without" } })
 }
 
-fn check(machine: &Machine) -> Result<(), PrepareError> {
+fn check(machine: &Machine, hardware: &Virtual, vcpus: u32) -> Result<(), PrepareError> {
     let value =
         |what: &str, found: String, wanted| Err(PrepareError::Value { what: what.to_owned(), found, wanted });
     if !name_like(&machine.name, 64) {
         let wanted = "1 to 64 letters, digits, '-', '_' or '.'";
         return value("the machine's name", format!("{:?}", machine.name), wanted);
     }
-    if !(1..=255).contains(&machine.vcpus) {
-        return value("the number of vCPUs", machine.vcpus.to_string(), "1 to 255");
+    if !(1..=255).contains(&vcpus) {
+        return value("the number of vCPUs", vcpus.to_string(), "1 to 255");
     }
     if !(32..=16 * 1024 * 1024).contains(&machine.memory_mib) {
         return value("the memory", format!("{} MiB", machine.memory_mib), "32 MiB to 16 TiB");
     }
-    for argument in &machine.command_line {
+    for argument in &hardware.command_line {
         if argument.is_empty() || argument.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return value("a kernel argument", format!("{argument:?}"), "a word without white space");
         }
     }
     let mut serials = BTreeSet::new();
-    for disk in &machine.disks {
+    for disk in &hardware.disks {
         if !name_like(&disk.serial, SERIAL_MAX) {
             let what = format!("the serial of the disk {}", disk.path.display());
             return value(&what, format!("{:?}", disk.serial), "1 to 20 letters, digits, '-', '_' or '.'");
@@ -192,17 +197,17 @@ impl Args {
         self.0.extend([option.into(), value.into()]);
     }
 
-    fn kernel(&mut self, machine: &Machine) -> Result<(), PrepareError> {
-        if starts_with_elf(&machine.kernel)
+    fn kernel(&mut self, hardware: &Virtual) -> Result<(), PrepareError> {
+        if starts_with_elf(&hardware.kernel)
             && let Some(firmware) = QBOOT.iter().find(|path| Path::new(path).is_file())
         {
             self.pair("-bios", *firmware);
         }
-        self.pair("-kernel", absolute(&machine.kernel)?);
-        self.pair("-initrd", absolute(&machine.initramfs)?);
-        let console = if machine.console { "console=ttyS0" } else { "quiet 8250.nr_uarts=0" };
+        self.pair("-kernel", absolute(&hardware.kernel)?);
+        self.pair("-initrd", absolute(&hardware.initramfs)?);
+        let console = if hardware.console { "console=ttyS0" } else { "quiet 8250.nr_uarts=0" };
         let own = COMMAND_LINE.into_iter().chain([console]);
-        let words: Vec<&str> = own.chain(machine.command_line.iter().map(String::as_str)).collect();
+        let words: Vec<&str> = own.chain(hardware.command_line.iter().map(String::as_str)).collect();
         self.pair("-append", words.join(" "));
         Ok(())
     }
@@ -357,15 +362,24 @@ mod tests {
     fn machine() -> Machine {
         Machine {
             name: "test".into(),
-            accelerator: Accelerator::Tcg,
-            kernel: "/k/vmlinux".into(),
-            initramfs: "/k/initramfs".into(),
-            command_line: Vec::new(),
-            vcpus: 1,
+            cpu_milli: 1000,
             memory_mib: 128,
-            disks: Vec::new(),
             network: None,
-            console: false,
+            body: Body::Virtual(Virtual {
+                accelerator: Accelerator::Tcg,
+                kernel: "/k/vmlinux".into(),
+                initramfs: "/k/initramfs".into(),
+                command_line: Vec::new(),
+                disks: Vec::new(),
+                console: false,
+            }),
+        }
+    }
+
+    fn hardware(machine: &mut Machine) -> &mut Virtual {
+        match &mut machine.body {
+            Body::Virtual(hardware) => hardware,
+            other => unreachable!("{other:?}"),
         }
     }
 
@@ -396,9 +410,10 @@ mod tests {
     fn a_path_with_commas_and_quotes_stays_one_path() {
         let mut machine = machine();
         let path = PathBuf::from("/a,b\"c/disk.img");
-        machine.disks.push(Disk { path, readonly: true, serial: "layer-0".into() });
+        hardware(&mut machine).disks.push(Disk { path, readonly: true, serial: "layer-0".into() });
         let prepared = qemu().prepare(&machine).unwrap();
-        let blockdev = prepared.args.iter().find(|a| a.to_string_lossy().starts_with('{')).unwrap();
+        let Execution::Program { args, .. } = &prepared.execution else { panic!("{prepared:?}") };
+        let blockdev = args.iter().find(|a| a.to_string_lossy().starts_with('{')).unwrap();
         let parsed: serde_json::Value = serde_json::from_str(&blockdev.to_string_lossy()).unwrap();
         assert_eq!(parsed["file"]["filename"], "/a,b\"c/disk.img");
         assert_eq!(parsed["read-only"], true);
@@ -407,7 +422,7 @@ mod tests {
     #[test]
     fn the_wires_have_the_numbers_in_their_order() {
         let mut machine = machine();
-        machine.console = true;
+        hardware(&mut machine).console = true;
         assert!(line(&machine).contains("socket,id=console,fd=102"));
         machine.network = Some(Network { mac: Mac([0x52, 0x54, 0, 1, 2, 3]), mtu: 1400 });
         let both = line(&machine);
@@ -420,10 +435,10 @@ mod tests {
         let disk = |serial: &str| Disk { path: "/d".into(), readonly: true, serial: serial.into() };
         let refused: [fn(&mut Machine); 6] = [
             |m| m.name = "a,b".into(),
-            |m| m.vcpus = 0,
+            |m| m.cpu_milli = 0,
             |m| m.memory_mib = u64::MAX,
-            |m| m.command_line = vec!["a b".into()],
-            |m| m.command_line = vec![String::new()],
+            |m| hardware(m).command_line = vec!["a b".into()],
+            |m| hardware(m).command_line = vec![String::new()],
             |m| m.network = Some(Network { mac: Mac([1; 6]), mtu: 1500 }),
         ];
         for spoil in refused {
@@ -433,11 +448,11 @@ mod tests {
         }
         for serial in ["", "a,readonly=off", "123456789012345678901"] {
             let mut machine = machine();
-            machine.disks.push(disk(serial));
+            hardware(&mut machine).disks.push(disk(serial));
             assert!(matches!(qemu().prepare(&machine), Err(PrepareError::Value { .. })), "{serial}");
         }
         let mut twice = machine();
-        twice.disks = vec![disk("a"), disk("a")];
+        hardware(&mut twice).disks = vec![disk("a"), disk("a")];
         assert!(matches!(qemu().prepare(&twice), Err(PrepareError::SerialTwice(_))));
     }
 

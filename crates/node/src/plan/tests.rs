@@ -115,13 +115,14 @@ fn a_port_of_the_manifest_can_be_published_elsewhere() {
 fn the_guest_is_told_of_disks_by_the_serials_that_the_machine_gives_them() {
     let plan = decide("[spec.resources]\nstorage = \"64Mi\"", None).unwrap();
     let assignment = plan.assignment("id", Path::new("/run"), Path::new("/initramfs"), Lifetime::Bound);
-    let serials: Vec<_> = assignment.machine.disks.iter().map(|disk| disk.serial.as_str()).collect();
+    let Body::Virtual(hardware) = &assignment.machine.body else { panic!("{:?}", assignment.machine) };
+    let serials: Vec<_> = hardware.disks.iter().map(|disk| disk.serial.as_str()).collect();
     let told: Vec<_> =
         assignment.configuration.root.layers.iter().map(|layer| layer.serial.as_str()).collect();
     assert_eq!(serials[..2], told[..]);
     assert_eq!(assignment.configuration.root.upper, Upper::Disk { serial: serials[2].to_owned() });
-    assert_eq!(assignment.scratch[0].path, assignment.machine.disks[2].path);
-    assert!(assignment.machine.disks[..2].iter().all(|disk| disk.readonly));
+    assert_eq!(assignment.scratch[0].path, hardware.disks[2].path);
+    assert!(hardware.disks[..2].iter().all(|disk| disk.readonly));
 }
 
 #[test]

@@ -40,8 +40,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let document = json!({
             "plan": prepared.plan,
             "initramfs": Path::new(&prepared.initramfs),
-            "program": command.program,
-            "args": command.args.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>(),
+            "execution": command.execution,
         });
         writeln!(out, "{document:#}")?;
     } else {

@@ -15,7 +15,7 @@ fn a_plan_is_exact_and_runs_nothing() {
     assert_eq!(plan["plan"]["memory_mib"], 96);
     assert_eq!(plan["plan"]["kernel"]["digest"].as_str().unwrap().len(), 64);
     assert_eq!(plan["plan"]["layers"][0]["verity_root"].as_str().unwrap().len(), 64);
-    assert!(plan["program"].as_str().unwrap().ends_with("qemu-system-x86_64"));
+    assert!(plan["execution"]["program"]["program"].as_str().unwrap().ends_with("qemu-system-x86_64"));
     let again =
         home.vimana(&["plan", "--json", "--accel", "tcg", "-m", "96Mi", &home.image]).output().unwrap();
     assert_eq!(output.stdout, again.stdout, "the same question has the same answer");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hypercore::driver::{Accelerator, Machine};
+use hypercore::driver::{Accelerator, Body, Machine, Virtual};
 use hypercore::kernel::{Kernel, KernelStore};
 use node::keeper::assignment::{Assignment, FolderShare, Lifetime, Patience, VERSION};
 use node::keeper::report::{FromKeeper, Outcome, Standing, ToKeeper};
@@ -128,15 +128,17 @@ fn assignment(home: &Home, kernel: &Kernel, initramfs: PathBuf, boot_ms: u64) ->
         driver: "qemu".into(),
         machine: Machine {
             name: "attacked".into(),
-            accelerator: Accelerator::Tcg,
-            kernel: kernel.image.clone(),
-            initramfs,
-            command_line: Vec::new(),
-            vcpus: 1,
+            cpu_milli: 1000,
             memory_mib: 128,
-            disks: Vec::new(),
             network: None,
-            console: false,
+            body: Body::Virtual(Virtual {
+                accelerator: Accelerator::Tcg,
+                kernel: kernel.image.clone(),
+                initramfs,
+                command_line: Vec::new(),
+                disks: Vec::new(),
+                console: false,
+            }),
         },
         network: None,
         configuration: Configuration {
