@@ -156,6 +156,8 @@ pub enum MountSource {
     File(PathBuf),
     /// An empty folder in memory of at most so many bytes.
     Memory(u64),
+    /// An ext4 file system in a file that only this machine's kernel has ever written to.
+    Disk(PathBuf),
 }
 
 /// One block device.

@@ -220,11 +220,11 @@ impl Plan {
             hostname: self.name.clone(),
             unix_time_ns: 0,
             entropy: String::new(),
-            root: Root {
+            root: Some(Root {
                 layers: self.layers.iter().enumerate().map(layer).collect(),
                 upper,
                 readonly: false,
-            },
+            }),
             mounts,
             network: None,
             process: self.process.clone(),

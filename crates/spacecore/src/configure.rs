@@ -77,9 +77,11 @@ pub(crate) fn apply(
     steps.end("load modules of the devices");
     let disks = Disks::scan()?;
     steps.end("find disks");
-    let layers = root::mount_layers(&configuration.root, &disks)?;
+    let no_root = || refuse(RefusalKind::Protocol, "a microVM needs a root file system");
+    let root = configuration.root.as_ref().ok_or_else(no_root)?;
+    let layers = root::mount_layers(root, &disks)?;
     steps.end("mount layers");
-    root::mount_overlay(&configuration.root, &layers, &disks)?;
+    root::mount_overlay(root, &layers, &disks)?;
     steps.end("mount overlay");
     if let Some(network) = &configuration.network {
         network::set_up(network)?;
@@ -94,8 +96,7 @@ pub(crate) fn apply(
         }
     }
     let on_disk = |mount: &Mount| matches!(mount.source, MountSource::Disk { .. });
-    let has_disk =
-        matches!(configuration.root.upper, Upper::Disk { .. }) || configuration.mounts.iter().any(on_disk);
+    let has_disk = matches!(root.upper, Upper::Disk { .. }) || configuration.mounts.iter().any(on_disk);
     Ok(Outside { disks, folders, has_disk })
 }
 

@@ -72,7 +72,7 @@ pub(crate) fn move_in(
         steps.end("mounts");
     }
     write_etc(&inside, configuration)?;
-    if configuration.root.readonly {
+    if configuration.root.as_ref().is_some_and(|root| root.readonly) {
         let flags = MountFlags::BIND | MountFlags::RDONLY;
         refuse_root(rustix::mount::mount_remount("/", flags, c""), "making the root read-only")?;
     }

@@ -46,12 +46,13 @@ impl Known {
     pub(crate) fn from_configuration(configuration: &Configuration) -> Self {
         let has =
             |wanted: fn(&MountSource) -> bool| configuration.mounts.iter().any(|mount| wanted(&mount.source));
+        let root = configuration.root.as_ref();
         Self {
             configured: true,
             network: configuration.network.is_some(),
             folders: has(|source| matches!(source, MountSource::Folder { .. })),
-            verity: configuration.root.layers.iter().any(|layer| layer.verity.is_some()),
-            writable_disk: matches!(configuration.root.upper, Upper::Disk { .. })
+            verity: root.is_some_and(|root| root.layers.iter().any(|layer| layer.verity.is_some())),
+            writable_disk: root.is_some_and(|root| matches!(root.upper, Upper::Disk { .. }))
                 || has(|source| matches!(source, MountSource::Disk { .. })),
         }
     }

@@ -117,10 +117,10 @@ fn the_guest_is_told_of_disks_by_the_serials_that_the_machine_gives_them() {
     let assignment = plan.assignment("id", Path::new("/run"), Path::new("/initramfs"), Lifetime::Bound);
     let Body::Virtual(hardware) = &assignment.machine.body else { panic!("{:?}", assignment.machine) };
     let serials: Vec<_> = hardware.disks.iter().map(|disk| disk.serial.as_str()).collect();
-    let told: Vec<_> =
-        assignment.configuration.root.layers.iter().map(|layer| layer.serial.as_str()).collect();
+    let root = assignment.configuration.root.unwrap();
+    let told: Vec<_> = root.layers.iter().map(|layer| layer.serial.as_str()).collect();
     assert_eq!(serials[..2], told[..]);
-    assert_eq!(assignment.configuration.root.upper, Upper::Disk { serial: serials[2].to_owned() });
+    assert_eq!(root.upper, Upper::Disk { serial: serials[2].to_owned() });
     assert_eq!(assignment.scratch[0].path, hardware.disks[2].path);
     assert!(hardware.disks[..2].iter().all(|disk| disk.readonly));
 }

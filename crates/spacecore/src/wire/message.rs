@@ -100,8 +100,8 @@ pub struct Configuration {
     pub unix_time_ns: u64,
     /// Entropy for the guest kernel's random pool: 64 to 1024 hexadecimal digits, credited in full.
     pub entropy: String,
-    /// The root file system.
-    pub root: Root,
+    /// The root file system; none where it is in place already, as in a container.
+    pub root: Option<Root>,
     /// What is mounted on top, in this order.
     pub mounts: Vec<Mount>,
     /// The network interface; none where the spacecore has no network.

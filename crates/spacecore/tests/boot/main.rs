@@ -19,6 +19,10 @@ macro_rules! parts_or_skip {
     };
 }
 
+fn root_of(configuration: &mut Configuration) -> &mut Root {
+    configuration.root.as_mut().expect("a microVM's configuration has a root")
+}
+
 #[test]
 fn a_workload_s_output_and_exit_code_arrive_whole() {
     let parts = parts_or_skip!("a_workload_s_output_and_exit_code_arrive_whole");
@@ -222,7 +226,7 @@ fn folders_memory_and_network_are_where_the_configuration_puts_them() {
         mount(folder(0x8001, true), "/etc/app/one.conf", false),
         mount(MountSource::Memory { bytes: 1 << 20 }, "/scratch", false),
     ];
-    configuration.root.readonly = true;
+    root_of(&mut configuration).readonly = true;
     configuration.network = Some(Network {
         addresses: vec!["10.9.8.7/24".to_owned(), "fd00::7/64".to_owned()],
         gateways: vec!["192.0.2.1".to_owned(), "fe80::1".to_owned()],
@@ -279,7 +283,7 @@ fn a_layer_is_held_to_its_merkle_tree() {
     let root = printed.lines().find_map(|line| line.strip_prefix("Root hash:")).unwrap().trim().to_owned();
     let with_tree = |script: &str| {
         let mut configuration = configuration(shell(script));
-        configuration.root.layers[0].verity =
+        root_of(&mut configuration).layers[0].verity =
             Some(Verity { root: root.clone(), data_blocks: blocks, hash_start: blocks });
         configuration
     };
@@ -318,7 +322,7 @@ fn what_is_written_to_disks_is_there_after_the_next_boot() {
         let disks = [disk("volume", &*volume), disk("upper", &*upper), layer(parts)];
         let (mut machine, _) = Machine::boot("disks-machine", parts, &disks);
         let mut configuration = configuration(shell(script));
-        configuration.root.upper = Upper::Disk { serial: "upper".to_owned() };
+        root_of(&mut configuration).upper = Upper::Disk { serial: "upper".to_owned() };
         configuration.mounts = vec![Mount {
             source: MountSource::Disk { serial: "volume".to_owned() },
             destination: "/var/lib/volume".to_owned(),
@@ -348,7 +352,7 @@ fn what_can_t_be_done_is_refused_with_a_reason() {
     machine.wait_off();
 
     let mut missing_disk = configuration(process(&["true"]));
-    missing_disk.root.layers[0].serial = "elsewhere".to_owned();
+    root_of(&mut missing_disk).layers[0].serial = "elsewhere".to_owned();
     let (number, refusal) = boot("missing-disk").keeper.refused(missing_disk);
     assert_eq!((number, refusal.kind), (None, RefusalKind::Root));
     assert!(

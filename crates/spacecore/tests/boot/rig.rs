@@ -564,11 +564,11 @@ pub(crate) fn configuration(process: Process) -> Configuration {
         hostname: "box".to_owned(),
         unix_time_ns: now.as_nanos() as u64,
         entropy: "5a".repeat(64),
-        root: Root {
+        root: Some(Root {
             layers: vec![LayerDisk { serial: "layer0".to_owned(), verity: None }],
             upper: Upper::Memory { bytes: 64 << 20 },
             readonly: false,
-        },
+        }),
         mounts: Vec::new(),
         network: None,
         process,

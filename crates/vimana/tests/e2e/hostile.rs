@@ -146,7 +146,7 @@ fn assignment(home: &Home, kernel: &Kernel, initramfs: PathBuf, boot_ms: u64) ->
             hostname: "attacked".into(),
             unix_time_ns: 0,
             entropy: String::new(),
-            root: Root { layers: Vec::new(), upper: Upper::Memory { bytes: 1 << 20 }, readonly: false },
+            root: Some(Root { layers: Vec::new(), upper: Upper::Memory { bytes: 1 << 20 }, readonly: false }),
             mounts: Vec::new(),
             network: None,
             process,
