@@ -103,18 +103,21 @@ fn deployment(range: (u32, u32)) -> impl Strategy<Value = Deployment> {
         env(),
         btree_set("[a-zA-Z_][a-zA-Z0-9_.-]{0,6}", 0..3),
         of("[a-z0-9]{1,6}(:[a-z0-9]{1,4})?"),
-        of("/[a-z0-9 é]{0,6}"),
+        (of("/[a-z0-9 é]{0,6}"), any::<bool>()),
         range.0..=range.1,
     )
-        .prop_map(|(image, command, args, env, secrets, user, workdir, replicas)| Deployment {
-            image,
-            command,
-            args,
-            env,
-            secrets: secrets.into_iter().collect(),
-            user,
-            workdir,
-            replicas,
+        .prop_map(|(image, command, args, env, secrets, user, (workdir, readonly_root), replicas)| {
+            Deployment {
+                image,
+                command,
+                args,
+                env,
+                secrets: secrets.into_iter().collect(),
+                user,
+                workdir,
+                readonly_root,
+                replicas,
+            }
         })
 }
 
@@ -123,7 +126,7 @@ fn hardware() -> impl Strategy<Value = (Resources, Virtualization)> {
     let resources = (
         1u32..100_000,
         (256u64 << 20)..(1 << 45),
-        of(1u64..(1 << 50)),
+        (of(1u64..(1 << 50)), 1u32..100_000, 0u32..10_000_000),
         accelerators,
         of(1u32..1_000_000),
         of(1u64..(1 << 40)),
@@ -134,7 +137,7 @@ fn hardware() -> impl Strategy<Value = (Resources, Virtualization)> {
         word::<Isolation>().prop_flat_map(|isolation| (Just(isolation), of(select(isolation.providers()))));
     (resources, isolation, word::<Level>(), word::<Level>(), any::<bool>()).prop_map(
         |(
-            (cpu, memory, storage, accelerators, iops, rate, cpu_pinning, class),
+            (cpu, memory, (storage, pids, table_elements), accelerators, iops, rate, cpu_pinning, class),
             (isolation, provider),
             security,
             performance,
@@ -150,6 +153,8 @@ fn hardware() -> impl Strategy<Value = (Resources, Virtualization)> {
                 cpu: MilliCpu(cpu),
                 memory: Bytes(memory),
                 storage: storage.map(Bytes),
+                pids,
+                table_elements,
                 gpu: 0,
                 accelerators,
                 iops,

@@ -71,6 +71,7 @@ table!(Deployment {
     "secrets" => secrets,
     "user" => user,
     "workdir" => workdir,
+    "readonly_root" => readonly_root,
     "replicas" => replicas
 });
 
@@ -78,6 +79,8 @@ table!(Resources {
     "cpu" => cpu,
     "memory" => memory,
     "storage" => storage,
+    "pids" => pids,
+    "table_elements" => table_elements,
     "gpu" => gpu,
     "accelerators" => accelerators,
     "iops" => iops,

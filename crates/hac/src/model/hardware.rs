@@ -60,6 +60,10 @@ pub struct Resources {
     pub memory: Bytes,
     /// The size of the writable layer; `None` leaves it to the driver (half of the memory where it lies in memory).
     pub storage: Option<Bytes>,
+    /// The most processes and threads at a time, at least 1.
+    pub pids: u32,
+    /// The most elements in all tables of a Wasm program.
+    pub table_elements: u32,
     /// How many GPUs of any model.
     pub gpu: u32,
     /// Accelerators by kind and model.
@@ -80,6 +84,8 @@ impl Default for Resources {
             cpu: MilliCpu::from_cores(1),
             memory: Bytes::from_mib(512),
             storage: None,
+            pids: 4096,
+            table_elements: 100_000,
             gpu: 0,
             accelerators: Vec::new(),
             iops: None,

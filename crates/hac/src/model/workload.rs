@@ -26,6 +26,8 @@ pub struct Deployment {
     pub user: Option<String>,
     /// The absolute working folder; `None` is the image's.
     pub workdir: Option<String>,
+    /// Whether the workload can't write to its root; its mounts can still be written.
+    pub readonly_root: bool,
     /// How many copies run, at least 1.
     pub replicas: u32,
 }
@@ -40,6 +42,7 @@ impl Default for Deployment {
             secrets: Vec::new(),
             user: None,
             workdir: None,
+            readonly_root: false,
             replicas: 1,
         }
     }

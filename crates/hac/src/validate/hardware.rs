@@ -38,6 +38,9 @@ fn resources(resources: &Resources, isolation: Isolation, context: &mut Context<
     if resources.storage.is_some_and(|size| size.0 == 0) {
         context.conflict(&["spec.resources.storage"], "a size of 0 holds nothing", None);
     }
+    if resources.pids == 0 {
+        context.conflict(&["spec.resources.pids"], "the workload itself is a process", None);
+    }
     if resources.iops == Some(0) {
         context.conflict(&["spec.resources.iops"], "with 0 operations a second no disk is ever read", None);
     }
