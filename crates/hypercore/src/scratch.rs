@@ -1,11 +1,12 @@
-//! Scratch disks: sparse files with an empty ext2 file system, which every guest kernel's ext4 driver mounts.
+//! Writable disks: sparse files with an empty file system, which every kernel's ext4 driver mounts.
 //!
 //! Written here rather than by `mkfs`, which isn't on every machine and takes longer than the guest's boot allows. Only
-//! what differs from zero is written, so a disk of 100 GiB costs some 6 MB until it is used. There is no journal: a
-//! scratch disk dies with its spacecore, and a journal would double every write.
+//! what differs from zero is written, so a disk of 100 GiB costs some 6 MB until it is used. A scratch disk has no journal: it
+//! dies with its spacecore, and a journal would double every write. A volume's disk has one, because it outlives crashes; and
+//! it has no `lost+found`, because programs such as databases want the folder that they are given to be empty.
 //!
 //! Layout: Linux, `Documentation/filesystems/ext4/`, with blocks of 4096 bytes and the features `filetype`,
-//! `sparse_super` and `large_file`.
+//! `sparse_super` and `large_file`; of a volume also `has_journal` and, for the journal alone, `extents`.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -20,10 +21,15 @@ const INODES_PER_GROUP: u64 = 8192;
 const INODE_TABLE_BLOCKS: u64 = INODES_PER_GROUP * INODE_SIZE / BLOCK;
 const DESCRIPTOR: u64 = 32;
 const ROOT_INODE: u64 = 2;
+const JOURNAL_INODE: u64 = 8;
 const LOST_FOUND_INODE: u64 = 11;
+/// What the journal's inode and the feature flags name its layout by.
+const EXTENTS: u64 = 0x8_0000;
 
 /// The smallest scratch disk: one group's tables and some room.
 pub const MIN_BYTES: u64 = 8 * 1024 * 1024;
+/// The smallest volume: that, and the smallest journal that the kernel takes.
+pub const MIN_VOLUME_BYTES: u64 = 16 * 1024 * 1024;
 /// The largest: what 32-bit block numbers address.
 pub const MAX_BYTES: u64 = 16 * 1024 * 1024 * 1024 * 1024 - BLOCKS_PER_GROUP * BLOCK;
 
@@ -31,13 +37,15 @@ pub const MAX_BYTES: u64 = 16 * 1024 * 1024 * 1024 * 1024 - BLOCKS_PER_GROUP * B
 #[derive(Debug, thiserror::Error)]
 pub enum ScratchError {
     /// The size is out of range.
-    #[error("a scratch disk of {bytes} bytes can't be made; it must have {MIN_BYTES} to {MAX_BYTES}")]
+    #[error("a disk of {bytes} bytes can't be made; it must have {least} to {MAX_BYTES}")]
     Size {
         /// The size that was asked for.
         bytes: u64,
+        /// The least.
+        least: u64,
     },
     /// The file can't be written.
-    #[error("can't write the scratch disk {}", path.display())]
+    #[error("can't write the disk {}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -46,35 +54,101 @@ pub enum ScratchError {
     },
 }
 
-/// Makes the file and the file system in it. The file must not exist.
+/// Who owns the root folder of a volume, and who may use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The permissions, 0 to 0o7777.
+    pub mode: u32,
+}
+
+impl Default for Owner {
+    fn default() -> Self {
+        Self { uid: 0, gid: 0, mode: 0o755 }
+    }
+}
+
+/// Makes a scratch disk: the file, which must not exist, and the file system in it.
 ///
 /// # Errors
 /// The size is out of range, or the file can't be written; what was begun is removed.
 pub fn create(path: &Path, bytes: u64) -> Result<(), ScratchError> {
-    if !(MIN_BYTES..=MAX_BYTES).contains(&bytes) {
-        return Err(ScratchError::Size { bytes });
+    write(path, bytes, MIN_BYTES, Kind::Scratch)
+}
+
+/// Makes the disk of a volume: the file, which must not exist, and the file system in it, with a journal.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_volume(path: &Path, bytes: u64, owner: Owner) -> Result<(), ScratchError> {
+    write(path, bytes, MIN_VOLUME_BYTES, Kind::Volume(owner))
+}
+
+fn write(path: &Path, bytes: u64, least: u64, kind: Kind) -> Result<(), ScratchError> {
+    if !(least..=MAX_BYTES).contains(&bytes) {
+        return Err(ScratchError::Size { bytes, least });
     }
     let write = |source| ScratchError::Write { path: path.to_owned(), source };
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(write)?;
-    format(&file, bytes).map_err(|source| {
-        // The first failure is the one to tell.
-        let _ = std::fs::remove_file(path);
-        write(source)
-    })
+    format(&file, bytes, kind)
+        .and_then(|()| if kind == Kind::Scratch { Ok(()) } else { file.sync_all() })
+        .map_err(|source| {
+            // The first failure is the one to tell.
+            let _ = std::fs::remove_file(path);
+            write(source)
+        })
+}
+
+/// What a disk is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Scratch,
+    Volume(Owner),
+}
+
+impl Kind {
+    /// Blocks of the journal: a 64th of the disk, 4 to 32 MiB, so that it lies in the first group in one piece.
+    fn journal_blocks(self, blocks: u64) -> u64 {
+        match self {
+            Self::Scratch => 0,
+            Self::Volume(_) => (blocks / 64).clamp(1024, 8192),
+        }
+    }
+
+    /// Blocks of folders.
+    fn folders(self) -> u64 {
+        match self {
+            Self::Scratch => 2,
+            Self::Volume(_) => 1,
+        }
+    }
+
+    /// Inodes in use, the ten reserved ones included.
+    fn inodes(self) -> u64 {
+        match self {
+            Self::Scratch => LOST_FOUND_INODE,
+            Self::Volume(_) => LOST_FOUND_INODE - 1,
+        }
+    }
 }
 
 struct Geometry {
     blocks: u64,
     groups: u64,
     descriptor_blocks: u64,
+    kind: Kind,
 }
 
 impl Geometry {
-    fn new(bytes: u64) -> Self {
+    fn new(bytes: u64, kind: Kind) -> Self {
         let mut blocks = bytes / BLOCK;
         loop {
             let groups = blocks.div_ceil(BLOCKS_PER_GROUP);
-            let geometry = Self { blocks, groups, descriptor_blocks: (groups * DESCRIPTOR).div_ceil(BLOCK) };
+            let descriptor_blocks = (groups * DESCRIPTOR).div_ceil(BLOCK);
+            let geometry = Self { blocks, groups, descriptor_blocks, kind };
             let last = groups - 1;
             let room = blocks - last * BLOCKS_PER_GROUP;
             // A last group too small for its own tables is left off.
@@ -118,23 +192,23 @@ impl Geometry {
         (self.blocks - Self::start(group)).min(BLOCKS_PER_GROUP)
     }
 
-    /// Data blocks in use from the beginning: the root folder's and `lost+found`'s, in group 0.
-    fn used_data(group: u64) -> u64 {
-        if group == 0 { 2 } else { 0 }
+    /// Data blocks in use from the beginning: the folders' and the journal's, in group 0.
+    fn used_data(&self, group: u64) -> u64 {
+        if group == 0 { self.kind.folders() + self.kind.journal_blocks(self.blocks) } else { 0 }
     }
 
     fn free_blocks(&self, group: u64) -> u64 {
-        self.blocks_in(group) - self.overhead(group) - Self::used_data(group)
+        self.blocks_in(group) - self.overhead(group) - self.used_data(group)
     }
 
-    fn free_inodes(group: u64) -> u64 {
-        INODES_PER_GROUP - if group == 0 { LOST_FOUND_INODE } else { 0 }
+    fn free_inodes(&self, group: u64) -> u64 {
+        INODES_PER_GROUP - if group == 0 { self.kind.inodes() } else { 0 }
     }
 }
 
-fn format(file: &File, bytes: u64) -> io::Result<()> {
+fn format(file: &File, bytes: u64, kind: Kind) -> io::Result<()> {
     file.set_len(bytes)?;
-    let geometry = Geometry::new(bytes);
+    let geometry = Geometry::new(bytes, kind);
     let descriptors = descriptors(&geometry);
     for group in 0..geometry.groups {
         if Geometry::has_superblock(group) {
@@ -144,22 +218,35 @@ fn format(file: &File, bytes: u64) -> io::Result<()> {
             file.write_all_at(&descriptors, start + BLOCK)?;
         }
         let bitmap = geometry.block_bitmap(group) * BLOCK;
-        let used = geometry.overhead(group) + Geometry::used_data(group);
+        let used = geometry.overhead(group) + geometry.used_data(group);
         file.write_all_at(&bitmap_of(used, geometry.blocks_in(group)), bitmap)?;
         file.write_all_at(
-            &bitmap_of(INODES_PER_GROUP - Geometry::free_inodes(group), INODES_PER_GROUP),
+            &bitmap_of(INODES_PER_GROUP - geometry.free_inodes(group), INODES_PER_GROUP),
             bitmap + BLOCK,
         )?;
     }
     let table = (geometry.block_bitmap(0) + 2) * BLOCK;
     let data = geometry.overhead(0);
     let inode_at = |number: u64| table + (number - 1) * INODE_SIZE;
-    // Root: `.`, `..` and the link from lost+found.
-    file.write_all_at(&folder_inode(0o755, 3, data), inode_at(ROOT_INODE))?;
-    file.write_all_at(&folder_inode(0o700, 2, data + 1), inode_at(LOST_FOUND_INODE))?;
-    let root = [(ROOT_INODE, "."), (ROOT_INODE, ".."), (LOST_FOUND_INODE, "lost+found")];
-    file.write_all_at(&folder_block(&root), data * BLOCK)?;
-    file.write_all_at(&folder_block(&[(LOST_FOUND_INODE, "."), (ROOT_INODE, "..")]), (data + 1) * BLOCK)
+    match kind {
+        Kind::Scratch => {
+            // Root: `.`, `..` and the link from lost+found.
+            file.write_all_at(&folder_inode(Owner::default(), 3, data), inode_at(ROOT_INODE))?;
+            let private = Owner { mode: 0o700, ..Owner::default() };
+            file.write_all_at(&folder_inode(private, 2, data + 1), inode_at(LOST_FOUND_INODE))?;
+            let root = [(ROOT_INODE, "."), (ROOT_INODE, ".."), (LOST_FOUND_INODE, "lost+found")];
+            file.write_all_at(&folder_block(&root), data * BLOCK)?;
+            let inner = [(LOST_FOUND_INODE, "."), (ROOT_INODE, "..")];
+            file.write_all_at(&folder_block(&inner), (data + 1) * BLOCK)
+        }
+        Kind::Volume(owner) => {
+            file.write_all_at(&folder_inode(owner, 2, data), inode_at(ROOT_INODE))?;
+            file.write_all_at(&folder_block(&[(ROOT_INODE, "."), (ROOT_INODE, "..")]), data * BLOCK)?;
+            let blocks = kind.journal_blocks(geometry.blocks);
+            file.write_all_at(&journal_inode(data + 1, blocks), inode_at(JOURNAL_INODE))?;
+            file.write_all_at(&journal_superblock(blocks), (data + 1) * BLOCK)
+        }
+    }
 }
 
 /// Little-endian fields at fixed offsets of a structure.
@@ -182,7 +269,7 @@ fn superblock(geometry: &Geometry, group: u64) -> Vec<u8> {
     fields.u32(0x00, INODES_PER_GROUP * geometry.groups);
     fields.u32(0x04, geometry.blocks);
     fields.u32(0x0c, sum(&|group| geometry.free_blocks(group)));
-    fields.u32(0x10, sum(&Geometry::free_inodes));
+    fields.u32(0x10, sum(&|group| geometry.free_inodes(group)));
     fields.u32(0x18, 2); // block size: 1024 << 2
     fields.u32(0x1c, 2); // cluster size, the same
     fields.u32(0x20, BLOCKS_PER_GROUP);
@@ -196,7 +283,13 @@ fn superblock(geometry: &Geometry, group: u64) -> Vec<u8> {
     fields.u32(0x54, LOST_FOUND_INODE);
     fields.u16(0x58, INODE_SIZE);
     fields.u16(0x5a, group);
-    fields.u32(0x60, 0x2); // incompatible: filetype
+    let mut incompatible = 0x2; // filetype
+    if let Kind::Volume(_) = geometry.kind {
+        fields.u32(0x5c, 0x4); // compatible: has_journal
+        fields.u32(0xe0, JOURNAL_INODE);
+        incompatible |= 0x40; // extents
+    }
+    fields.u32(0x60, incompatible);
     fields.u32(0x64, 0x3); // read-only compatible: sparse_super, large_file
     fields.u16(0x15c, 32); // extra inode bytes that new inodes have
     fields.u16(0x15e, 32);
@@ -213,8 +306,8 @@ fn descriptors(geometry: &Geometry) -> Vec<u8> {
         fields.u32(4, bitmap + 1);
         fields.u32(8, bitmap + 2);
         fields.u16(12, geometry.free_blocks(group));
-        fields.u16(14, Geometry::free_inodes(group));
-        fields.u16(16, if group == 0 { 2 } else { 0 }); // folders
+        fields.u16(14, geometry.free_inodes(group));
+        fields.u16(16, if group == 0 { geometry.kind.folders() } else { 0 });
         table.append(&mut bytes);
     }
     table
@@ -226,15 +319,48 @@ fn bitmap_of(used: u64, valid: u64) -> Vec<u8> {
     (0..BLOCK).map(|byte| (0..8).fold(0u8, |bits, i| bits | u8::from(bit(byte * 8 + i)) << i)).collect()
 }
 
-fn folder_inode(permissions: u64, links: u64, block: u64) -> Vec<u8> {
+fn folder_inode(owner: Owner, links: u64, block: u64) -> Vec<u8> {
     let mut bytes = vec![0; INODE_SIZE as usize];
     let mut fields = Fields(&mut bytes);
-    fields.u16(0, 0o040_000 | permissions);
+    let (uid, gid) = (u64::from(owner.uid), u64::from(owner.gid));
+    fields.u16(0, 0o040_000 | u64::from(owner.mode & 0o7777));
+    fields.u16(2, uid);
+    fields.u16(24, gid);
+    fields.u16(120, uid >> 16);
+    fields.u16(122, gid >> 16);
     fields.u32(4, BLOCK);
     fields.u16(26, links);
     fields.u32(28, BLOCK / 512);
     fields.u32(40, block);
     fields.u16(128, 32);
+    bytes
+}
+
+/// The journal's inode: a file in one extent.
+fn journal_inode(block: u64, blocks: u64) -> Vec<u8> {
+    let mut bytes = vec![0; INODE_SIZE as usize];
+    let mut fields = Fields(&mut bytes);
+    fields.u16(0, 0o100_600);
+    fields.u32(4, blocks * BLOCK);
+    fields.u16(26, 1); // links
+    fields.u32(28, blocks * BLOCK / 512);
+    fields.u32(32, EXTENTS);
+    fields.u16(40, 0xf30a); // a node of the extent tree
+    fields.u16(42, 1); // with one extent
+    fields.u16(44, 4); // of at most four
+    fields.u16(56, blocks); // which begins at block 0 of the file
+    fields.u32(60, block);
+    fields.u16(128, 32);
+    bytes
+}
+
+/// An empty journal's superblock (jbd2, version 2), whose numbers are big-endian.
+fn journal_superblock(blocks: u64) -> Vec<u8> {
+    let mut bytes = vec![0; BLOCK as usize];
+    let words = [(0, 0xc03b_3998), (4, 4), (12, BLOCK), (16, blocks), (20, 1), (24, 1), (64, 1)];
+    for (offset, value) in words {
+        bytes[offset..offset + 4].copy_from_slice(&value.to_be_bytes()[4..]);
+    }
     bytes
 }
 
@@ -284,6 +410,30 @@ mod tests {
             assert!(output.status.success(), "{bytes}: {said}");
         }
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn the_file_system_checker_finds_nothing_but_the_missing_lost_and_found_of_a_volume() {
+        let folder = tempfile::tempdir().unwrap();
+        let checker = ["/sbin/e2fsck", "/usr/sbin/e2fsck"].iter().find(|path| Path::new(path).exists());
+        let Some(checker) = checker else {
+            eprintln!(
+                "SKIPPED: the_file_system_checker_finds_nothing_but_the_missing_lost_and_found_of_a_volume: e2fsck isn't installed"
+            );
+            return;
+        };
+        let mib = 1024 * 1024;
+        let owner = Owner { uid: 70_000, gid: 1000, mode: 0o1770 };
+        for bytes in [MIN_VOLUME_BYTES, 129 * mib, 1024 * mib, 100 * 1024 * mib] {
+            let disk = folder.path().join(format!("{bytes}.img"));
+            create_volume(&disk, bytes, owner).unwrap();
+            // It may put back what it misses; a second look then finds nothing at all.
+            let check = |answer| Command::new(checker).args(["-f", answer]).arg(&disk).output().unwrap();
+            let said = String::from_utf8_lossy(&check("-y").stdout).into_owned();
+            let fixed: Vec<_> = said.lines().filter(|line| line.contains('?')).collect();
+            assert_eq!(fixed, ["/lost+found not found.  Create? yes"], "{bytes}: {said}");
+            assert!(check("-n").status.success(), "{bytes}");
+        }
     }
 
     #[test]
