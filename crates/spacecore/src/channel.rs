@@ -1,8 +1,8 @@
-//! The channel's transport: a virtio-serial port, read and written without ever blocking.
+//! The channel's transport: a virtio-serial port, or a container's socket, read and written without ever blocking.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -43,6 +43,17 @@ impl Channel {
             .ok()?;
         crate::shutdown::remember_channel(port.as_raw_fd());
         Some(Self { port, link: Link::new(), buffer: vec![0; 32 * 1024] })
+    }
+
+    /// Takes a connected socket.
+    ///
+    /// # Errors
+    /// It isn't open.
+    pub(crate) fn from_socket(socket: OwnedFd) -> std::io::Result<Self> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+        crate::shutdown::remember_channel(socket.as_raw_fd());
+        Ok(Self { port: File::from(socket), link: Link::new(), buffer: vec![0; 32 * 1024] })
     }
 
     /// Whether a keeper is at the other end.

@@ -6,7 +6,7 @@
 //!                            +--Shutdown--> Stopping --grace--> Killed (gives up after 3 s)
 //! ```
 //!
-//! The keeper's hanging up ends everything at once, except while nothing is configured: a clone of a template finds itself
+//! The keeper's hanging up ends everything at once, except in a microVM while nothing is configured: a clone of a template finds itself
 //! with another keeper, which may still be connecting.
 
 mod control;
@@ -23,6 +23,7 @@ use spacecore::wire::message::{Refusal, RefusalKind, ToGuest, ToHost};
 
 use crate::boot::{make_dev, open_channel, say_hello};
 use crate::channel::{Channel, HungUp};
+use crate::container::{self, Children};
 use crate::folder::Folder;
 use crate::modules::{Known, Modules};
 use crate::network::set_up_loopback;
@@ -52,11 +53,19 @@ enum Source {
     Channel,
     Folder(u16),
     Process(u16, End),
+    Children,
+}
+
+/// What PID 1 is PID 1 of.
+#[derive(Debug)]
+enum Kind {
+    Machine(Modules),
+    Container(Children),
 }
 
 struct Guest {
+    kind: Kind,
     channel: Channel,
-    modules: Modules,
     steps: Option<Steps>,
     hostname: String,
     stop_signal: i32,
@@ -73,7 +82,11 @@ struct Guest {
 
 /// Runs the guest until the machine is powered off; returns only what can't be said over the channel any more.
 pub(crate) fn run() -> Refusal {
-    match boot() {
+    let booted = match crate::mode::is_container() {
+        true => enter(),
+        false => boot(),
+    };
+    match booted {
         Err(refusal) => refusal,
         Ok(mut guest) => loop {
             if let Err(refusal) = guest.turn() {
@@ -95,24 +108,40 @@ fn boot() -> Result<Guest, Refusal> {
     make_dev()?;
     set_up_loopback()?;
     steps.end("make /dev and loopback");
-    Ok(Guest {
-        channel,
-        modules,
-        steps: Some(steps),
-        hostname: String::new(),
-        stop_signal: libc::SIGTERM,
-        folders: Vec::new(),
-        mounted: Vec::new(),
-        processes: BTreeMap::new(),
-        phase: Phase::Waiting,
-        has_disk: false,
-        is_deaf: false,
-        buffer: vec![0; 64 * 1024],
-        fuse_buffer: Vec::new(),
-    })
+    Ok(Guest::new(Kind::Machine(modules), channel, steps))
+}
+
+/// Takes over a container that its runtime has made.
+fn enter() -> Result<Guest, Refusal> {
+    let mut steps = Steps::new();
+    let mut channel = container::open_channel()?;
+    say_hello(&mut channel);
+    let _ = channel.flush();
+    let children = Children::listen()?;
+    set_up_loopback()?;
+    steps.end("channel and loopback");
+    Ok(Guest::new(Kind::Container(children), channel, steps))
 }
 
 impl Guest {
+    fn new(kind: Kind, channel: Channel, steps: Steps) -> Self {
+        Self {
+            kind,
+            channel,
+            steps: Some(steps),
+            hostname: String::new(),
+            stop_signal: libc::SIGTERM,
+            folders: Vec::new(),
+            mounted: Vec::new(),
+            processes: BTreeMap::new(),
+            phase: Phase::Waiting,
+            has_disk: false,
+            is_deaf: false,
+            buffer: vec![0; 64 * 1024],
+            fuse_buffer: Vec::new(),
+        }
+    }
+
     /// Waits for something to happen, and deals with it.
     fn turn(&mut self) -> Result<(), Refusal> {
         let flushed = self.channel.flush();
@@ -122,6 +151,7 @@ impl Guest {
                 Source::Channel => self.receive(),
                 Source::Folder(stream) => self.pump_folder(stream),
                 Source::Process(number, end) => self.process_event(number, end),
+                Source::Children => self.reap(),
             }
         }
         self.check_deadlines();
@@ -134,7 +164,7 @@ impl Guest {
         if result.is_ok() {
             return;
         }
-        if self.phase != Phase::Waiting {
+        if self.phase != Phase::Waiting || matches!(self.kind, Kind::Container(_)) {
             self.end();
         }
         let deadline = Instant::now() + WAIT_FOR_KEEPER;
@@ -170,6 +200,10 @@ impl Guest {
             events |= PollFlags::OUT;
         }
         let mut fds = vec![PollFd::from_borrowed_fd(self.channel.as_fd(), events)];
+        if let Kind::Container(children) = &self.kind {
+            sources.push(Source::Children);
+            fds.push(PollFd::new(children.signals(), PollFlags::IN));
+        }
         for (number, process) in &self.processes {
             process.interests(&self.channel, |end, fd, events| {
                 sources.push(Source::Process(*number, end));
@@ -301,9 +335,17 @@ impl Guest {
 
     /// Reaps every child that has exited.
     fn reap(&mut self) {
+        if let Kind::Container(children) = &self.kind {
+            children.take();
+        }
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-            if let Some(process) = self.processes.values_mut().find(|process| process.pid() == pid) {
+            if let Some((number, process)) =
+                self.processes.iter_mut().find(|(_, process)| process.pid() == pid)
+            {
                 process.exited(status.exit_status(), status.terminating_signal());
+                if *number == WORKLOAD && matches!(self.kind, Kind::Container(_)) {
+                    container::kill_the_rest();
+                }
             }
         }
     }

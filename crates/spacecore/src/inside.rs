@@ -203,7 +203,11 @@ fn make_mount<'a>(
     result.or_refuse(RefusalKind::Mount, || "mounting it".to_owned())
 }
 
-fn write_etc(inside: &Inside, configuration: &Configuration) -> Result<(), Refusal> {
+/// Writes the files that say who and where the machine is.
+///
+/// # Errors
+/// They can't be written.
+pub(crate) fn write_etc(inside: &Inside, configuration: &Configuration) -> Result<(), Refusal> {
     let write =
         |path: &str, content: &str| refuse_root(inside.write_file(path, content), &format!("writing {path}"));
     let network = configuration.network.as_ref();
@@ -252,6 +256,11 @@ pub(crate) fn show_console(inside: &Inside, terminal: &str) -> Result<(), Refusa
     let what = || "mounting /dev/console".to_owned();
     let at = inside.make_file("/dev/console").or_refuse(RefusalKind::Other, what)?;
     rustix::mount::mount_bind(terminal, of_descriptor(&at)).or_refuse(RefusalKind::Other, what)
+}
+
+/// Shows the workload's terminal as `/dev/console`, where there is no capability to mount it there.
+pub(crate) fn link_console(terminal: &str) {
+    let _ = rustix::fs::symlink(terminal, "/dev/console");
 }
 
 /// Enters the working directory, which is made if it doesn't exist.

@@ -1,4 +1,7 @@
-//! PID 1 of a microVM: brings up the channel, is told by the keeper what to be, and runs one workload.
+//! PID 1 of a microVM or of a container: brings up the channel, is told by the keeper what to be, and runs one workload.
+//!
+//! Started as `/init` it is a microVM's; started with the argument `container` it is a container's, whose runtime has
+//! already done most of what follows: see [`container`].
 //!
 //! ```text
 //!  boot       /dev, /sys, the modules of the channel, Hello, then the modules that every guest needs
@@ -15,6 +18,7 @@ mod boot;
 mod cgroup;
 mod channel;
 mod configure;
+mod container;
 mod disks;
 mod dispositions;
 mod environment;
@@ -22,6 +26,8 @@ mod exec;
 mod folder;
 mod guest;
 mod inside;
+mod limits;
+mod mode;
 mod modules;
 mod network;
 mod paths;
@@ -42,9 +48,11 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     if std::process::id() != 1 {
-        let _ =
-            writeln!(std::io::stderr(), "spacecore is PID 1 of a microVM; it can't be started on its own");
+        let _ = writeln!(std::io::stderr(), "spacecore is PID 1 of a guest; it can't be started on its own");
         return ExitCode::from(2);
+    }
+    if std::env::args_os().nth(1).is_some_and(|mode| mode == spacecore::wire::CONTAINER_MODE) {
+        mode::be_container();
     }
     std::panic::set_hook(Box::new(|panic| shutdown::on_panic(&panic.to_string())));
     let refusal = guest::run();

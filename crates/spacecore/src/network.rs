@@ -138,9 +138,13 @@ fn requests(network: &Network, index: u32) -> Result<Requests, Refusal> {
     Ok(requests)
 }
 
-/// The index of the only interface that isn't loopback.
+/// The index of `eth0`, or else of the only interface that isn't loopback: some kernels put tunnels into every network
+/// namespace.
 fn interface() -> Result<u32, Refusal> {
     let what = || "reading /sys/class/net".to_owned();
+    if let Ok(index) = std::fs::read_to_string("/sys/class/net/eth0/ifindex") {
+        return index.trim_end().parse().or_refuse(RefusalKind::Network, what);
+    }
     for entry in std::fs::read_dir("/sys/class/net").or_refuse(RefusalKind::Network, what)? {
         let folder = entry.or_refuse(RefusalKind::Network, what)?.path();
         if folder.ends_with("lo") {

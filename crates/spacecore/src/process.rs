@@ -12,7 +12,7 @@ use spacecore::wire::message::{Configuration, Process, Refusal, RefusalKind, ToH
 
 use crate::configure::Outside;
 use crate::exec::{become_program, lead_session};
-use crate::inside::{move_in, show_console};
+use crate::inside::{link_console, move_in, show_console, write_etc};
 use crate::paths::Inside;
 use crate::refusal::OrRefuse;
 use crate::relay;
@@ -26,6 +26,8 @@ pub(crate) enum Place<'a> {
     New(&'a Configuration, &'a Outside, Steps),
     /// In the namespaces of the workload, which this descriptor of a process names.
     Beside(BorrowedFd<'a>),
+    /// In the namespaces of PID 1, which are a container's; the workload, where there is a configuration.
+    Here(Option<(&'a Configuration, Steps)>),
 }
 
 /// A process that was started, seen from PID 1. No descriptor blocks.
@@ -143,7 +145,7 @@ pub(crate) fn start(
         rustix::io::ioctl_fionbio(fd, true).or_refuse(RefusalKind::Other, || "making a pipe".to_owned())?;
     }
     let (pid, pidfd) = match place {
-        Place::New(..) => fork(place, spec, hostname, ends)?,
+        Place::New(..) | Place::Here(_) => fork(place, spec, hostname, ends)?,
         Place::Beside(workload) => {
             let kind = ThreadNameSpaceType::PROCESS_ID;
             let what = || "joining the workload's processes".to_owned();
@@ -171,7 +173,7 @@ fn null() -> Result<OwnedFd, Refusal> {
 fn fork(place: Place<'_>, spec: &Process, hostname: &str, ends: Ends) -> Result<(Pid, OwnedFd), Refusal> {
     let namespaces = match place {
         Place::New(..) => libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC,
-        Place::Beside(_) => 0,
+        Place::Beside(_) | Place::Here(_) => 0,
     };
     let flags = libc::c_long::from(namespaces | libc::CLONE_PIDFD | libc::SIGCHLD);
     let mut pidfd: libc::c_int = -1;
@@ -194,7 +196,13 @@ fn fork(place: Place<'_>, spec: &Process, hostname: &str, ends: Ends) -> Result<
 #[allow(unsafe_code)]
 fn run_child(place: Place<'_>, spec: &Process, hostname: &str, ends: Ends) -> ! {
     crate::shutdown::forget_that_this_is_pid_1();
-    crate::cgroup::join();
+    match place {
+        Place::Here(_) => {
+            crate::container::stop_listening();
+            crate::container::be_ended_first();
+        }
+        Place::New(..) | Place::Beside(_) => crate::cgroup::join(),
+    }
     let mut report = std::fs::File::from(match duplicate(&ends.report) {
         Ok(report) => report,
         Err(_) => exit_child(),
@@ -242,6 +250,21 @@ fn set_up_child(
             inside
         }
         Place::Beside(workload) => join(workload).map_err(process_alone)?,
+        Place::Here(configuration) => {
+            let root = || "opening the root".to_owned();
+            let inside = Inside::root()
+                .or_refuse(RefusalKind::Root, root)
+                .map_err(|refusal| (refusal, configuration.is_some()))?;
+            if let Some((configuration, mut steps)) = configuration {
+                write_etc(&inside, configuration).map_err(|refusal| (refusal, false))?;
+                if let Some(terminal) = &ends.terminal {
+                    link_console(terminal);
+                }
+                steps.end("/etc files");
+                say(&Report::Message(ToHost::Configured { steps: steps.done().to_vec() }));
+            }
+            inside
+        }
     };
     let terminal = ends.terminal.is_some().then_some(&ends.stdin);
     lead_session(terminal).map_err(process_alone)?;

@@ -258,7 +258,8 @@ impl Running {
         if self.exit.is_some() {
             return;
         }
-        let is_first = self.number == 0;
+        // In a container PID 1 is the first process, and the workload one like any other.
+        let is_first = self.number == 0 && !crate::mode::is_container();
         if is_first && dispositions::ends_by_default(number) && !dispositions::expects(self.pid, number) {
             self.stands_for = Some(number);
         }

@@ -1,4 +1,4 @@
-//! Ways in which the machine ends. None of them returns.
+//! Ways in which the machine, or the container, ends. None of them returns.
 
 use std::io::Write;
 use std::mem::ManuallyDrop;
@@ -27,8 +27,11 @@ pub(crate) fn forget_that_this_is_pid_1() {
     IS_PID_1.store(false, Ordering::Relaxed);
 }
 
-/// Powers off.
+/// Powers off; in a container PID 1 ends, and the kernel kills whatever is left with it.
 pub(crate) fn power_off() -> ! {
+    if crate::mode::is_container() {
+        std::process::exit(0);
+    }
     let _ = rustix::system::reboot(RebootCommand::PowerOff);
     // A machine without a power switch: the VMM was told not to reboot.
     let _ = rustix::system::reboot(RebootCommand::Restart);
@@ -57,8 +60,10 @@ pub(crate) fn fail(refusal: &Refusal) -> ! {
         // SAFETY: the channel's descriptor is open for as long as the machine runs, and isn't closed here.
         let mut port = ManuallyDrop::new(unsafe { std::fs::File::from_raw_fd(channel) });
         let _ = port.write_all(&bytes);
-        // The port has taken the message; the VMM still has to hand it on.
-        std::thread::sleep(Duration::from_millis(50));
+        if !crate::mode::is_container() {
+            // The port has taken the message; the VMM still has to hand it on.
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
     power_off()
 }

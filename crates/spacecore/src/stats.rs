@@ -11,7 +11,7 @@ use spacecore::wire::message::Stats;
 use crate::boot::mount_kernel_fs;
 use crate::root::WRITABLE;
 
-const CLOCK_TICK_US: u64 = 10_000;
+pub(crate) const CLOCK_TICK_US: u64 = 10_000;
 
 /// A file of `/proc`; empty where it can't be read.
 pub(crate) fn proc_file(name: &str) -> String {
@@ -28,6 +28,9 @@ pub(crate) fn proc_file(name: &str) -> String {
 
 /// Measures; what can't be measured is 0.
 pub(crate) fn measure(workload: Option<Pid>) -> Stats {
+    if crate::mode::is_container() {
+        return crate::limits::measure();
+    }
     let memory = proc_file("meminfo");
     let kib = |name: &str| memory_line(&memory, name).saturating_mul(1024);
     let (user, system) = cpu_ticks(&proc_file("stat"));
@@ -83,7 +86,7 @@ fn load(loadavg: &str) -> u64 {
 }
 
 /// Bytes received and sent by all interfaces but loopback.
-fn network_bytes(dev: &str) -> (u64, u64) {
+pub(crate) fn network_bytes(dev: &str) -> (u64, u64) {
     let mut sums = (0u64, 0u64);
     for (name, counters) in dev.lines().filter_map(|line| line.split_once(':')) {
         if name.trim() != "lo" {
@@ -112,8 +115,11 @@ fn count_processes(workload: Pid) -> u32 {
     u32::try_from(inside).unwrap_or(u32::MAX)
 }
 
-/// Whether the kernel's log says that it killed this process for want of memory.
+/// Whether the kernel's log, or in a container the control group, says that this process was killed for want of memory.
 pub(crate) fn ran_out_of_memory(pid: Pid) -> bool {
+    if crate::mode::is_container() {
+        return crate::limits::ran_out_of_memory();
+    }
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let Ok(log) = rustix::fs::open("/dev/kmsg", flags, Mode::empty()) else {
         return false;

@@ -30,7 +30,8 @@ impl Terminal {
     pub(crate) fn open(size: TerminalSize) -> Result<Self, Refusal> {
         let what = || "opening a terminal".to_owned();
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let master = rustix::fs::open(format!("{PTS}/ptmx"), flags, Mode::empty())
+        let terminals = if crate::mode::is_container() { "/dev/pts" } else { PTS };
+        let master = rustix::fs::open(format!("{terminals}/ptmx"), flags, Mode::empty())
             .or_refuse(RefusalKind::Other, what)?;
         rustix::pty::unlockpt(&master).or_refuse(RefusalKind::Other, what)?;
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;

@@ -6,13 +6,13 @@ use spacecore::wire::MAX_PROCESS;
 use spacecore::wire::link::Incoming;
 use spacecore::wire::message::{Configuration, Process, Refusal, RefusalKind, ToGuest, ToHost};
 
-use super::{Guest, Phase, WORKLOAD};
-use crate::configure;
+use super::{Guest, Kind, Phase, WORKLOAD};
 use crate::process::{Place, start};
 use crate::refusal::refuse;
 use crate::running::{Running, close_streams, open_streams};
 use crate::stats;
 use crate::steps::Steps;
+use crate::{configure, container};
 
 impl Guest {
     pub(super) fn incoming(&mut self, incoming: Incoming<ToGuest>) {
@@ -72,10 +72,22 @@ impl Guest {
         steps.end("await the configuration");
         self.phase = Phase::Running;
         configure::check(configuration)?;
-        let mut outside = configure::apply(configuration, &mut self.modules, &mut steps)?;
-        self.has_disk = outside.has_disk;
         self.hostname.clone_from(&configuration.hostname);
         self.stop_signal = configuration.process.stop_signal;
+        let modules = match &mut self.kind {
+            Kind::Machine(modules) => modules,
+            Kind::Container(_) => {
+                container::apply(configuration, &mut steps)?;
+                let spec = &configuration.process;
+                open_streams(&mut self.channel, WORKLOAD, spec);
+                let place = Place::Here(Some((configuration, steps)));
+                let child = start(place, spec, &configuration.hostname, false)?;
+                self.processes.insert(WORKLOAD, Running::new(WORKLOAD, child));
+                return Ok(());
+            }
+        };
+        let mut outside = configure::apply(configuration, modules, &mut steps)?;
+        self.has_disk = outside.has_disk;
         for folder in &outside.folders {
             self.channel.link.open_folder(folder.stream);
         }
@@ -102,7 +114,11 @@ impl Guest {
             .filter(|workload| workload.is_running())
             .ok_or_else(|| refuse(RefusalKind::Other, "the workload isn't running"))?;
         let relayed = !self.folders.is_empty();
-        let child = start(Place::Beside(workload.pidfd()), spec, &self.hostname, relayed)?;
+        let place = match self.kind {
+            Kind::Machine(_) => Place::Beside(workload.pidfd()),
+            Kind::Container(_) => Place::Here(None),
+        };
+        let child = start(place, spec, &self.hostname, relayed)?;
         self.processes.insert(number, Running::new(number, child));
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The channel between a keeper and the guest of its spacecore.
 //!
-//! One reliable byte stream (a virtio-serial port on QEMU, a vsock connection elsewhere) carries everything:
+//! One reliable byte stream (a virtio-serial port on QEMU, a vsock connection elsewhere, a socket in a container) carries everything:
 //!
 //! ```text
 //!  keeper                                        guest (PID 1)
@@ -26,6 +26,12 @@ pub const VERSION: u32 = 1;
 
 /// The name of the virtio-serial port that carries the channel (`/sys/class/virtio-ports/*/name`).
 pub const PORT_NAME: &str = "vimana.channel";
+
+/// What makes a guest binary PID 1 of a container rather than of a microVM: its first argument.
+pub const CONTAINER_MODE: &str = "container";
+
+/// The descriptor that carries the channel in a container: a stream socket.
+pub const CONTAINER_CHANNEL: i32 = 3;
 
 /// Number of the stream of a process' standard input; process 0 is the workload, further ones come by `Exec`.
 ///
