@@ -126,7 +126,46 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(ImageConfig, Vec<Digest>), ConfigEr
     Ok((parsed, raw.rootfs.diff_ids.unwrap_or_default()))
 }
 
+/// Reads a Wasm artifact's configuration, which says little; one that can't be read says nothing.
+pub(crate) fn parse_wasm(bytes: &[u8]) -> ImageConfig {
+    #[derive(Default, Deserialize)]
+    struct Raw {
+        #[serde(default)]
+        created: Option<String>,
+        #[serde(default)]
+        os: Option<String>,
+    }
+    let raw: Raw = serde_json::from_slice(bytes).unwrap_or_default();
+    let wasm = Platform::wasm();
+    ImageConfig {
+        architecture: wasm.architecture,
+        os: raw.os.filter(|os| os.starts_with("wasi")).unwrap_or(wasm.os),
+        created: raw.created,
+        ..ImageConfig::default()
+    }
+}
+
 impl ImageConfig {
+    /// Chooses out of the platforms, the best first, the one that the image runs on. An image that doesn't say which
+    /// that is, is taken to run on the last.
+    pub(crate) fn choose_platform(&self, wanted: &[Platform]) -> Result<Platform, ConfigError> {
+        let refusal = match wanted.first() {
+            Some(best) => self.check_platform(best),
+            None => Ok(()),
+        };
+        let fits = wanted.iter().rev().find(|platform| self.check_platform(platform).is_ok());
+        match (fits, refusal) {
+            (Some(platform), _) => Ok(platform.clone()),
+            (None, Err(refusal)) => Err(refusal),
+            (None, Ok(())) => Ok(Platform::host()),
+        }
+    }
+
+    /// Returns the program: the first word of entrypoint and cmd.
+    pub(crate) fn program(&self) -> Option<&str> {
+        self.entrypoint.iter().chain(&self.cmd).next().map(String::as_str)
+    }
+
     /// Checks that the image runs on `platform`; an image that doesn't say is taken to.
     pub(crate) fn check_platform(&self, platform: &Platform) -> Result<(), ConfigError> {
         if self.architecture.is_empty() || self.os.is_empty() {

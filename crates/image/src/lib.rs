@@ -2,12 +2,14 @@
 //!
 //! [`Reference`] says where an image comes from, [`Store::pull`] brings it into a [`Store`], and [`Store::get`]
 //! finds it there again without any network. Each layer is checked and converted while it streams, once, into a
-//! read-only squashfs with its dm-verity tree ([`layer`]), and is kept by content.
+//! read-only squashfs with its dm-verity tree ([`layer`]), and is kept by content. A Wasm program comes from a file,
+//! from an OCI artifact, or out of an ordinary image, and is kept as it is.
 
 mod config;
 mod digest;
 pub mod layer;
 mod manifest;
+mod options;
 mod platform;
 mod progress;
 mod pull;
@@ -18,11 +20,13 @@ mod store;
 pub use config::{ConfigError, Healthcheck, ImageConfig};
 pub use digest::{Algorithm, Digest, DigestError};
 pub use manifest::ManifestError;
+pub use options::PullOptions;
 pub use platform::{Platform, PlatformError};
 pub use progress::Progress;
-pub use pull::{LayerError, PullError, PullOptions};
+pub use pull::{LayerError, PullError, WasmError};
 pub use reference::{Reference, ReferenceError, RegistryReference};
 pub use source::{SourceError, registry::RegistryError};
 pub use store::{
     Freed, Image, ImageLayer, OpenError, OptionsError, Store, StoreError, StoreOptions, Summary, Usage,
+    WasmModule,
 };

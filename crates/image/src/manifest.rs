@@ -16,6 +16,14 @@ pub(crate) const MAX_DOCUMENT: u64 = 4 << 20;
 pub(crate) const MAX_LAYERS: usize = 512;
 const MAX_INDEX_ENTRIES: usize = 1024;
 
+/// The configurations of Wasm artifacts: the CNCF's, and the one that was in use before it.
+const WASM_CONFIGS: [&str; 2] = [WASM_CONFIG, "application/vnd.wasm.config.v1+json"];
+const WASM_LAYERS: [&str; 2] = [WASM_LAYER, "application/vnd.wasm.content.layer.v1+wasm"];
+/// The CNCF's type for a Wasm artifact's configuration (CNCF TAG Runtime, "Wasm OCI Artifact layout").
+pub(crate) const WASM_CONFIG: &str = "application/vnd.wasm.config.v0+json";
+/// The CNCF's type for a Wasm artifact's program.
+pub(crate) const WASM_LAYER: &str = "application/wasm";
+
 /// What a client is willing to read, in the words of HTTP's `Accept`.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \
@@ -53,7 +61,17 @@ pub(crate) enum Document {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) config: Descriptor,
+    /// Bottom first; none for a Wasm artifact.
     pub(crate) layers: Vec<Descriptor>,
+    /// The program of a Wasm artifact.
+    pub(crate) wasm: Option<Descriptor>,
+}
+
+impl Manifest {
+    /// Returns the bytes that its layers or its program have as they are fetched.
+    pub(crate) fn content_bytes(&self) -> u64 {
+        self.layers.iter().chain(&self.wasm).map(|content| content.size).fold(0, u64::saturating_add)
+    }
 }
 
 #[derive(Deserialize)]
@@ -94,11 +112,27 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Document, ManifestError> {
             Ok(Document::Index(manifests))
         }
         (None, Some(config), Some(layers)) if !says_index => {
+            if WASM_CONFIGS.contains(&config.media_type.as_str()) {
+                return Ok(Document::Manifest(Box::new(wasm_artifact(config, layers)?)));
+            }
             check_manifest(&config, &layers)?;
-            Ok(Document::Manifest(Box::new(Manifest { config, layers })))
+            Ok(Document::Manifest(Box::new(Manifest { config, layers, wasm: None })))
         }
         (None, None, None) => Err(ManifestError::Empty),
         _ => Err(ManifestError::Ambiguous),
+    }
+}
+
+fn wasm_artifact(config: Descriptor, layers: Vec<Descriptor>) -> Result<Manifest, ManifestError> {
+    if config.size > MAX_DOCUMENT {
+        return Err(ManifestError::LargeConfig { size: config.size });
+    }
+    match <[Descriptor; 1]>::try_from(layers) {
+        Ok([program]) if WASM_LAYERS.contains(&program.media_type.as_str()) => {
+            Ok(Manifest { config, layers: Vec::new(), wasm: Some(program) })
+        }
+        Ok([other]) => Err(ManifestError::WasmType { media_type: other.media_type }),
+        Err(layers) => Err(ManifestError::WasmLayers { count: layers.len() }),
     }
 }
 
@@ -137,26 +171,29 @@ fn is_layer(media_type: &str) -> bool {
     matches!(tar, Some("" | "+gzip" | "+zstd" | ".gzip" | ".zstd"))
 }
 
-/// Chooses the image for `platform` out of an index.
+/// Chooses an image out of an index, for the first of the platforms that there is one for, and answers for which.
 pub(crate) fn choose<'a>(
     entries: &'a [Descriptor],
-    platform: &Platform,
-) -> Result<&'a Descriptor, ManifestError> {
-    let ranked = entries
-        .iter()
-        .filter_map(|entry| platform.rank(entry.platform.as_ref()?).map(|rank| (rank, entry)))
-        .min_by_key(|(rank, _)| *rank);
-    if let Some((_, entry)) = ranked {
-        return Ok(entry);
+    wanted: &[Platform],
+) -> Result<(&'a Descriptor, Option<Platform>), ManifestError> {
+    for platform in wanted {
+        let ranked = entries
+            .iter()
+            .filter_map(|entry| platform.rank(entry.platform.as_ref()?).map(|rank| (rank, entry)))
+            .min_by_key(|(rank, _)| *rank);
+        if let Some((_, entry)) = ranked {
+            return Ok((entry, Some(platform.clone())));
+        }
     }
     match entries {
-        [only] if only.platform.is_none() => Ok(only),
+        [only] if only.platform.is_none() => Ok((only, None)),
         _ => {
             let mut offered: Vec<String> =
                 entries.iter().filter_map(|entry| entry.platform.as_ref().map(Platform::to_string)).collect();
             offered.retain(|name| name != "unknown/unknown");
             offered.dedup();
-            Err(ManifestError::Platform { wanted: Box::new(platform.clone()), offered: offered.join(", ") })
+            let wanted = wanted.first().cloned().unwrap_or_else(Platform::host);
+            Err(ManifestError::Platform { wanted: Box::new(wanted), offered: offered.join(", ") })
         }
     }
 }
@@ -206,6 +243,20 @@ pub enum ManifestError {
     /// There is no layer.
     #[error("the image has no layers, so there is nothing to boot")]
     NoLayers,
+    /// A Wasm artifact's layer isn't a program.
+    #[error(
+        "the Wasm artifact's layer is of type \"{media_type}\", which isn't a Wasm program's ({WASM_LAYER})"
+    )]
+    WasmType {
+        /// The type that it declares.
+        media_type: String,
+    },
+    /// A Wasm artifact must have one program.
+    #[error("the Wasm artifact has {count} layers; it must have one, of type {WASM_LAYER}")]
+    WasmLayers {
+        /// How many it has.
+        count: usize,
+    },
     /// There are too many entries.
     #[error("the manifest lists {count} {what}; at most {most} are read")]
     TooMany {
@@ -239,6 +290,7 @@ pub enum ManifestError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::PullOptions;
 
     fn descriptor(media_type: &str) -> String {
         format!(r#"{{"mediaType":"{media_type}","size":3,"digest":"{}"}}"#, Digest::of(b"x"))
@@ -295,12 +347,37 @@ mod tests {
         };
         let entries =
             [entry("linux/arm/v6"), entry("linux/arm/v7"), entry("linux/amd64"), entry("unknown/unknown")];
-        let chosen = choose(&entries, &"linux/arm/v7".parse().unwrap()).unwrap();
+        let (chosen, platform) = choose(&entries, &["linux/arm/v7".parse().unwrap()]).unwrap();
         assert_eq!(chosen.digest, Digest::of(b"linux/arm/v7"));
-        let error = choose(&entries, &"linux/s390x".parse().unwrap()).unwrap_err().to_string();
+        assert_eq!(platform.unwrap().to_string(), "linux/arm/v7");
+        let error = choose(&entries, &["linux/s390x".parse().unwrap()]).unwrap_err().to_string();
         assert_eq!(
             error,
             "there is no image for linux/s390x; there are images for: linux/arm/v6, linux/arm/v7, linux/amd64"
         );
+        let wanted =
+            PullOptions { wasm: true, ..PullOptions::default() }.wanted(&"linux/amd64".parse().unwrap());
+        let (chosen, _) = choose(&entries, &wanted).unwrap();
+        assert_eq!(chosen.digest, Digest::of(b"linux/amd64"), "for want of a Wasm program");
+        let entries = [entry("linux/amd64"), entry("wasip2/wasm"), entry("wasip1/wasm")];
+        let (chosen, platform) = choose(&entries, &wanted).unwrap();
+        assert_eq!(chosen.digest, Digest::of(b"wasip1/wasm"));
+        assert_eq!(platform, Some(Platform::wasm()));
+    }
+
+    #[test]
+    fn a_wasm_artifact_has_one_program() {
+        let artifact = |layers: &str| {
+            let config = descriptor(WASM_CONFIG);
+            parse(format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layers}]}}"#).as_bytes())
+        };
+        let program = descriptor(WASM_LAYER);
+        let Ok(Document::Manifest(manifest)) = artifact(&program) else { panic!("it is one") };
+        assert!(manifest.layers.is_empty());
+        assert_eq!((manifest.wasm.as_ref().map(|wasm| wasm.size), manifest.content_bytes()), (Some(3), 3));
+        let error = artifact(&format!("{program},{program}")).unwrap_err().to_string();
+        assert!(error.contains("has 2 layers"), "{error}");
+        let error = artifact(&descriptor("text/plain")).unwrap_err().to_string();
+        assert!(error.contains("of type \"text/plain\""), "{error}");
     }
 }

@@ -39,8 +39,28 @@ impl Platform {
         }
     }
 
+    /// Returns the platform of Wasm programs that ask for WASI, whichever preview.
+    pub fn wasm() -> Platform {
+        Platform { architecture: "wasm".to_owned(), os: "wasi".to_owned(), variant: None }
+    }
+
+    /// Tells whether this is a Wasm program's platform: `wasi`, `wasip1` or `wasip2` on `wasm`.
+    pub fn is_wasm(&self) -> bool {
+        matches!(self.os.as_str(), "wasi" | "wasip1" | "wasip2")
+            && matches!(self.architecture.as_str(), "wasm" | "wasm32")
+    }
+
     /// Judges how well `offer` runs here: `None` if it can't, otherwise the lower the better.
     pub(crate) fn rank(&self, offer: &Platform) -> Option<u32> {
+        if self.is_wasm() && offer.is_wasm() {
+            // "wasi" stands for any preview; of two named ones, each is itself only.
+            return match (self.os.as_str(), offer.os.as_str()) {
+                (mine, theirs) if mine == theirs => Some(0),
+                (_, "wasi") | ("wasi", "wasip1") => Some(1),
+                ("wasi", _) => Some(2),
+                _ => None,
+            };
+        }
         if self.os != offer.os || self.architecture != offer.architecture {
             return None;
         }

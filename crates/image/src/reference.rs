@@ -6,8 +6,9 @@
 //! | `oci:FOLDER[:TAG]` | an OCI image layout |
 //! | `oci-archive:FILE[:TAG]` | a tar file of an OCI image layout |
 //! | `docker-archive:FILE[:REFERENCE]` | what `docker save` writes |
+//! | `wasm:FILE` | a Wasm program |
 //!
-//! A path ends at its first colon, as in skopeo.
+//! A path ends at its first colon, as in skopeo; that of a Wasm program doesn't.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,11 @@ pub enum Reference {
         path: PathBuf,
         /// One of the image's `RepoTags`.
         name: Option<String>,
+    },
+    /// A Wasm program, core module or component, in a file.
+    Wasm {
+        /// The file.
+        path: PathBuf,
     },
 }
 
@@ -96,6 +102,7 @@ impl Reference {
             Reference::DockerArchive { path, name } => {
                 Reference::DockerArchive { path: absolute(path)?, name: name.clone() }
             }
+            Reference::Wasm { path } => Reference::Wasm { path: absolute(path)? },
         })
     }
 }
@@ -119,6 +126,7 @@ impl fmt::Display for Reference {
             Reference::Layout { path, tag } => local(f, "oci", path, tag),
             Reference::OciArchive { path, tag } => local(f, "oci-archive", path, tag),
             Reference::DockerArchive { path, name } => local(f, "docker-archive", path, name),
+            Reference::Wasm { path } => local(f, "wasm", path, &None),
         }
     }
 }
@@ -137,7 +145,7 @@ impl fmt::Display for RegistryReference {
 }
 
 /// Words before a colon that name a transport (containers-transports(5)), read here or not.
-const TRANSPORTS: [&str; 14] = [
+const TRANSPORTS: [&str; 15] = [
     "docker",
     "oci",
     "oci-archive",
@@ -145,6 +153,7 @@ const TRANSPORTS: [&str; 14] = [
     "docker-daemon",
     "containers-storage",
     "containerd",
+    "wasm",
     "dir",
     "ostree",
     "sif",
@@ -166,6 +175,9 @@ impl FromStr for Reference {
         }
         if let Some(bad) = text.chars().find(|c| c.is_control()) {
             return Err(ReferenceError::Control { character: bad });
+        }
+        if is_bare_wasm(text) {
+            return Err(ReferenceError::BareWasm { path: text.to_owned() });
         }
         if text.starts_with(['/', '.', '~']) {
             return Err(ReferenceError::BarePath { path: text.to_owned() });
@@ -190,6 +202,8 @@ impl FromStr for Reference {
                 let (path, name) = local("docker-archive", rest)?;
                 Ok(Reference::DockerArchive { path, name })
             }
+            Some(("wasm", "")) => Err(ReferenceError::NoPath { transport: "wasm" }),
+            Some(("wasm", path)) => Ok(Reference::Wasm { path: PathBuf::from(path) }),
             Some((scheme @ ("http" | "https"), rest)) if rest.starts_with("//") => Err(ReferenceError::Url {
                 scheme: scheme.to_owned(),
                 name: rest.trim_start_matches('/').to_owned(),
@@ -200,6 +214,13 @@ impl FromStr for Reference {
             _ => text.parse().map(Reference::Registry),
         }
     }
+}
+
+/// Tells the path of a Wasm program that lacks its transport: no tag or digest follows, and no transport goes before.
+fn is_bare_wasm(text: &str) -> bool {
+    let last = text.rsplit('/').next().unwrap_or(text);
+    let transport = text.split_once(':').is_some_and(|(word, _)| TRANSPORTS.contains(&word));
+    last.ends_with(".wasm") && !last.contains([':', '@']) && !transport
 }
 
 fn local(transport: &'static str, rest: &str) -> Result<(PathBuf, Option<String>), ReferenceError> {

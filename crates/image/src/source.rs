@@ -5,21 +5,24 @@ use std::path::Path;
 
 use crate::digest::{Digest, Hasher};
 use crate::manifest::{self, Descriptor, Document, MAX_DOCUMENT, Manifest};
+use crate::options::PullOptions;
 use crate::platform::Platform;
-use crate::pull::PullOptions;
 use crate::reference::Reference;
+use crate::store::record::Stamp;
 
 pub(crate) mod docker_archive;
 mod error;
 pub(crate) mod layout;
 pub(crate) mod registry;
 pub(crate) mod tarball;
+mod wasm_file;
 
 pub use error::SourceError;
 
 use docker_archive::DockerArchive;
 use layout::Layout;
 use registry::Registry;
+use wasm_file::WasmFile;
 
 /// How deep an index may hold another.
 const MAX_DEPTH: usize = 4;
@@ -28,6 +31,7 @@ pub(crate) enum Source {
     Registry(Registry),
     Layout(Layout),
     DockerArchive(DockerArchive),
+    Wasm(WasmFile),
 }
 
 /// The manifest of one image for one platform, with the bytes that its digest is of.
@@ -35,6 +39,8 @@ pub(crate) struct Resolved {
     pub(crate) bytes: Vec<u8>,
     pub(crate) digest: Digest,
     pub(crate) manifest: Box<Manifest>,
+    /// For which platform it was chosen, if there was a choice.
+    pub(crate) platform: Option<Platform>,
 }
 
 impl Source {
@@ -54,27 +60,40 @@ impl Source {
             Reference::DockerArchive { path, name } => {
                 Source::DockerArchive(DockerArchive::open(path, name.as_deref(), tmp, most)?)
             }
+            Reference::Wasm { path } => Source::Wasm(WasmFile::open(path)?),
         })
     }
 
-    /// Finds the image for `platform`, going down through indexes.
-    pub(crate) fn resolve(&self, platform: &Platform) -> Result<Resolved, SourceError> {
+    /// Returns by what a file is known again that is the image itself.
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        match self {
+            Source::Wasm(file) => file.stamp(),
+            Source::Registry(_) | Source::Layout(_) | Source::DockerArchive(_) => None,
+        }
+    }
+
+    /// Finds the image for the first of the platforms that there is one for, going down through indexes.
+    pub(crate) fn resolve(&self, wanted: &[Platform]) -> Result<Resolved, SourceError> {
+        let mut platform = None;
         let mut bytes = match self {
             Source::Registry(registry) => registry.manifest()?,
             Source::Layout(layout) => {
-                let root = layout.root(platform)?;
+                let (root, chosen) = layout.root(wanted)?;
+                platform = chosen;
                 self.document(&root)?
             }
             Source::DockerArchive(archive) => archive.manifest().to_vec(),
+            Source::Wasm(file) => file.manifest().to_vec(),
         };
         for _ in 0..MAX_DEPTH {
             match manifest::parse(&bytes)? {
                 Document::Manifest(manifest) => {
-                    return Ok(Resolved { digest: Digest::of(&bytes), bytes, manifest });
+                    return Ok(Resolved { digest: Digest::of(&bytes), bytes, manifest, platform });
                 }
                 Document::Index(entries) => {
-                    let chosen = manifest::choose(&entries, platform)?;
-                    bytes = self.document(chosen)?;
+                    let (entry, chosen) = manifest::choose(&entries, wanted)?;
+                    bytes = self.document(entry)?;
+                    platform = chosen.or(platform);
                 }
             }
         }
@@ -122,6 +141,7 @@ impl Source {
             Source::Registry(registry) => Ok(registry.blob(descriptor)?),
             Source::Layout(layout) => layout.blob(descriptor),
             Source::DockerArchive(archive) => archive.blob(descriptor),
+            Source::Wasm(file) => file.blob(descriptor),
         }
     }
 }

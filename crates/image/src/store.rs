@@ -6,6 +6,7 @@
 //! images/<hash of the name>.json  one image: digest, configuration, layers; its mtime is the last use
 //! layers/<diff_id>-v1/            layer.squashfs (file system, then verity tree) and layer.json
 //! merged/<chain>-v1/              the same, made of several layers
+//! wasm/<digest>/                  module.wasm, a Wasm program
 //! manifests/, configs/            documents by digest
 //! locks/                          one file per piece of content that is being made
 //! tmp/                            what isn't complete, see `disk`
@@ -26,7 +27,8 @@ use std::time::SystemTime;
 use thiserror::Error;
 
 use crate::config::ImageConfig;
-use crate::digest::Digest;
+use crate::digest::{Digest, hex};
+use crate::options::PullOptions;
 use crate::platform::Platform;
 use crate::reference::Reference;
 
@@ -38,7 +40,7 @@ pub(crate) mod record;
 pub use collect::{Freed, Summary, Usage};
 pub use options::{OptionsError, StoreOptions};
 
-use record::{ImageRecord, Key, LayerRecord, VERSION};
+use record::{ImageRecord, Key, LayerRecord, Stamp, VERSION, WasmRecord};
 
 /// A folder of images that processes share.
 #[derive(Debug, Clone)]
@@ -60,11 +62,34 @@ pub struct Image {
     pub platform: Platform,
     /// How to run it.
     pub config: ImageConfig,
-    /// The file systems, bottom first; at most 16.
+    /// The file systems, bottom first; at most 16, and none if the image is nothing but a Wasm program.
     pub layers: Vec<ImageLayer>,
+    /// The Wasm program, if the image is one or its entrypoint names one.
+    pub wasm: Option<WasmModule>,
     /// The size of what was fetched or would be, in bytes.
     pub compressed_bytes: u64,
     _record: Arc<File>,
+}
+
+/// A Wasm program of an image: a core module or a component, in binary form. Its first four bytes are checked, the rest
+/// isn't.
+#[derive(Debug, Clone)]
+pub struct WasmModule {
+    /// The file.
+    pub path: PathBuf,
+    /// The open file, read-only, which holds the lock that keeps the program; see [`ImageLayer::file`].
+    pub file: Arc<File>,
+    /// The digest of the file.
+    pub digest: Digest,
+    /// The size of the file in bytes.
+    pub bytes: u64,
+}
+
+impl ImageLayer {
+    /// Returns the verity tree's root hash in lower-case hexadecimal digits.
+    pub fn verity_root_hex(&self) -> String {
+        hex(&self.verity_root)
+    }
 }
 
 /// One read-only file system of an image: squashfs, then its dm-verity hash tree, in one file.
@@ -104,7 +129,8 @@ impl Store {
         let version = root.join("version");
         match fs::read_to_string(&version) {
             Ok(text) => match text.trim().parse::<u32>() {
-                Ok(VERSION) => {}
+                // A store of an older program lacks the folders that came later.
+                Ok(VERSION) => folders(&root).map_err(failed(&root))?,
                 _ => {
                     return Err(OpenError::Version {
                         path: root,
@@ -138,13 +164,51 @@ impl Store {
     /// Looks an image up by name and platform.
     pub fn get_for(&self, reference: &Reference, platform: &Platform) -> Result<Option<Image>, StoreError> {
         let reference = reference.absolute().map_err(|source| self.failed("find", &self.root, source))?;
+        self.load(&reference, platform, true)
+    }
+
+    /// Looks an image up as [`Store::pull`] with the same options would choose it. With [`PullOptions::wasm`], an
+    /// image without a Wasm program doesn't count.
+    pub fn find(&self, reference: &Reference, options: &PullOptions) -> Result<Option<Image>, StoreError> {
+        for platform in options.wanted(&self.options.platform) {
+            if let Some(image) = self.get_for(reference, &platform)?
+                && (image.wasm.is_some() || !options.wasm)
+            {
+                return Ok(Some(image));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks an image up by its absolute name. With `current`, one from a file that has changed since isn't there.
+    pub(crate) fn load(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        current: bool,
+    ) -> Result<Option<Image>, StoreError> {
         let name = ImageRecord::file_name(&reference.to_string(), platform);
         let path = self.root.join("images").join(name);
         let Some((file, record)) = self.read_record(&path)? else {
             return Ok(None);
         };
+        if let Reference::Wasm { path } = reference
+            && current
+            && let Ok(metadata) = fs::metadata(path)
+            && record.stamp != Some(Stamp::of(&metadata))
+        {
+            return Ok(None);
+        }
         // The last use, which decides what is collected first. A store that can't be written still serves.
         let _ = file.set_modified(SystemTime::now());
+        let platform = record.meant_for();
+        let wasm = match record.wasm {
+            Some(wasm) => match self.hold_module(wasm)? {
+                Some(module) => Some(module),
+                None => return Ok(None),
+            },
+            None => None,
+        };
         let mut layers = Vec::with_capacity(record.layers.len());
         for layer in record.layers {
             match self.hold_layer(layer)? {
@@ -153,12 +217,13 @@ impl Store {
             }
         }
         Ok(Some(Image {
-            reference,
+            reference: reference.clone(),
             digest: record.digest,
             config_digest: record.config_digest,
-            platform: record.platform,
+            platform,
             config: record.config,
             layers,
+            wasm,
             compressed_bytes: record.compressed_bytes,
             _record: Arc::new(file),
         }))
@@ -216,6 +281,20 @@ impl Store {
         }))
     }
 
+    /// Holds a Wasm program that is known; `None` if it isn't in the store.
+    pub(crate) fn hold_module(&self, record: WasmRecord) -> Result<Option<WasmModule>, StoreError> {
+        let path = self.layer_folder(&record.key).join(record.key.kind.file());
+        let failed = |source| self.failed("open", &path, source);
+        let Some(file) = disk::hold(&path).map_err(failed)? else {
+            return Ok(None);
+        };
+        let length = file.metadata().map_err(failed)?.len();
+        if length != record.bytes {
+            return Err(StoreError::Damaged { path, expected: record.bytes, found: length });
+        }
+        Ok(Some(WasmModule { path, file: Arc::new(file), digest: record.digest, bytes: record.bytes }))
+    }
+
     /// Finds and holds a layer by its key.
     pub(crate) fn find_layer(&self, key: &Key) -> Result<Option<(LayerRecord, ImageLayer)>, StoreError> {
         let path = self.layer_folder(key).join("layer.json");
@@ -239,13 +318,18 @@ impl Store {
 
 /// Makes the folders; the version comes last, so that a half-made store is made again.
 fn make(root: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700);
-    for folder in ["images", "layers", "merged", "manifests", "configs", "locks", "tmp"] {
-        builder.create(root.join(folder))?;
-    }
+    folders(root)?;
     let scratch = disk::Scratch::new(&root.join("tmp"))?;
     scratch.publish_file("version", format!("{VERSION}\n").as_bytes(), &root.join("version"))
+}
+
+fn folders(root: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    for folder in ["images", "layers", "merged", "wasm", "manifests", "configs", "locks", "tmp"] {
+        builder.create(root.join(folder))?;
+    }
+    Ok(())
 }
 
 /// Tells whether an error means that there is no room on the disk.

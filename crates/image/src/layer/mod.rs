@@ -85,7 +85,7 @@ impl Verity {
     /// The root digest in lower-case hexadecimal digits.
     #[must_use]
     pub fn root_hex(&self) -> String {
-        self.root.iter().map(|byte| format!("{byte:02x}")).collect()
+        crate::digest::hex(&self.root)
     }
 }
 

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::config::ConfigError;
 use crate::digest::Digest;
+use crate::layer::reader::ReadError;
 use crate::layer::{ConvertError, MergeError};
 use crate::source::SourceError;
 use crate::store::StoreError;
@@ -29,6 +30,15 @@ pub enum PullError {
         #[source]
         source: Box<LayerError>,
     },
+    /// The Wasm program was refused.
+    #[error("the Wasm program {program} was refused")]
+    Wasm {
+        /// Its digest, or its path in the image.
+        program: String,
+        /// Why.
+        #[source]
+        source: Box<WasmError>,
+    },
     /// The lowest layers can't be made into one.
     #[error("the image's lowest layers can't be merged")]
     Merge(#[source] Box<MergeError>),
@@ -42,7 +52,41 @@ pub enum PullError {
     Vanished,
 }
 
-/// Why a layer was refused.
+/// Why a Wasm program was refused.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum WasmError {
+    /// Its bytes didn't come as they should.
+    #[error(transparent)]
+    Blob(#[from] LayerError),
+    /// It isn't a binary of WebAssembly.
+    #[error(
+        "it begins with \"{start}\", where a Wasm program begins with \"\\x00asm\"; is it in text form, or no Wasm?"
+    )]
+    Magic {
+        /// Its first bytes, escaped.
+        start: String,
+    },
+    /// It is larger than any should be.
+    #[error("it has {size} bytes or more; at most {most} are read")]
+    Large {
+        /// Its size in bytes, or as much of it as was read.
+        size: u64,
+        /// The limit in bytes.
+        most: u64,
+    },
+    /// The image is for Wasm but names no program.
+    #[error("the image is for Wasm, but has neither entrypoint nor cmd")]
+    NoEntrypoint,
+    /// The image is for Wasm, but its entrypoint isn't in it.
+    #[error("the image is for Wasm, but has no file of that name")]
+    Absent,
+    /// A layer can't be read back.
+    #[error("a layer of the image can't be read")]
+    Layer(#[source] ReadError),
+}
+
+/// Why a layer, or another blob, was refused.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LayerError {

@@ -33,6 +33,15 @@ pub enum ReferenceError {
         /// The path.
         path: String,
     },
+    /// The text is the path of a Wasm program without its transport.
+    #[error(
+        "\"{path}\" looks like a Wasm program in a file: write wasm:{path}; an image of that name in a registry is \
+         docker://{path}"
+    )]
+    BareWasm {
+        /// The path.
+        path: String,
+    },
     /// `docker:` lacks its slashes.
     #[error("\"{text}\" lacks the slashes of docker://; write docker://{name}")]
     MissingSlashes {
@@ -51,7 +60,8 @@ pub enum ReferenceError {
     },
     /// The transport isn't read here.
     #[error(
-        "images can't be read through \"{transport}:\"; docker://, oci:, oci-archive: and docker-archive: can"
+        "images can't be read through \"{transport}:\"; docker://, oci:, oci-archive:, docker-archive: and \
+         wasm: can"
     )]
     Transport {
         /// Its name.

@@ -26,6 +26,9 @@ fn short_names_mean_docker_hub() {
         ("oci:/a:tag", "oci:/a:tag".to_owned()),
         ("oci-archive:a.tar:x:y", "oci-archive:a.tar:x:y".to_owned()),
         ("docker-archive:a.tar:alpine:3", "docker-archive:a.tar:alpine:3".to_owned()),
+        ("wasm:./a:b.wasm", "wasm:./a:b.wasm".to_owned()),
+        ("docker://x.wasm", "docker.io/library/x.wasm:latest".to_owned()),
+        ("x:1.wasm", "docker.io/library/x:1.wasm".to_owned()),
     ];
     for (text, expected) in table {
         assert_eq!(normalised(text), expected);
@@ -54,6 +57,9 @@ fn a_wrong_name_is_refused_with_what_is_wrong() {
         ("containers-storage:alpine", "can't be read through"),
         ("./layout", "write oci:./layout"),
         ("oci:", "needs a path"),
+        ("wasm:", "needs a path"),
+        ("x.wasm", "write wasm:x.wasm"),
+        ("./a/x.wasm", "write wasm:./a/x.wasm"),
         ("oci:x:", "behind its last colon"),
         ("a\nb", "control character"),
     ];
@@ -106,7 +112,7 @@ proptest! {
 
     #[test]
     fn every_local_name_round_trips(
-        transport in "oci|oci-archive|docker-archive",
+        transport in "oci|oci-archive|docker-archive|wasm",
         path in "[^:\\pC]{1,30}",
         name in prop::option::of("[a-z0-9.:/-]{1,20}"),
     ) {

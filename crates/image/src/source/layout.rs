@@ -52,8 +52,8 @@ impl Layout {
         Ok(self)
     }
 
-    /// Finds the manifest or index that the name stands for.
-    pub(crate) fn root(&self, platform: &Platform) -> Result<Descriptor, SourceError> {
+    /// Finds the manifest or index that the name stands for, and for which platform it was chosen if there was a choice.
+    pub(crate) fn root(&self, wanted: &[Platform]) -> Result<(Descriptor, Option<Platform>), SourceError> {
         let bytes = self.small("index.json")?;
         let Document::Index(entries) = manifest::parse(&bytes)? else {
             return Err(self.wrong("its index.json is not an index".to_owned()));
@@ -72,9 +72,10 @@ impl Layout {
                 wanted: self.tag.clone().unwrap_or_default(),
                 found: found(),
             }),
-            [only] => Ok(only.clone()),
+            [only] => Ok((only.clone(), None)),
             several if self.tag.is_some() || several.iter().all(|entry| entry.platform.is_some()) => {
-                Ok(manifest::choose(several, platform)?.clone())
+                let (chosen, platform) = manifest::choose(several, wanted)?;
+                Ok((chosen.clone(), platform))
             }
             _ => Err(SourceError::NameNeeded { path: self.path.clone(), found: found() }),
         }

@@ -26,7 +26,7 @@ use ureq::http::StatusCode;
 
 use crate::digest::{Digest, Hasher};
 use crate::manifest::{ACCEPT, Descriptor, MAX_DOCUMENT};
-use crate::pull::PullOptions;
+use crate::options::PullOptions;
 use crate::reference::RegistryReference;
 
 /// How often a transfer is taken up again without as much as [`WORTHWHILE`] in between.

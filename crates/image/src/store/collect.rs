@@ -26,7 +26,9 @@ pub struct Summary {
     pub digest: Digest,
     /// How many file systems it has in the store.
     pub layers: usize,
-    /// Their size in bytes; layers that images share count for each.
+    /// The Wasm program's digest, if the image has one.
+    pub wasm: Option<Digest>,
+    /// The size of file systems and program in bytes; what images share counts for each.
     pub bytes: u64,
     /// When the image was made, as it says (RFC 3339).
     pub created: Option<String>,
@@ -45,7 +47,9 @@ pub struct Freed {
     pub images: Vec<String>,
     /// How many layers.
     pub layers: u64,
-    /// Their size in bytes.
+    /// How many Wasm programs.
+    pub programs: u64,
+    /// Their size in bytes, with the trees that layers were unpacked to.
     pub bytes: u64,
 }
 
@@ -56,8 +60,12 @@ pub struct Usage {
     pub images: u64,
     /// How many layers there are, each counted once.
     pub layers: u64,
-    /// The size of the layers in bytes.
+    /// How many Wasm programs there are, each counted once.
+    pub programs: u64,
+    /// The size of layers, programs and unpacked trees in bytes.
     pub bytes: u64,
+    /// The part of it that unpacked trees take, in bytes.
+    pub tree_bytes: u64,
     /// The part of it that no image names, in bytes.
     pub unreferenced_bytes: u64,
     /// The most that the store keeps, in bytes.
@@ -70,6 +78,14 @@ struct Known {
     last_used: SystemTime,
 }
 
+/// One thing that the store keeps.
+struct Content {
+    key: Key,
+    /// What it takes, its trees included.
+    bytes: u64,
+    tree_bytes: u64,
+}
+
 impl Store {
     /// Lists all images, the last used first.
     pub fn list(&self) -> Result<Vec<Summary>, StoreError> {
@@ -77,12 +93,15 @@ impl Store {
         for Known { path, record, last_used } in self.records()? {
             let in_use = disk::seize(&path).map_err(|source| self.failed("open", &path, source))?.is_none()
                 && path.exists();
+            let layers = record.layers.iter().map(|layer| layer.total_bytes);
+            let program = record.wasm.iter().map(|wasm| wasm.bytes);
             all.push(Summary {
+                platform: record.meant_for(),
+                bytes: layers.chain(program).fold(0, u64::saturating_add),
                 reference: record.reference,
-                platform: record.platform,
                 digest: record.digest,
                 layers: record.layers.len(),
-                bytes: record.layers.iter().map(|layer| layer.total_bytes).fold(0, u64::saturating_add),
+                wasm: record.wasm.map(|wasm| wasm.digest),
                 created: record.config.created,
                 pulled: record.pulled,
                 last_used: seconds(last_used),
@@ -136,9 +155,13 @@ impl Store {
             quota: self.options.quota,
             ..Usage::default()
         };
-        for (key, bytes) in self.layers_on_disk()? {
-            usage.layers += 1;
+        for Content { key, bytes, tree_bytes } in self.content()? {
+            match key.kind {
+                Kind::Layers | Kind::Merged => usage.layers += 1,
+                Kind::Wasm => usage.programs += 1,
+            }
             usage.bytes = usage.bytes.saturating_add(bytes);
+            usage.tree_bytes = usage.tree_bytes.saturating_add(tree_bytes);
             if !named.contains(&key) {
                 usage.unreferenced_bytes = usage.unreferenced_bytes.saturating_add(bytes);
             }
@@ -152,7 +175,7 @@ impl Store {
         let mut freed = Freed::default();
         let fits = |bytes: u64| bytes.saturating_add(needed) <= self.options.quota;
         let used = || -> Result<u64, StoreError> {
-            Ok(self.layers_on_disk()?.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add))
+            Ok(self.content()?.iter().map(|content| content.bytes).fold(0, u64::saturating_add))
         };
         if fits(used()?) {
             return Ok(freed);
@@ -207,9 +230,12 @@ impl Store {
     fn remove_unreferenced(&self, freed: &mut Freed) -> Result<(), StoreError> {
         let records = self.records()?;
         let named = named(&records);
-        for (key, bytes) in self.layers_on_disk()? {
-            if !named.contains(&key) && self.remove_layer(&key)? {
-                freed.layers += 1;
+        for Content { key, bytes, .. } in self.content()? {
+            if !named.contains(&key) && self.remove_content(&key)? {
+                match key.kind {
+                    Kind::Layers | Kind::Merged => freed.layers += 1,
+                    Kind::Wasm => freed.programs += 1,
+                }
                 freed.bytes = freed.bytes.saturating_add(bytes);
             }
         }
@@ -232,10 +258,10 @@ impl Store {
         Ok(())
     }
 
-    fn remove_layer(&self, key: &Key) -> Result<bool, StoreError> {
+    fn remove_content(&self, key: &Key) -> Result<bool, StoreError> {
         let folder = self.layer_folder(key);
         let failed = |source| self.failed("remove", &folder, source);
-        let Some(_seized) = disk::seize(&folder.join("layer.squashfs")).map_err(failed)? else {
+        let Some(_seized) = disk::seize(&folder.join(key.kind.file())).map_err(failed)? else {
             return Ok(false);
         };
         // Out of sight in one step; if this process dies here, the next sweep does the rest.
@@ -264,24 +290,35 @@ impl Store {
         Ok(known)
     }
 
-    fn layers_on_disk(&self) -> Result<Vec<(Key, u64)>, StoreError> {
-        let mut layers = Vec::new();
+    /// Lists what the store keeps, with what it takes.
+    fn content(&self) -> Result<Vec<Content>, StoreError> {
+        let mut content = Vec::new();
         for kind in Kind::ALL {
             let folder = self.root.join(kind.folder());
             for name in names(&folder).map_err(|source| self.failed("list", &folder, source))? {
-                match fs::metadata(folder.join(&name).join("layer.squashfs")) {
-                    Ok(metadata) => layers.push((Key { kind, name }, metadata.len())),
+                let place = folder.join(&name);
+                match fs::metadata(place.join(kind.file())) {
+                    Ok(metadata) => {
+                        let tree_bytes = 0;
+                        let bytes = metadata.len().saturating_add(tree_bytes);
+                        content.push(Content { key: Key { kind, name }, bytes, tree_bytes });
+                    }
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(self.failed("measure", &folder.join(&name), error)),
+                    Err(error) => return Err(self.failed("measure", &place, error)),
                 }
             }
         }
-        Ok(layers)
+        Ok(content)
     }
 }
 
 fn named(records: &[Known]) -> BTreeSet<Key> {
-    records.iter().flat_map(|known| known.record.layers.iter().map(|layer| layer.key.clone())).collect()
+    let mut named = BTreeSet::new();
+    for Known { record, .. } in records {
+        named.extend(record.layers.iter().map(|layer| layer.key.clone()));
+        named.extend(record.wasm.iter().map(|wasm| wasm.key.clone()));
+    }
+    named
 }
 
 /// Lists a folder in a fixed order, without names that the store never makes.

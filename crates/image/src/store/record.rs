@@ -1,5 +1,9 @@
 //! What the store writes down: one file per image, one beside each layer.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::ImageConfig;
@@ -20,15 +24,26 @@ pub(crate) enum Kind {
     Layers,
     /// Several layers of an image, merged.
     Merged,
+    /// A Wasm program.
+    Wasm,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 2] = [Kind::Layers, Kind::Merged];
+    pub(crate) const ALL: [Kind; 3] = [Kind::Layers, Kind::Merged, Kind::Wasm];
 
     pub(crate) fn folder(self) -> &'static str {
         match self {
             Kind::Layers => "layers",
             Kind::Merged => "merged",
+            Kind::Wasm => "wasm",
+        }
+    }
+
+    /// The file in a piece of content's folder whose lock keeps it.
+    pub(crate) fn file(self) -> &'static str {
+        match self {
+            Kind::Layers | Kind::Merged => "layer.squashfs",
+            Kind::Wasm => "module.wasm",
         }
     }
 }
@@ -43,6 +58,10 @@ pub(crate) struct Key {
 impl Key {
     pub(crate) fn layer(diff_id: &Digest) -> Key {
         Key { kind: Kind::Layers, name: format!("{}-v{LAYER_FORMAT}", diff_id.file_name()) }
+    }
+
+    pub(crate) fn wasm(digest: &Digest) -> Key {
+        Key { kind: Kind::Wasm, name: digest.file_name() }
     }
 
     /// Returns the key of the merger of some layers, bottom first, and the digest that stands for them.
@@ -109,6 +128,41 @@ impl TryFrom<String> for Root {
     }
 }
 
+/// A Wasm program as it lies in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WasmRecord {
+    pub(crate) key: Key,
+    pub(crate) digest: Digest,
+    pub(crate) bytes: u64,
+}
+
+/// By what a file is known to be the one that was read: place, size and the time of its last change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    pub(crate) fn of(metadata: &Metadata) -> Stamp {
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Tells whether the last change is so long ago that another one would have another time: file systems count in
+    /// steps of milliseconds.
+    pub(crate) fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or(0);
+        i64::try_from(now).is_ok_and(|now| self.changed.0.saturating_add(1) < now)
+    }
+}
+
 /// One image: everything that starting it needs, so that a start reads one file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ImageRecord {
@@ -122,12 +176,25 @@ pub(crate) struct ImageRecord {
     pub(crate) pulled: u64,
     pub(crate) layers: Vec<LayerRecord>,
     pub(crate) config: ImageConfig,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wasm: Option<WasmRecord>,
+    /// For an image that is a file: the file as it was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stamp: Option<Stamp>,
 }
 
 impl ImageRecord {
     /// Reads a record; one that a newer binary wrote, or that is damaged, counts as not there.
     pub(crate) fn parse(text: &str) -> Option<ImageRecord> {
         serde_json::from_str::<ImageRecord>(text).ok().filter(|record| record.version == VERSION)
+    }
+
+    /// Returns what the image is for. A Wasm artifact runs anywhere and is kept under the platform that was asked for.
+    pub(crate) fn meant_for(&self) -> Platform {
+        match self.layers.is_empty() && self.wasm.is_some() {
+            true => Platform::wasm(),
+            false => self.platform.clone(),
+        }
     }
 
     /// Returns the name of the record's file.

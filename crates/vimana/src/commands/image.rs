@@ -19,7 +19,8 @@ const NAMES: &str = "Images are named as skopeo names them:
   alpine:3.20                     in a registry (docker:// may stand before it)
   oci:FOLDER[:TAG]                an OCI image layout
   oci-archive:FILE[:TAG]          a tar file of one
-  docker-archive:FILE[:NAME]      what docker save wrote";
+  docker-archive:FILE[:NAME]      what docker save wrote
+  wasm:FILE                       a Wasm program";
 
 #[derive(clap::Args)]
 #[command(after_help = "Example:
@@ -46,6 +47,7 @@ enum Command {
   vimana image pull alpine:3.20
   vimana image pull localhost:5000/app@sha256:…
   vimana image pull oci:./layout:latest
+  vimana image pull --platform wasi/wasm localhost:5000/app
 
 {NAMES}
 
@@ -85,7 +87,7 @@ struct ListArgs {
 struct InspectArgs {
     /// The image's name
     reference: Reference,
-    /// The platform that it was pulled for (default: this machine's)
+    /// The platform that it was pulled for (default: this machine's, then wasi/wasm)
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
     /// Print JSON
@@ -196,7 +198,11 @@ fn row(image: &Summary) -> [String; 6] {
     [
         name,
         image.digest.short().to_owned(),
-        image.layers.to_string(),
+        match (&image.wasm, image.layers) {
+            (Some(_), 0) => "wasm".to_owned(),
+            (Some(_), layers) => format!("{layers} + wasm"),
+            (None, layers) => layers.to_string(),
+        },
         BinaryBytes(image.bytes).to_string(),
         created.to_owned(),
         last_used,
@@ -204,8 +210,17 @@ fn row(image: &Summary) -> [String; 6] {
 }
 
 fn inspect(store: &Store, args: &InspectArgs) -> Result<ExitCode> {
-    let platform = args.platform.clone().unwrap_or_else(Platform::host);
-    let Some(image) = store.get_for(&args.reference, &platform)? else {
+    let platforms = match &args.platform {
+        Some(platform) => vec![platform.clone()],
+        None => vec![Platform::host(), Platform::wasm()],
+    };
+    let mut found = None;
+    for platform in &platforms {
+        if found.is_none() {
+            found = store.get_for(&args.reference, platform)?;
+        }
+    }
+    let Some(image) = found else {
         bail!("{} isn't in the store; vimana image pull {0} brings it there", args.reference);
     };
     if args.json {
@@ -239,6 +254,9 @@ fn inspect(store: &Store, args: &InspectArgs) -> Result<ExitCode> {
         let size = BinaryBytes(layer.total_bytes);
         line("layer", format!("{} {size}, {} entries", layer.digest.short(), layer.entries))?;
     }
+    if let Some(program) = &image.wasm {
+        line("wasm", format!("{} {}", program.digest.short(), BinaryBytes(program.bytes)))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -261,7 +279,7 @@ fn describe(store: &Store, image: &Image) -> Result<Value> {
                 "path": layer.path,
                 "file_system_bytes": layer.file_system_bytes,
                 "total_bytes": layer.total_bytes,
-                "verity_root": hex(&layer.verity_root),
+                "verity_root": layer.verity_root_hex(),
                 "verity_data_blocks": layer.verity_data_blocks,
                 "verity_hash_offset": layer.verity_hash_offset,
                 "entries": layer.entries,
@@ -277,12 +295,11 @@ fn describe(store: &Store, image: &Image) -> Result<Value> {
         "compressed_bytes": image.compressed_bytes,
         "config": image.config,
         "layers": layers,
+        "wasm": image.wasm.as_ref().map(|program| {
+            json!({ "digest": program.digest, "path": program.path, "bytes": program.bytes })
+        }),
         "manifest": serde_json::from_slice::<Value>(&manifest).context("the stored manifest is damaged")?,
     }))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn remove(store: &Store, args: &RemoveArgs) -> Result<ExitCode> {
@@ -293,6 +310,7 @@ fn remove(store: &Store, args: &RemoveArgs) -> Result<ExitCode> {
             Ok(Some(freed)) => {
                 total.images.extend(freed.images);
                 total.layers += freed.layers;
+                total.programs += freed.programs;
                 total.bytes += freed.bytes;
             }
             Ok(None) => {
@@ -322,7 +340,11 @@ fn report(freed: &Freed, as_json: bool) -> Result<()> {
     for image in &freed.images {
         writeln!(out, "removed {image}")?;
     }
-    writeln!(out, "freed {} in {} layers", BinaryBytes(freed.bytes), freed.layers)?;
+    write!(out, "freed {} in {} layers", BinaryBytes(freed.bytes), freed.layers)?;
+    match freed.programs {
+        0 => writeln!(out)?,
+        programs => writeln!(out, " and {programs} Wasm programs")?,
+    }
     Ok(())
 }
 
