@@ -17,6 +17,7 @@
 
 mod decode;
 pub mod diagnostic;
+pub mod import;
 pub mod model;
 mod parse;
 mod preset;

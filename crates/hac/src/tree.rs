@@ -3,6 +3,8 @@
 mod toml;
 mod yaml;
 
+use std::collections::BTreeSet;
+
 use crate::diagnostic::{Diagnostic, LineIndex};
 
 /// The largest source that is read.
@@ -167,7 +169,7 @@ pub(crate) fn read(source: &str, format: Format) -> Result<Node, SyntaxError> {
     }
     let root = match format {
         Format::Toml => toml::read(source),
-        Format::Yaml => yaml::read(source),
+        Format::Yaml => yaml::read(source, yaml::Dialect::Manifest).map(|(root, _)| root),
     }?;
     match root.value {
         Value::Table(_) => Ok(root),
@@ -177,4 +179,14 @@ pub(crate) fn read(source: &str, format: Format) -> Result<Node, SyntaxError> {
             Err(SyntaxError::new(message, root.bounds).help("start with `spec:` and the keys below it"))
         }
     }
+}
+
+/// Reads a YAML file of another tool, where anchors, aliases and merge keys are expanded. Gives its root, whatever that is,
+/// and where the nodes start that aliases stand for.
+pub(crate) fn read_foreign(source: &str) -> Result<(Node, BTreeSet<usize>), SyntaxError> {
+    if source.len() > MOST_BYTES {
+        let message = format!("the file has {} bytes; at most {MOST_BYTES} are read", source.len());
+        return Err(SyntaxError::new(message, Bounds::default()));
+    }
+    yaml::read(source, yaml::Dialect::Foreign)
 }

@@ -8,6 +8,7 @@ mod workload;
 use crate::decode::Context;
 use crate::diagnostic::Diagnostics;
 use crate::model::Manifest;
+pub(crate) use workload::wrong_destination;
 
 /// Checks a manifest that was built or changed by a program; one that [`crate::parse`] gave is already checked.
 ///
@@ -27,7 +28,7 @@ pub(crate) fn check(manifest: &Manifest, context: &mut Context<'_>) {
 }
 
 /// Says why a text isn't a DNS label (RFC 1123); `None` if it is one.
-fn not_a_dns_label(text: &str) -> Option<String> {
+pub(crate) fn not_a_dns_label(text: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let reason = if text.is_empty() {
         "it is empty".to_owned()

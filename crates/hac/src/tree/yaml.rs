@@ -1,11 +1,13 @@
 //! YAML into the tree.
 //!
-//! Anchors, aliases, tags and several documents are refused: a manifest needs none, and the first two are how a small
-//! file becomes a huge one.
+//! In a manifest anchors, aliases, tags and several documents are refused: it needs none, and the first two are how a
+//! small file becomes a huge one. Files of other tools use anchors, aliases and merge keys (`<<`, as YAML 1.1 describes
+//! them) all the time: [`Dialect::Foreign`] expands them, and counts what it copies against the same limits.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
-use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
 use super::{Bounds, Budget, Entry, Node, SyntaxError, Value};
 
@@ -37,49 +39,176 @@ impl<'a> Offsets<'a> {
     }
 }
 
-/// A collection whose end hasn't been read yet.
-enum Open {
-    List(Bounds, Vec<Node>),
-    Table(Bounds, Vec<Entry>, Option<(String, Bounds)>),
+/// Which of YAML's features are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// A manifest's: nothing stands for something that is written elsewhere.
+    Manifest,
+    /// Another tool's: anchors, aliases, merge keys and the tags of the core schema too.
+    Foreign,
 }
 
-/// Reads a YAML document.
-pub(super) fn read(source: &str) -> Result<Node, SyntaxError> {
+/// A collection whose end hasn't been read yet, with the anchor that it has (0 is none).
+enum Open {
+    List(Bounds, Vec<Node>, usize),
+    Table(Bounds, Vec<Entry>, Option<(String, Bounds)>, usize),
+}
+
+/// What the anchors of a document stand for.
+#[derive(Default)]
+struct Anchors {
+    nodes: BTreeMap<usize, Node>,
+    /// Where the nodes start that an alias stands for.
+    aliased: BTreeSet<usize>,
+    /// The bytes of the texts that were copied.
+    copied: usize,
+}
+
+impl Anchors {
+    fn set(&mut self, anchor: usize, node: &Node) {
+        if anchor != 0 {
+            self.nodes.insert(anchor, node.clone());
+        }
+    }
+
+    /// Copies what an alias stands for, which counts as if it were written out.
+    fn copy(
+        &mut self,
+        anchor: usize,
+        depth: usize,
+        bounds: Bounds,
+        budget: &mut Budget,
+    ) -> Result<Node, SyntaxError> {
+        let Some(node) = self.nodes.get(&anchor) else {
+            return Err(SyntaxError::new("this alias stands for something that contains it", bounds)
+                .help("write the value out"));
+        };
+        count(node, depth, bounds, budget, &mut self.copied)?;
+        self.aliased.insert(node.bounds.start);
+        Ok(node.clone())
+    }
+}
+
+/// Counts a node that is about to be copied to a depth, before it is.
+fn count(
+    node: &Node,
+    depth: usize,
+    bounds: Bounds,
+    budget: &mut Budget,
+    copied: &mut usize,
+) -> Result<(), SyntaxError> {
+    budget.take(depth, bounds)?;
+    let mut text = |length: usize| {
+        *copied = copied.saturating_add(length);
+        match *copied > super::MOST_BYTES {
+            true => Err(SyntaxError::new("the aliases of this file make it too large", bounds)
+                .help("the text that they copy may have 1 MiB in all")),
+            false => Ok(()),
+        }
+    };
+    match &node.value {
+        Value::Null | Value::Bool(_) => Ok(()),
+        Value::Number(value) | Value::String(value) => text(value.len()),
+        Value::List(items) => {
+            items.iter().try_for_each(|item| count(item, depth + 1, bounds, budget, copied))
+        }
+        Value::Table(entries) => {
+            entries.iter().try_for_each(|entry| text(entry.key.len()))?;
+            entries.iter().try_for_each(|entry| count(&entry.node, depth + 1, bounds, budget, copied))
+        }
+    }
+}
+
+/// Replaces the merge key of a table by what it names: what the table itself says goes before, and of several tables the
+/// first.
+fn merge(entries: Vec<Entry>) -> Result<Vec<Entry>, SyntaxError> {
+    if !entries.iter().any(|entry| entry.key == "<<") {
+        return Ok(entries);
+    }
+    let own: BTreeSet<String> = entries.iter().map(|entry| entry.key.clone()).collect();
+    let mut merged = Vec::with_capacity(entries.len());
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    for entry in entries {
+        if entry.key != "<<" {
+            merged.push(entry);
+            continue;
+        }
+        let bounds = entry.node.bounds;
+        let tables = match entry.node.value {
+            Value::List(items) => items,
+            _ => vec![entry.node],
+        };
+        for table in tables {
+            let Value::Table(entries) = table.value else {
+                return Err(SyntaxError::new("a merge key (`<<`) takes a table, or a list of them", bounds)
+                    .help("for example: `<<: *defaults`, where `&defaults` stands before a table"));
+            };
+            for entry in entries {
+                if !own.contains(&entry.key) && taken.insert(entry.key.clone()) {
+                    merged.push(entry);
+                }
+            }
+        }
+    }
+    Ok(merged)
+}
+
+/// Reads a YAML document of a dialect, and says where the nodes start that aliases stand for.
+pub(super) fn read(source: &str, dialect: Dialect) -> Result<(Node, BTreeSet<usize>), SyntaxError> {
+    let foreign = dialect == Dialect::Foreign;
     let offsets = Offsets::new(source);
     let mut parser = Parser::new_from_str(source);
     let mut budget = Budget::new();
+    let mut anchors = Anchors::default();
     let mut open: Vec<Open> = Vec::new();
     let mut root: Option<Node> = None;
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| syntax_error(source, &offsets, &error))?;
         let bounds = offsets.bounds(span);
         let done = match event {
+            Event::Alias(anchor) if foreign => anchors.copy(anchor, open.len(), bounds, &mut budget)?,
             Event::Alias(_) => return Err(anchored(bounds)),
             Event::Scalar(text, style, anchor, tag) => {
-                refuse_extras(anchor, tag.is_some(), bounds)?;
+                refuse_extras(dialect, anchor, tag.as_deref(), bounds)?;
                 budget.take(open.len(), bounds)?;
-                Node { bounds, value: scalar(text, style) }
+                let is_string = tag.is_some_and(|tag| tag.suffix == "str");
+                let style = if is_string { ScalarStyle::DoubleQuoted } else { style };
+                let node = Node { bounds, value: scalar(text, style) };
+                anchors.set(anchor, &node);
+                node
             }
             Event::SequenceStart(anchor, tag) => {
-                refuse_extras(anchor, tag.is_some(), bounds)?;
+                refuse_extras(dialect, anchor, tag.as_deref(), bounds)?;
                 budget.take(open.len(), bounds)?;
-                open.push(Open::List(bounds, Vec::new()));
+                open.push(Open::List(bounds, Vec::new(), anchor));
                 continue;
             }
             Event::MappingStart(anchor, tag) => {
-                refuse_extras(anchor, tag.is_some(), bounds)?;
+                refuse_extras(dialect, anchor, tag.as_deref(), bounds)?;
                 budget.take(open.len(), bounds)?;
-                open.push(Open::Table(bounds, Vec::new(), None));
+                open.push(Open::Table(bounds, Vec::new(), None, anchor));
                 continue;
             }
-            Event::SequenceEnd | Event::MappingEnd => match open.pop() {
-                Some(Open::List(bounds, items)) => Node { bounds, value: Value::List(items) },
-                Some(Open::Table(bounds, entries, _)) => Node { bounds, value: Value::Table(entries) },
-                None => continue,
-            },
+            Event::SequenceEnd | Event::MappingEnd => {
+                let (node, anchor) = match open.pop() {
+                    Some(Open::List(bounds, items, anchor)) => {
+                        (Node { bounds, value: Value::List(items) }, anchor)
+                    }
+                    Some(Open::Table(bounds, entries, _, anchor)) => {
+                        let entries = if foreign { merge(entries)? } else { entries };
+                        (Node { bounds, value: Value::Table(entries) }, anchor)
+                    }
+                    None => continue,
+                };
+                anchors.set(anchor, &node);
+                node
+            }
             Event::DocumentStart(_) if root.is_some() => {
-                return Err(SyntaxError::new("a second document starts here", bounds)
-                    .help("one file holds one manifest: split it at the `---`"));
+                let help = match dialect {
+                    Dialect::Manifest => "one file holds one manifest: split it at the `---`",
+                    Dialect::Foreign => "split the file at the `---`",
+                };
+                return Err(SyntaxError::new("a second document starts here", bounds).help(help));
             }
             Event::Nothing
             | Event::StreamStart
@@ -91,14 +220,14 @@ pub(super) fn read(source: &str) -> Result<Node, SyntaxError> {
         };
         match open.last_mut() {
             None => root = Some(done),
-            Some(Open::List(_, items)) => items.push(done),
-            Some(Open::Table(_, entries, pending)) => match pending.take() {
+            Some(Open::List(_, items, _)) => items.push(done),
+            Some(Open::Table(_, entries, pending, _)) => match pending.take() {
                 Some((key, key_bounds)) => entries.push(Entry { key, key_bounds, node: done }),
                 None => *pending = Some(key(source, done, entries)?),
             },
         }
     }
-    Ok(root.unwrap_or(Node { bounds: Bounds::default(), value: Value::Null }))
+    Ok((root.unwrap_or(Node { bounds: Bounds::default(), value: Value::Null }), anchors.aliased))
 }
 
 /// Takes a node as a key of a table that already has `entries`.
@@ -122,15 +251,25 @@ fn key(source: &str, node: Node, entries: &[Entry]) -> Result<(String, Bounds), 
     }
 }
 
-fn refuse_extras(anchor: usize, tagged: bool, bounds: Bounds) -> Result<(), SyntaxError> {
-    if anchor != 0 {
-        return Err(anchored(bounds));
+fn refuse_extras(
+    dialect: Dialect,
+    anchor: usize,
+    tag: Option<&Tag>,
+    bounds: Bounds,
+) -> Result<(), SyntaxError> {
+    match (dialect, tag) {
+        (Dialect::Manifest, _) if anchor != 0 => Err(anchored(bounds)),
+        (Dialect::Manifest, Some(_)) => {
+            Err(SyntaxError::new("tags (`!name`) aren't accepted in a manifest", bounds)
+                .help("put a string into quotes; everything else is recognised by itself"))
+        }
+        (Dialect::Foreign, Some(tag)) if !tag.is_yaml_core_schema() => {
+            let message = format!("the tag `{tag}` isn't understood");
+            Err(SyntaxError::new(message, bounds)
+                .help("remove it, and write out what it would give (`!reset` and `!override` are for files that are merged)"))
+        }
+        _ => Ok(()),
     }
-    if tagged {
-        return Err(SyntaxError::new("tags (`!name`) aren't accepted in a manifest", bounds)
-            .help("put a string into quotes; everything else is recognised by itself"));
-    }
-    Ok(())
 }
 
 fn anchored(bounds: Bounds) -> SyntaxError {

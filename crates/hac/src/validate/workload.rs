@@ -133,7 +133,8 @@ fn mounts(mounts: &[Mount], context: &mut Context<'_>) {
     }
 }
 
-fn wrong_destination(destination: &str) -> Option<(String, Option<String>)> {
+/// Says why a path can't be a mount's destination, and what would be right; `None` if it can.
+pub(crate) fn wrong_destination(destination: &str) -> Option<(String, Option<String>)> {
     let example = || Some("write the absolute path inside, such as \"/data\"".to_owned());
     if destination.is_empty() {
         return Some(("a mount needs a `destination`".to_owned(), example()));
