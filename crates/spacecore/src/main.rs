@@ -1,7 +1,7 @@
 //! PID 1 of a microVM or of a container: brings up the channel, is told by the keeper what to be, and runs one workload.
 //!
 //! Started as `/init` it is a microVM's; started with the argument `container` it is a container's, whose runtime has
-//! already done most of what follows: see [`container`].
+//! already done most of what follows: see [`container`]. With the argument `measure` it is none of these: see [`measure`].
 //!
 //! ```text
 //!  boot       /dev, /sys, the modules of the channel, Hello, then the modules that every guest needs
@@ -27,6 +27,7 @@ mod folder;
 mod guest;
 mod inside;
 mod limits;
+mod measure;
 mod mode;
 mod modules;
 mod network;
@@ -47,6 +48,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|mode| mode == measure::MODE) {
+        return measure::run();
+    }
     if std::process::id() != 1 {
         let _ = writeln!(std::io::stderr(), "spacecore is PID 1 of a guest; it can't be started on its own");
         return ExitCode::from(2);
