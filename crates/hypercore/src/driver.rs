@@ -11,6 +11,7 @@
 //! descriptors of [`Wiring`]; no socket has a path on disk.
 
 pub mod qemu;
+pub mod wasm;
 
 use std::ffi::OsString;
 use std::fmt;

@@ -1,0 +1,182 @@
+//! The Wasm driver: WebAssembly programs inside the calling process, run by wasmtime.
+//!
+//! ```text
+//!  keeper --channel--> guest thread   speaks the protocol (guest.rs), as PID 1 does in a microVM
+//!                          |          starts, stops, pauses (control.rs)
+//!                          v
+//!                      program thread loads (program.rs, cache.rs), is granted what was configured (grants.rs),
+//!                                     runs (run.rs), writes straight to the channel (stdio.rs)
+//! ```
+//!
+//! **Programs** are core modules with `_start` over WASI preview 1, and components that export `wasi:cli/run` of WASI 0.2.
+//!
+//! **What a program sees**: its arguments (the module's file name where there are none), the variables that were
+//! configured and no others, the folders of [`Wasm::mounts`](super::Wasm::mounts), clocks and random numbers. User and host name have no
+//! meaning to it. Relative paths lead to the working directory where that lies in one of its folders, to a folder mounted at `/`
+//! where it is `/`, and else nowhere.
+//!
+//! **Signals**: WASI knows none, so a program can't handle them. Each does at once what it does to a process that says nothing
+//! about it (signal(7)): TERM, INT, HUP, QUIT, KILL and most others end it with that signal as its status; STOP and CONT
+//! pause it and let it go on; CHLD, URG and WINCH do nothing.
+//!
+//! **Status**: the exit code's low 8 bits; 0 on return; 1 where `wasi:cli/run` returns an error. A trap is signal 6 (SIGABRT), or
+//! 11 (SIGSEGV) where the stack was exhausted, or 9 (SIGKILL) with `out_of_memory` where the program had just been refused
+//! memory; what happened, and in which function, is the last line of its standard error, after `vimana: `.
+//!
+//! **Limits**: all memories of a program together have at most [`Machine::memory_mib`]; growth beyond fails as the
+//! specification has it (`memory.grow` returns -1). Processor time below one CPU is held by making the program sleep.
+//! Stopping and pausing take effect at the program's next loop or call; within a call to the host's files, after it.
+
+mod cache;
+mod channel;
+mod control;
+mod engine;
+mod grants;
+mod guest;
+mod instance;
+mod limits;
+mod line_discipline;
+mod program;
+mod run;
+mod state;
+mod stdio;
+
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread::Builder;
+
+use rustix::event::{EventfdFlags, eventfd};
+use spacecore::wire::message::{Refusal, RefusalKind, ToHost};
+
+pub use program::{PROGRAM_MAX, ProgramError, wants_network};
+
+use super::{
+    Body, Driver, Execution, Instance, Machine, MountSource, PrepareError, Prepared, StartError, Wiring,
+};
+use channel::Channel;
+use control::Control;
+use engine::Shared;
+use guest::Guest;
+use instance::Running;
+use run::Job;
+
+/// The driver's name.
+const NAME: &str = "wasm";
+
+/// The stack of a program's thread: calls into the host run on the program's own, see `engine.rs`.
+const THREAD_STACK: usize = 1 << 20;
+
+/// Runs WebAssembly programs inside this process. All programs of one driver share an engine and loaded code.
+#[derive(Clone, Debug, Default)]
+pub struct Wasm {
+    shared: Arc<Shared>,
+}
+
+impl Wasm {
+    /// The driver. Costs nothing until a program is started.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Driver for Wasm {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn prepare(&self, machine: &Machine) -> Result<Prepared, PrepareError> {
+        let Body::Wasm(wasm) = &machine.body else {
+            return Err(PrepareError::Body { driver: NAME, body: machine.body.kind() });
+        };
+        let value = |what: &str, found: String, wanted| PrepareError::Value { what: what.to_owned(), found, wanted };
+        let is_digest = wasm.digest.len() == 64
+            && wasm.digest.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        if !is_digest {
+            return Err(value("the module's digest", wasm.digest.clone(), "64 hexadecimal digits in lower case"));
+        }
+        if machine.cpu_milli == 0 {
+            return Err(value("the processor time", "0".to_owned(), "at least 1 thousandth of a CPU"));
+        }
+        let memory_bytes = machine.memory_mib.checked_mul(1 << 20).filter(|bytes| *bytes > 0);
+        let memory_bytes = memory_bytes.ok_or_else(|| {
+            value("the memory in MiB", machine.memory_mib.to_string(), "at least 1 and less than 2^44")
+        })?;
+        for mount in &wasm.mounts {
+            let what = format!("the mount at {}", mount.destination);
+            if !mount.destination.starts_with('/') {
+                return Err(value("a mount's place", mount.destination.clone(), "an absolute path"));
+            }
+            let found = match mount.source {
+                MountSource::Folder(_) => continue,
+                MountSource::File(_) => "a single file",
+                MountSource::Memory(_) => "a folder in memory",
+                MountSource::Disk(_) => "a disk",
+            };
+            return Err(PrepareError::Value {
+                what,
+                found: found.to_owned(),
+                wanted: "a folder of the host: a Wasm program can be given no others",
+            });
+        }
+        Ok(Prepared {
+            driver: NAME,
+            network: machine.network.is_some(),
+            console: false,
+            execution: Execution::Wasm { wasm: wasm.clone(), memory_bytes, cpu_milli: machine.cpu_milli },
+        })
+    }
+
+    /// Starts the program on threads of its own. What is wrong with the program itself is told over the channel.
+    fn start(&self, prepared: &Prepared, wiring: Wiring) -> Result<Box<dyn Instance>, StartError> {
+        let Execution::Wasm { wasm, memory_bytes, cpu_milli } = &prepared.execution else {
+            return Err(StartError::Prepared { driver: NAME, other: prepared.driver });
+        };
+        let with = |wanted| if wanted { "with" } else { "without" };
+        if wiring.console.is_some() {
+            return Err(StartError::Wiring { wire: "a console", prepared: with(false) });
+        }
+        if wiring.network.is_some() && !prepared.network {
+            return Err(StartError::Wiring { wire: "a network", prepared: with(false) });
+        }
+        let failed = |source| StartError::Execute { program: wasm.module.clone(), source };
+        let done = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let done: Arc<OwnedFd> = Arc::new(done.map_err(|error| failed(error.into()))?);
+        let control = Arc::new(Control::default());
+        let ends = Arc::new(Channel::new(wiring.channel).map_err(failed)?);
+        ends.say(&ToHost::Hello {
+            version: spacecore::wire::VERSION,
+            release: "wasmtime 48".to_owned(),
+            uptime_us: 0,
+        });
+        let job = Job {
+            shared: Arc::clone(&self.shared),
+            wasm: wasm.clone(),
+            memory_bytes: *memory_bytes,
+            cpu_milli: *cpu_milli,
+            channel: Arc::clone(&ends),
+            control: Arc::clone(&control),
+        };
+        let (configure, configuration) = channel();
+        let program = Builder::new().name("wasm-program".to_owned()).stack_size(THREAD_STACK);
+        let program = program.spawn(move || {
+            if catch_unwind(AssertUnwindSafe(|| job.run(&configuration))).is_err() {
+                let message = "the Wasm runtime failed; this is a fault of Vimana's".to_owned();
+                job.channel.refuse(Refusal { kind: RefusalKind::Other, message });
+            }
+        });
+        let program = program.map_err(failed)?;
+        let guest = Guest::new(
+            Arc::clone(&ends),
+            Arc::clone(&control),
+            configure,
+            program,
+            *memory_bytes,
+            Arc::clone(&done),
+        );
+        let thread = Builder::new().name("wasm-guest".to_owned()).stack_size(256 * 1024);
+        let thread = thread.spawn(move || guest.run()).map_err(failed)?;
+        Ok(Box::new(Running { channel: ends, control, done, guest: Some(thread) }))
+    }
+}

@@ -1,0 +1,115 @@
+//! What a program is granted: its arguments, its environment, its folders, and nothing else of the host.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+use spacecore::wire::message::{Process, Refusal, RefusalKind};
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
+
+use super::channel::{Channel, Output};
+use super::stdio::{Input, Printer};
+use crate::driver::{Mount, MountSource, Wasm};
+
+/// Files, streams and further things that a program may hold open. The process has a limit that all of them share.
+pub(super) const HANDLES_MAX: usize = 1024;
+
+/// Puts together what a program sees of WASI.
+///
+/// # Errors
+/// A folder isn't there, or an argument can't be told.
+pub(super) fn grant(wasm: &Wasm, process: &Process, channel: &Arc<Channel>) -> Result<WasiCtxBuilder, Refusal> {
+    let mut wasi = WasiCtxBuilder::new();
+    // The program has a thread of its own, which nothing else waits for.
+    wasi.allow_blocking_current_thread(true);
+    wasi.stdout(Printer::new(channel, Output::Stdout)).stderr(Printer::new(channel, Output::Stderr));
+    wasi.stdin(Input::new(channel));
+    if process.args.is_empty() {
+        let name = wasm.module.file_name().unwrap_or_default();
+        wasi.arg(name.to_string_lossy());
+    }
+    for text in process.args.iter().chain(&process.env) {
+        if text.contains('\0') {
+            let message = format!("the argument or variable {text:?} holds a zero byte");
+            return Err(Refusal { kind: RefusalKind::Protocol, message });
+        }
+    }
+    wasi.args(&process.args);
+    for variable in &process.env {
+        let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+        wasi.env(name, value);
+    }
+    for mount in &wasm.mounts {
+        folder(&mut wasi, mount)?;
+    }
+    working_directory(&mut wasi, &wasm.mounts, &process.working_directory)?;
+    Ok(wasi)
+}
+
+fn perms(mount: &Mount) -> FsPerms {
+    if mount.readonly { FsPerms::ReadOnly } else { FsPerms::ReadWrite }
+}
+
+fn refuse(what: &Path, destination: &str, error: &dyn std::fmt::Display) -> Refusal {
+    let message = format!("the folder {} for {destination} can't be opened: {error}", what.display());
+    Refusal { kind: RefusalKind::Mount, message }
+}
+
+fn folder(wasi: &mut WasiCtxBuilder, mount: &Mount) -> Result<(), Refusal> {
+    let MountSource::Folder(source) = &mount.source else {
+        let message = format!("{} isn't a folder, and a Wasm program can be given folders alone", mount.destination);
+        return Err(Refusal { kind: RefusalKind::Mount, message });
+    };
+    let opened = wasi.preopened_dir(source, &mount.destination, perms(mount));
+    opened.map(drop).map_err(|error| refuse(source, &mount.destination, &error.root_cause()))
+}
+
+/// Makes relative paths lead to the working directory: a module's C library looks for them in the folder named `.`, a
+/// component asks. A working directory outside all folders leads nowhere, as there is nothing there.
+fn working_directory(wasi: &mut WasiCtxBuilder, mounts: &[Mount], path: &str) -> Result<(), Refusal> {
+    if matches!(path, "" | "/") {
+        return Ok(());
+    }
+    wasi.initial_cwd(path);
+    let holds = |mount: &&Mount| Path::new(path).starts_with(&mount.destination);
+    let Some(mount) = mounts.iter().filter(holds).max_by_key(|mount| mount.destination.len()) else {
+        return Ok(());
+    };
+    let (MountSource::Folder(source), Ok(rest)) =
+        (&mount.source, Path::new(path).strip_prefix(&mount.destination))
+    else {
+        return Ok(());
+    };
+    let beneath = open_beneath(source, rest).map_err(|error| refuse(&source.join(rest), path, &error))?;
+    let opened = wasi.preopened_dir(format!("/proc/self/fd/{}", beneath.as_raw_fd()), ".", perms(mount));
+    opened.map(drop).map_err(|error| refuse(&source.join(rest), path, &error.root_cause()))
+}
+
+/// Opens a folder inside another. What is inside may be a stranger's work: its links must not lead out.
+fn open_beneath(source: &Path, rest: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = open(source, flags, Mode::empty())?;
+    let plain: PathBuf = rest.components().filter(|part| *part != Component::CurDir).collect();
+    if plain.as_os_str().is_empty() {
+        return Ok(root);
+    }
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    openat2(&root, plain, flags, Mode::empty(), resolve)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_working_directory_never_leads_out_of_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("inside")).unwrap();
+        std::os::unix::fs::symlink("/etc", folder.path().join("out")).unwrap();
+        std::os::unix::fs::symlink("inside", folder.path().join("in")).unwrap();
+        let open = |rest: &str| open_beneath(folder.path(), Path::new(rest));
+        assert!(open("").is_ok() && open("inside").is_ok() && open("in").is_ok());
+        assert!(open("out").is_err() && open("../x").is_err() && open("inside/../..").is_err());
+    }
+}
