@@ -125,12 +125,18 @@ pub fn env_files(text: &str, options: &Options) -> Vec<String> {
 /// # Errors
 /// Everything that makes the file no compose file or SDL, or a service no spacecore, all at once, with places.
 pub fn import(text: &str, options: &Options) -> Result<Import, Diagnostics> {
-    let (mut root, aliased) = tree::read_foreign(text).map_err(|error| {
+    let (mut root, aliased) = tree::read_foreign(text).map_err(|mut error| {
+        if is_toml(text) {
+            error.help = Some(NOT_TOML.to_owned());
+        }
         Diagnostics(vec![error.into_diagnostic(&crate::diagnostic::LineIndex::new(text))])
     })?;
     let mut reader = Reader::new(text, aliased);
     let Some(source) = recognise(&root, options.source) else {
-        let (message, help) = unrecognised(&root);
+        let (message, help) = match root.value {
+            Value::String(_) if is_toml(text) => ("this is TOML".to_owned(), NOT_TOML.to_owned()),
+            _ => unrecognised(&root),
+        };
         reader.error(&At::root(&root), message, &help);
         return Err(reader.into_diagnostics());
     };
@@ -151,6 +157,14 @@ pub fn import(text: &str, options: &Options) -> Result<Import, Diagnostics> {
         return Err(reader.into_diagnostics());
     }
     Ok(Import { source, services, remarks: reader.into_remarks() })
+}
+
+const NOT_TOML: &str =
+    "it looks like TOML: an import reads the YAML of other tools, and a hac.toml runs without one";
+
+/// Tells whether a text looks like TOML, such as a manifest that needs no import.
+fn is_toml(text: &str) -> bool {
+    crate::Format::from_content(text) == crate::Format::Toml && text.contains('=')
 }
 
 /// Tells what kind of file a tree is.

@@ -239,6 +239,8 @@ fn what_is_no_importable_file_gets_an_error_for_people() {
         ("just words", "the file is a string"),
         ("services:\n\tweb:\n\t\timage: x\n", "line 2 is indented with a tab"),
         ("services: {web: [}", "this isn't YAML"),
+        ("# mine\n[spec.deployment]\nimage = \"x\"\n", "it looks like TOML"),
+        ("apiVersion = \"x\"\nkind = \"y\"\n", "this is TOML"),
         ("a: 1\n", "neither a compose file nor an Akash SDL"),
         ("web:\n  image: nginx\n", "compose file of the first version"),
         ("apiVersion: v1\nspec: {}\n", "a manifest already"),

@@ -90,7 +90,7 @@ fn secrets_and_configs(shared: &Shared<'_, '_>, reader: &mut Reader<'_>) {
             true => "a secret's value never stands in a manifest, only its name does",
             false => "no service uses this secret",
         };
-        reader.lost(at, why, "keep the value where it is: it is given to the spacecore when it is started");
+        reader.lost(at, why, "until a node has a store of secrets: remove the name, and pass the value as a variable (`vimana run -e`) or mount the file");
     }
     for (name, at) in &shared.configs {
         if !shared.used.contains(&format!("config {name}")) {

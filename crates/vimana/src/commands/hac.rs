@@ -1,4 +1,6 @@
-//! `vimana hac`: write, check, translate and explain manifests.
+//! `vimana hac`: write, check, translate, import and explain manifests.
+
+mod import;
 
 use std::fs;
 use std::io::{self, IsTerminal, Read, Write};
@@ -18,7 +20,7 @@ const MOST_READ: u64 = (1 << 20) + 1;
 /// The exit code for a manifest that is wrong.
 const INVALID: u8 = 1;
 
-/// Write, check, translate and explain manifests
+/// Write, check, translate, import and explain manifests
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -44,6 +46,12 @@ enum Command {
     /// The result is in the newest version of the language, leaves out what equals its default, and has no comments.
     #[command(after_help = "Example:\n  vimana hac convert hac.toml --to yaml -o hac.yaml")]
     Convert(Convert),
+    /// Make manifests of a compose file or an Akash SDL, and list what they can't say
+    ///
+    /// Each service becomes a folder with a hac.toml. Every key of the file is carried over, or it is listed with its
+    /// place, the reason, and what to do instead. The exit code is 1 if the file can't be imported; then nothing is written.
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::Import),
     /// Explain a key: its type, default, allowed words, what it changes
     ///
     /// Without a key it lists all of them.
@@ -120,6 +128,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Convert(convert) => run_convert(&convert),
+        Command::Import(import) => import::run(&import),
         Command::Explain(explain) => run_explain(&explain),
     }
 }
@@ -270,7 +279,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
         Err(error) => {
             let valid = error.utf8_error().valid_up_to();
             let line = error.as_bytes().iter().take(valid).filter(|byte| **byte == b'\n').count() + 1;
-            bail!("{}:{line}: this isn't UTF-8 text, and so no manifest", display_name(path))
+            bail!("{}:{line}: this isn't UTF-8 text", display_name(path))
         }
     }
 }

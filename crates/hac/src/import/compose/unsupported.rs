@@ -3,7 +3,8 @@
 use crate::import::reader::Unsupported;
 
 const LIMITS: &str = "a spacecore is limited by the hardware that it is given";
-const KERNEL: &str = "each microVM has a kernel of its own, which no manifest configures";
+const KERNEL: &str =
+    "no manifest configures the kernel: a microVM has one of its own, a container shares the host's";
 const PRIVILEGE: &str =
     "what confines a spacecore can't be loosened: it shares nothing of the host that a privilege would open";
 const NAMESPACE: &str = "a spacecore shares no namespace with the host or another";
@@ -125,9 +126,9 @@ pub(super) const SERVICE: &[Unsupported] = &[
     ("stdin_open", "a manifest doesn't say whether standard input is read", "`vimana run -i`"),
     ("stop_grace_period", "how long a workload may take to end isn't in a manifest", ""),
     ("stop_signal", "the signal is the image's own (STOPSIGNAL), or SIGTERM", "set it in the image"),
-    ("sysctls", KERNEL, "a workload that is root sets them itself when it starts"),
+    ("sysctls", KERNEL, "in a microVM, a workload that is root sets them itself when it starts"),
     ("tty", "a manifest doesn't say whether there is a terminal", "`vimana run -t`"),
-    ("ulimits", KERNEL, "a workload that is root sets them itself when it starts"),
+    ("ulimits", KERNEL, "in a microVM, a workload that is root sets them itself when it starts"),
     ("use_api_socket", "there is no container engine to be reached", ""),
     ("userns_mode", NAMESPACE, ""),
     ("uts", NAMESPACE, ""),
