@@ -29,7 +29,7 @@ struct Cli {
 enum Command {
     Run(commands::run::Args),
     Plan(commands::plan::Args),
-    /// Writes, checks, converts and explains manifests
+    /// Writes, checks, converts, imports and explains manifests
     Hac(commands::hac::Args),
     /// Pulls, lists and removes images
     Image(commands::image::Args),

@@ -14,6 +14,7 @@ mod command_line;
 mod examples;
 mod folders;
 mod hostile;
+mod import;
 mod leaks;
 mod network;
 mod process;
