@@ -10,6 +10,7 @@
 //! arguments, without running anything: `vimana plan` prints them. [`Driver::start`] runs them with the file
 //! descriptors of [`Wiring`]; no socket has a path on disk.
 
+pub mod container;
 pub mod qemu;
 pub mod wasm;
 
@@ -236,6 +237,8 @@ pub enum Execution {
         config: serde_json::Value,
         /// What it was made from.
         container: Container,
+        /// Its network card.
+        network: Option<Network>,
     },
     /// A Wasm program inside the keeper.
     Wasm {
@@ -245,6 +248,8 @@ pub enum Execution {
         memory_bytes: u64,
         /// Processor time in thousandths of a CPU.
         cpu_milli: u32,
+        /// Its network card.
+        network: Option<Network>,
     },
 }
 
@@ -392,6 +397,9 @@ pub enum StartError {
         /// The driver that prepared it.
         other: &'static str,
     },
+    /// The container can't be made.
+    #[error("can't make the container: {0}")]
+    Container(String),
     /// The program can't be executed.
     #[error("can't execute {}", program.display())]
     Execute {

@@ -12,6 +12,7 @@ pub mod kvm;
 pub mod passt;
 pub mod scratch;
 mod spawn;
+pub mod tap;
 
 /// Makes a folder, and those above it that lack, for this user alone: what is booted from must not be another user's to
 /// change, whatever the process' file mode mask says.

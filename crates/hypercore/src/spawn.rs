@@ -32,13 +32,18 @@ pub(crate) struct Spawned {
 impl Spawned {
     /// The last 4 KiB of the first 64 KiB that the child wrote to standard error.
     pub(crate) fn stderr(&self) -> String {
-        let mut bytes = vec![0; STDERR_KEPT as usize];
-        let length = rustix::io::pread(&self.stderr, &mut bytes[..], 0).unwrap_or(0);
-        bytes.truncate(length);
-        let end = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last.saturating_add(1));
-        let begin = end.saturating_sub(STDERR_SHOWN);
-        String::from_utf8_lossy(&bytes[begin..end]).trim().to_owned()
+        stderr_of(&self.stderr)
     }
+}
+
+/// The last 4 KiB of what was written to [`bounded_memory`].
+pub(crate) fn stderr_of(memory: &OwnedFd) -> String {
+    let mut bytes = vec![0; STDERR_KEPT as usize];
+    let length = rustix::io::pread(memory, &mut bytes[..], 0).unwrap_or(0);
+    bytes.truncate(length);
+    let end = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last.saturating_add(1));
+    let begin = end.saturating_sub(STDERR_SHOWN);
+    String::from_utf8_lossy(&bytes[begin..end]).trim().to_owned()
 }
 
 /// Starts `program`; `fds[i]` becomes the child's descriptor `FIRST + i`.
@@ -98,7 +103,7 @@ fn place(from: RawFd, to: RawFd) -> io::Result<()> {
 }
 
 /// A file in memory that can't grow, so that a child that writes without end costs nothing and never blocks.
-fn bounded_memory() -> io::Result<OwnedFd> {
+pub(crate) fn bounded_memory() -> io::Result<OwnedFd> {
     let memory = rustix::fs::memfd_create("stderr", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     rustix::fs::ftruncate(&memory, STDERR_KEPT)?;
     rustix::fs::fcntl_add_seals(&memory, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;

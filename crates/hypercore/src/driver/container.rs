@@ -1,0 +1,265 @@
+//! The container driver: `libcontainer`, embedded.
+//!
+//! PID 1 of a container is `spacecore`, the same static binary that is PID 1 of a microVM, executed from memory, with the
+//! channel as its only descriptor. It starts the workload, and speaks the same protocol to the keeper.
+//!
+//! What holds a workload in:
+//!
+//! - namespaces of its own for users, processes, mounts, network, IPC, host name and control groups; its root is an
+//!   ordinary user of the host (ids from [`FIRST_ID`] on);
+//! - the capabilities that container engines leave to root, in its own user namespace alone, and no way to gain more;
+//! - a seccomp filter that allows what is listed ([`seccomp`]); masked and read-only paths of `/proc` and `/sys`;
+//! - limits for memory (without swap), processor time, processes and, on request, bytes written;
+//! - trees of the host only as mounts that show them with the container's owners, without devices and set-user-id bits.
+//!
+//! It needs root and Linux 5.12; the root is an overlay from 5.19 on, and a copy before. [`usable`] says what lacks.
+//!
+//! # Precondition of `start`
+//!
+//! `libcontainer` and this driver fork and go on with all of their memory, so the process must have one thread when
+//! [`Driver::start`] is called; it may have as many as it likes afterwards. Where the container has a network, a thread
+//! pair is started before `start` returns.
+
+mod cgroup;
+mod config;
+mod copy;
+mod instance;
+mod mapping;
+mod root;
+mod seccomp;
+mod start;
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use self::cgroup::Group;
+pub use self::config::{FIRST_ID, IDS};
+use self::instance::Running;
+use crate::driver::{Body, Driver, Execution, Instance, Machine, PrepareError, Prepared, StartError, Wiring};
+use crate::spawn;
+use crate::tap::Pump;
+
+/// Its name, as in the table of drivers.
+pub const NAME: &str = "container";
+
+/// The oldest kernel that shows a tree with other owners (`mount_setattr`).
+const KERNEL: (u32, u32) = (5, 12);
+
+/// Runs containers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ContainerDriver;
+
+/// Why this machine, or this user, can't run containers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unusable {
+    /// The caller isn't root.
+    #[error("containers need root; run vimana with sudo, or run this workload as a MicroVM")]
+    NotRoot,
+    /// The kernel is too old.
+    #[error("the kernel is Linux {0}; containers need 5.12 or newer")]
+    Kernel(String),
+    /// There are no user namespaces.
+    #[error(
+        "this kernel has no user namespaces, or they are switched off; see /proc/sys/user/max_user_namespaces"
+    )]
+    NoUserNamespaces,
+    /// A controller of control groups lacks.
+    #[error("control groups lack the controller {0}, which limits a container; see /sys/fs/cgroup")]
+    NoController(&'static str),
+}
+
+/// Says whether containers can run here, and if not, why.
+///
+/// # Errors
+/// The first reason against it.
+pub fn usable() -> Result<(), Unusable> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Unusable::NotRoot);
+    }
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut parts = release.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
+    let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    if version < KERNEL {
+        return Err(Unusable::Kernel(release));
+    }
+    let most = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
+    if !Path::new("/proc/self/ns/user").exists() || most.trim() == "0" {
+        return Err(Unusable::NoUserNamespaces);
+    }
+    match cgroup::lacks() {
+        Some(controller) => Err(Unusable::NoController(controller)),
+        None => Ok(()),
+    }
+}
+
+/// Removes what a keeper that was killed has left of the container in this folder ([`crate::driver::Container::folder`]):
+/// processes, its control group, and what was written. Nothing happens where nothing is left.
+///
+/// # Errors
+/// Something can't be removed.
+pub fn clear(folder: &Path) -> io::Result<()> {
+    Group::new(&config::group_name(folder)).remove()?;
+    root::remove(folder)
+}
+
+impl Driver for ContainerDriver {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn prepare(&self, machine: &Machine) -> Result<Prepared, PrepareError> {
+        let Body::Container(container) = &machine.body else {
+            return Err(PrepareError::Body { driver: NAME, body: machine.body.kind() });
+        };
+        Ok(Prepared {
+            driver: NAME,
+            network: machine.network.is_some(),
+            console: false,
+            execution: Execution::Container {
+                config: config::config(machine, container)?,
+                container: container.clone(),
+                network: machine.network,
+            },
+        })
+    }
+
+    /// Makes the container and starts its PID 1; see the module's documentation for what the caller must be.
+    fn start(&self, prepared: &Prepared, wiring: Wiring) -> Result<Box<dyn Instance>, StartError> {
+        let Execution::Container { config, container, network } = &prepared.execution else {
+            return Err(StartError::Prepared { driver: NAME, other: prepared.driver });
+        };
+        if network.is_some() != wiring.network.is_some() {
+            let prepared = if network.is_some() { "with" } else { "without" };
+            return Err(StartError::Wiring { wire: "a network", prepared });
+        }
+        let failed = |reason: String| StartError::Container(reason);
+        let name = config::group_name(&container.folder);
+        let stderr = spawn::bounded_memory().map_err(|error| failed(error.to_string()))?;
+        let making = start::Making {
+            config,
+            container,
+            name: &name,
+            channel: wiring.channel.as_fd(),
+            stderr: stderr.as_fd(),
+            network: *network,
+        };
+        let group = Group::new(&name);
+        let made = start::make(&making).map_err(|reason| {
+            // What was begun ends with its control group; the reason is what matters.
+            let _ = clear(&container.folder);
+            failed(reason)
+        })?;
+        // Only the container has the channel from here on, so that its end is seen.
+        drop(wiring.channel);
+        let mut running = Running::new(made.pid, made.init, group, container.folder.clone(), stderr);
+        if let (Some(tap), Some(stream)) = (made.tap, wiring.network) {
+            let pump =
+                Pump::start(tap, stream).map_err(|error| failed(format!("starting the network: {error}")))?;
+            running.pumps(pump);
+        }
+        Ok(Box::new(running))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{Container, Mount, MountSource};
+
+    fn machine() -> Machine {
+        Machine {
+            name: "box".into(),
+            cpu_milli: 500,
+            memory_mib: 64,
+            network: None,
+            body: Body::Container(Container {
+                layers: vec!["/layer".into()],
+                folder: "/run/folder".into(),
+                hostname: "box".into(),
+                readonly: false,
+                upper_bytes: None,
+                mounts: Vec::new(),
+                pids: 10,
+            }),
+        }
+    }
+
+    fn container(machine: &mut Machine) -> &mut Container {
+        match &mut machine.body {
+            Body::Container(container) => container,
+            _ => unreachable!(),
+        }
+    }
+
+    fn config(machine: &Machine) -> serde_json::Value {
+        match ContainerDriver.prepare(machine).unwrap().execution {
+            Execution::Container { config, .. } => config,
+            _ => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn limits_are_what_the_machine_says() {
+        let config = config(&machine());
+        let resources = &config["linux"]["resources"];
+        assert_eq!(resources["memory"]["limit"], 64 << 20);
+        assert_eq!(resources["memory"]["swap"], 64 << 20);
+        assert_eq!(
+            (&resources["cpu"]["quota"], &resources["cpu"]["period"]),
+            (&50_000.into(), &100_000.into())
+        );
+        assert_eq!(resources["pids"]["limit"], 11);
+    }
+
+    #[test]
+    fn every_namespace_is_a_new_one_and_privileges_can_t_grow() {
+        let config = config(&machine());
+        let namespaces = config["linux"]["namespaces"].as_array().unwrap();
+        assert_eq!(namespaces.len(), 7);
+        assert!(namespaces.iter().all(|namespace| namespace.get("path").is_none()));
+        assert_eq!(config["process"]["noNewPrivileges"], true);
+        assert_eq!(config["linux"]["uidMappings"][0]["hostID"], FIRST_ID);
+    }
+
+    #[test]
+    fn mounts_of_the_host_never_carry_devices_or_set_user_id_bits() {
+        let mut machine = machine();
+        container(&mut machine).mounts = vec![Mount {
+            source: MountSource::Folder("/srv/data".into()),
+            destination: "/data".into(),
+            readonly: true,
+        }];
+        let config = config(&machine);
+        let mount = config["mounts"].as_array().unwrap().last().unwrap();
+        assert_eq!(mount["source"], "/srv/data");
+        assert_eq!(mount["options"], serde_json::json!(["rbind", "nosuid", "nodev", "rro"]));
+    }
+
+    #[test]
+    fn values_that_no_container_can_have_are_refused_with_what_would_be_right() {
+        let wrong: [fn(&mut Container); 4] = [
+            |container| container.pids = 0,
+            |container| container.layers.clear(),
+            |container| container.hostname = "a b".into(),
+            |container| container.folder = "relative".into(),
+        ];
+        for spoil in wrong {
+            let mut machine = machine();
+            spoil(container(&mut machine));
+            assert!(matches!(ContainerDriver.prepare(&machine), Err(PrepareError::Value { .. })));
+        }
+        let tiny = Machine { memory_mib: 1, ..machine() };
+        assert!(matches!(ContainerDriver.prepare(&tiny), Err(PrepareError::Value { .. })));
+    }
+
+    #[test]
+    fn the_control_group_s_name_depends_on_the_folder_alone() {
+        let name = config::group_name(Path::new("/run/folder"));
+        assert_eq!(name, config::group_name(Path::new("/run/folder")));
+        assert_ne!(name, config::group_name(Path::new("/run/folder2")));
+        assert!(name.starts_with("vimana-") && name.len() == 23);
+    }
+}

@@ -1,0 +1,183 @@
+//! A container's control group: what it uses, whether it stands still, and that nothing of it is left.
+//!
+//! On version 1 the group is one folder in each controller's hierarchy, on version 2 one folder. `libcontainer` makes it and
+//! sets its limits.
+//!
+//! Source: the Linux kernel's `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use crate::driver::Observation;
+
+const ROOT: &str = "/sys/fs/cgroup";
+/// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
+const VERSION_2: i64 = 0x6367_7270;
+/// How long a group may take to become empty after everything in it was killed.
+const PATIENCE: Duration = Duration::from_secs(10);
+const NAP: Duration = Duration::from_millis(1);
+
+/// Whether this machine has version 2 alone.
+pub(super) fn is_unified() -> bool {
+    rustix::fs::statfs(ROOT).is_ok_and(|status| i64::from(status.f_type) == VERSION_2)
+}
+
+/// The first controller that this machine lacks of those that limit a container.
+pub(super) fn lacks() -> Option<&'static str> {
+    let unified = is_unified();
+    let listed = fs::read_to_string(Path::new(ROOT).join("cgroup.controllers")).unwrap_or_default();
+    ["memory", "cpu", "pids", "freezer"].into_iter().find(|name| match unified {
+        // Version 2 freezes without a controller.
+        true => *name != "freezer" && !listed.split_whitespace().any(|controller| controller == *name),
+        false => !Path::new(ROOT).join(name).join("cgroup.procs").exists(),
+    })
+}
+
+/// The group of one container.
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    name: String,
+    unified: bool,
+}
+
+impl Group {
+    /// The group of this name, whether or not it exists.
+    pub(super) fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), unified: is_unified() }
+    }
+
+    /// Its folders: one for each controller, or the only one.
+    fn folders(&self) -> Vec<PathBuf> {
+        if self.unified {
+            return vec![Path::new(ROOT).join(&self.name)];
+        }
+        let controllers = fs::read_dir(ROOT).into_iter().flatten().filter_map(Result::ok);
+        controllers
+            .map(|controller| controller.path().join(&self.name))
+            .filter(|path| path.is_dir())
+            .collect()
+    }
+
+    fn file(&self, unified: &str, controller: &str, name: &str) -> PathBuf {
+        match self.unified {
+            true => Path::new(ROOT).join(&self.name).join(unified),
+            false => Path::new(ROOT).join(controller).join(&self.name).join(name),
+        }
+    }
+
+    fn number(&self, unified: &str, controller: &str, name: &str) -> io::Result<u64> {
+        let text = fs::read_to_string(self.file(unified, controller, name))?;
+        text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+
+    /// Measures it.
+    pub(super) fn observe(&self) -> io::Result<Observation> {
+        let cpu = match self.unified {
+            true => {
+                let stat = fs::read_to_string(self.file("cpu.stat", "", ""))?;
+                let used =
+                    stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok());
+                Duration::from_micros(used.unwrap_or(0))
+            }
+            false => Duration::from_nanos(self.number("", "cpuacct", "cpuacct.usage")?),
+        };
+        Ok(Observation {
+            resident_bytes: self.number("memory.current", "memory", "memory.usage_in_bytes")?,
+            cpu,
+            threads: self.number("pids.current", "pids", "pids.current")?,
+        })
+    }
+
+    /// Makes all of it stand still, or go on, and waits until it does.
+    pub(super) fn freeze(&self, still: bool) -> io::Result<()> {
+        let (state, value) = match (self.unified, still) {
+            (true, true) => ("cgroup.freeze", "1"),
+            (true, false) => ("cgroup.freeze", "0"),
+            (false, true) => ("freezer.state", "FROZEN"),
+            (false, false) => ("freezer.state", "THAWED"),
+        };
+        let file = self.file(state, "freezer", state);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            fs::write(&file, value)?;
+            let is_reached = match self.unified {
+                true => {
+                    let events = fs::read_to_string(self.file("cgroup.events", "", ""))?;
+                    events.contains(if still { "frozen 1" } else { "frozen 0" })
+                }
+                false => fs::read_to_string(&file)?.trim() == value,
+            };
+            if is_reached {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            std::thread::sleep(NAP);
+        }
+    }
+
+    /// Kills everything in it, however often that forks, and removes it. Nothing happens where there is none.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut left = None;
+            for folder in self.folders() {
+                match fs::remove_dir(&folder) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => left = Some((folder, error)),
+                }
+            }
+            let Some((folder, error)) = left else {
+                return Ok(());
+            };
+            if Instant::now() > deadline {
+                return Err(error);
+            }
+            let killed = kill_all(&folder);
+            // What stands still can't die.
+            let _ = self.freeze_file(false);
+            if !killed {
+                std::thread::sleep(NAP);
+            }
+        }
+    }
+
+    /// Writes the state and doesn't wait for it.
+    pub(super) fn freeze_file(&self, still: bool) -> io::Result<()> {
+        let (name, value) = match self.unified {
+            true => ("cgroup.freeze", if still { "1" } else { "0" }),
+            false => ("freezer.state", if still { "FROZEN" } else { "THAWED" }),
+        };
+        fs::write(self.file(name, "freezer", name), value)
+    }
+}
+
+/// Kills the processes in a folder; says whether there was any.
+fn kill_all(folder: &Path) -> bool {
+    if fs::write(folder.join("cgroup.kill"), "1").is_ok() {
+        return false;
+    }
+    let listed = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    let mut any = false;
+    for pid in listed.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::from_raw) {
+        // A descriptor names the process that was listed even if its number is given to another meanwhile.
+        if let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+            && is_listed(folder, pid)
+        {
+            let _ = rustix::process::pidfd_send_signal(&process, Signal::KILL);
+            any = true;
+        }
+    }
+    any
+}
+
+fn is_listed(folder: &Path, pid: Pid) -> bool {
+    let listed = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    listed.lines().any(|line| line.parse() == Ok(pid.as_raw_nonzero().get()))
+}

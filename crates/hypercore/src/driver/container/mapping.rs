@@ -1,0 +1,190 @@
+//! User namespaces, and mounts that show a tree's owners as a container's.
+//!
+//! The trees of images and volumes belong to the ids that they name, from 0 on. A container's ids are high ones of the
+//! host ([`FIRST_ID`]). An idmapped mount (mount_setattr(2), Linux 5.12; under an overlay 5.19) shows the one as the other,
+//! so that one tree on disk serves every container and no owner is ever changed.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags};
+
+use super::config::{FIRST_ID, IDS};
+
+/// Of `linux/mount.h`.
+const MOUNT_ATTR_RDONLY: u64 = 0x1;
+const MOUNT_ATTR_NOSUID: u64 = 0x2;
+const MOUNT_ATTR_NODEV: u64 = 0x4;
+const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
+
+/// Makes a user namespace whose ids 0 to 65535 are those of the host from `first` on, or for one id the caller's own.
+///
+/// # Errors
+/// The kernel has no user namespaces, or no more of them.
+#[allow(unsafe_code)]
+pub(super) fn user_namespace(first: u32, count: u32) -> io::Result<OwnedFd> {
+    let (reading, writing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let flags = libc::c_long::from(libc::CLONE_NEWUSER | libc::SIGCHLD);
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: without CLONE_VM this is a fork; the child makes system calls on plain numbers and ends.
+    let child = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, 0) };
+    if child == 0 {
+        let mut byte = 0_u8;
+        // SAFETY: the buffer is one byte of this function's own; the process ends without running anybody's destructors.
+        unsafe {
+            libc::close(writing.as_raw_fd());
+            libc::read(reading.as_raw_fd(), (&raw mut byte).cast(), 1);
+            libc::_exit(0);
+        }
+    }
+    let child = i32::try_from(child).ok().filter(|pid| *pid > 0).ok_or_else(io::Error::last_os_error)?;
+    let map = format!("0 {first} {count}\n");
+    let namespace = (|| {
+        if count == 1 {
+            fs::write(format!("/proc/{child}/setgroups"), "deny")?;
+        }
+        fs::write(format!("/proc/{child}/gid_map"), &map)?;
+        fs::write(format!("/proc/{child}/uid_map"), &map)?;
+        Ok(OwnedFd::from(fs::File::open(format!("/proc/{child}/ns/user"))?))
+    })();
+    drop(writing);
+    let child = rustix::process::Pid::from_raw(child);
+    let _ = rustix::process::waitpid(child, rustix::process::WaitOptions::empty());
+    namespace
+}
+
+/// The user namespace of every container of root.
+pub(super) fn container_namespace() -> io::Result<OwnedFd> {
+    user_namespace(FIRST_ID, IDS)
+}
+
+/// What a mount that is taken from the host may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// As a layer under an overlay.
+    Layer,
+    /// By the workload, writing.
+    Write,
+    /// By the workload, reading.
+    Read,
+}
+
+/// Takes a tree of the host as a mount that hangs nowhere yet, with its owners as the namespace has them.
+pub(super) fn take(tree: &Path, namespace: Option<&OwnedFd>, used: Use) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if used != Use::Layer {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    let mount = rustix::mount::open_tree(CWD, tree, flags)?;
+    dress(&mount, namespace, used)?;
+    Ok(mount)
+}
+
+/// Gives a mount that hangs nowhere yet its owners and its limits.
+pub(super) fn dress(mount: &OwnedFd, namespace: Option<&OwnedFd>, used: Use) -> io::Result<()> {
+    let mut set = match used {
+        Use::Layer => MOUNT_ATTR_RDONLY,
+        Use::Write => MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV,
+        Use::Read => MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_RDONLY,
+    };
+    if namespace.is_some() {
+        set |= MOUNT_ATTR_IDMAP;
+    }
+    set_attributes(mount, set, namespace, used != Use::Layer)
+}
+
+#[allow(unsafe_code)]
+fn set_attributes(mount: &OwnedFd, set: u64, namespace: Option<&OwnedFd>, recursive: bool) -> io::Result<()> {
+    /// `struct mount_attr` of `linux/mount.h`.
+    #[repr(C)]
+    struct Attributes {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        namespace: u64,
+    }
+    let namespace = namespace.map_or(0, |fd| u64::from(fd.as_raw_fd().unsigned_abs()));
+    let private = u64::from(libc::MS_PRIVATE as u32);
+    let attributes = Attributes { set, clear: 0, propagation: private, namespace };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the structure has the size that is named, and lives longer than the call; the path is an empty C string.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<Attributes>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Hangs a mount at a path.
+pub(super) fn hang(mount: &OwnedFd, at: &Path) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(mount, "", CWD, at, flags)?)
+}
+
+/// Mounts a file with an ext4 file system (its own or ext2's), without a place yet. The loop device is the kernel's to
+/// free when the last mount of it is gone, however that comes.
+pub(super) fn mount_disk(file: &Path, readonly: bool) -> io::Result<OwnedFd> {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+    let (device, _open) = attach_loop(file, readonly)?;
+    let context = rustix::mount::fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let device = CString::new(device.as_os_str().as_bytes())?;
+    rustix::mount::fsconfig_set_string(&context, "source", &*device)?;
+    if readonly {
+        rustix::mount::fsconfig_set_flag(&context, "ro")?;
+    }
+    rustix::mount::fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOATIME;
+    Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// Finds a free loop device and sets it on the file (`linux/loop.h`); it is free again when nobody has it open.
+#[allow(unsafe_code)]
+fn attach_loop(file: &Path, readonly: bool) -> io::Result<(std::path::PathBuf, fs::File)> {
+    const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4c82;
+    const LOOP_CONFIGURE: libc::Ioctl = 0x4c0a;
+    const LO_FLAGS_READ_ONLY: u32 = 1;
+    const LO_FLAGS_AUTOCLEAR: u32 = 4;
+    /// `struct loop_config`, whose `struct loop_info64` begins after 8 bytes and has its flags at 52.
+    const CONFIG_BYTES: usize = 304;
+    const FLAGS_AT: usize = 8 + 52;
+    const TRIES: usize = 50;
+
+    let backing = fs::OpenOptions::new().read(true).write(!readonly).open(file)?;
+    let control = fs::OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
+    let mut config = [0_u8; CONFIG_BYTES];
+    config[..4].copy_from_slice(&backing.as_raw_fd().to_ne_bytes());
+    config[4..8].copy_from_slice(&4096_u32.to_ne_bytes());
+    let flags = LO_FLAGS_AUTOCLEAR | if readonly { LO_FLAGS_READ_ONLY } else { 0 };
+    config[FLAGS_AT..FLAGS_AT + 4].copy_from_slice(&flags.to_ne_bytes());
+    let mut last = io::Error::from(io::ErrorKind::ResourceBusy);
+    for _ in 0..TRIES {
+        // SAFETY: this request takes no argument.
+        let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
+        if number < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let device = std::path::PathBuf::from(format!("/dev/loop{number}"));
+        let open = fs::OpenOptions::new().read(true).write(!readonly).open(&device)?;
+        // SAFETY: the buffer has the size of `struct loop_config` and holds nothing but numbers.
+        if unsafe { libc::ioctl(open.as_raw_fd(), LOOP_CONFIGURE, config.as_ptr()) } == 0 {
+            return Ok((device, open));
+        }
+        // Somebody else was faster; the next number is free.
+        last = io::Error::last_os_error();
+        if last.raw_os_error() != Some(libc::EBUSY) {
+            return Err(last);
+        }
+    }
+    Err(last)
+}
