@@ -366,3 +366,28 @@ fn a_kind_that_is_named_goes_before_what_the_content_says() {
     assert_eq!(env(&imported(text)), 0);
     assert_eq!(env(&imported_with(text, &forced)), 1);
 }
+
+#[test]
+fn what_compose_itself_writes_out_is_imported() {
+    let text = "name: shop\nservices:\n  web:\n    cpus: .5\n    command: null\n    entrypoint: null\n    user: ${NOBODY:-}\n\
+                \x20   image: nginx\n    networks:\n      default: null\n    ports:\n      - mode: ingress\n        target: 80\n\
+                \x20       published: \"8080\"\n        protocol: tcp\n    volumes:\n      - type: bind\n        source: /srv/x\n\
+                \x20       target: /x\n        bind: {create_host_path: true}\nnetworks:\n  default:\n    name: shop_default\n";
+    let import = imported(text);
+    let spec = &import.services[0].manifest.spec;
+    assert_eq!(spec.resources.cpu.to_string(), "500m");
+    assert_eq!(
+        (&spec.deployment.command, &spec.deployment.args, &spec.deployment.user),
+        (&None, &None, &None)
+    );
+    assert_eq!(spec.mounts[0].source.as_deref(), Some("/srv/x"));
+    let named: Vec<_> = import.remarks_of(Outcome::NotCarried).map(|remark| remark.key.as_str()).collect();
+    let expected = [
+        "name",
+        "services.web.networks",
+        "services.web.ports[0]",
+        "services.web.volumes[0].bind",
+        "networks.default",
+    ];
+    assert_eq!(named, expected);
+}

@@ -31,6 +31,8 @@ pub(super) fn duration(reader: &mut Reader<'_>, at: &At<'_>) -> Option<Duration>
 /// Reads an amount of CPU; what is finer than a thousandth of a core is taken up to the next.
 pub(super) fn cpu(reader: &mut Reader<'_>, at: &At<'_>) -> Option<MilliCpu> {
     let text = reader.text(at)?;
+    // YAML's numbers may start with their point.
+    let text = if text.trim().starts_with('.') { format!("0{}", text.trim()) } else { text };
     let read_as_it_is = text.parse::<MilliCpu>();
     if let (Err(UnitError::TooFine { .. }), Some((whole, fraction))) =
         (&read_as_it_is, text.trim().split_once('.'))

@@ -191,6 +191,11 @@ fn long(at: &At<'_>, reader: &mut Reader<'_>) -> Option<Port> {
     let address = text("host_ip", reader);
     let protocol = text("protocol", reader).unwrap_or_else(|| "tcp".to_owned()).to_ascii_lowercase();
     let name = text("name", reader);
+    if let Some(mode) = reader.take(&mut fields, "mode")
+        && reader.text(&mode).is_some_and(|mode| mode != "ingress")
+    {
+        reader.lost(&mode, "a port is always that of the spacecore itself", "");
+    }
     reader.rest(fields, unsupported::PORT);
     let Some(inside) = inside else {
         if !reader.has_errors() {

@@ -120,11 +120,11 @@ fn process(fields: &mut Fields<'_>, draft: &mut Draft, reader: &mut Reader<'_>) 
     }
     if let Some(at) = reader.take(fields, "user") {
         draft.from("spec.deployment.user", &at);
-        draft.manifest.spec.deployment.user = reader.text(&at);
+        draft.manifest.spec.deployment.user = reader.text(&at).filter(|user| !user.is_empty());
     }
     if let Some(at) = reader.take(fields, "working_dir") {
         draft.from("spec.deployment.workdir", &at);
-        draft.manifest.spec.deployment.workdir = reader.text(&at);
+        draft.manifest.spec.deployment.workdir = reader.text(&at).filter(|folder| !folder.is_empty());
     }
 }
 

@@ -198,7 +198,5 @@ pub(super) const HEALTH: &[Unsupported] =
     &[("start_interval", "there is one interval for all checks", "shorten `interval`")];
 
 /// Keys of a port in its long form.
-pub(super) const PORT: &[Unsupported] = &[
-    ("app_protocol", "a port is a TCP port, whatever is spoken on it", ""),
-    ("mode", "a port is always that of the spacecore itself", ""),
-];
+pub(super) const PORT: &[Unsupported] =
+    &[("app_protocol", "a port is a TCP port, whatever is spoken on it", "")];
