@@ -167,20 +167,27 @@ impl Passt {
     /// Like a machine it dies with the thread that called this; where it changes its user (for root: to `nobody`) the
     /// kernel forgets that, and it ends with the machine instead.
     pub fn start(plan: &NetworkPlan) -> Result<(Self, OwnedFd, GuestNetwork), PasstError> {
+        let (ours, machine) = UnixStream::pair().map_err(PasstError::Execute)?;
+        let (passt, guest) = Self::start_on(plan, ours.into())?;
+        Ok((passt, machine.into(), guest))
+    }
+
+    /// Starts on one end of a stream socket pair whose other end the machine has already, as a container's driver needs
+    /// it, which can't start in a process with threads. What the machine sends before is kept by the socket.
+    pub fn start_on(plan: &NetworkPlan, socket: OwnedFd) -> Result<(Self, GuestNetwork), PasstError> {
         let program = spawn::find("passt").ok_or(PasstError::NoProgram)?;
         let host = route::Host::look();
         let published = plan.published.iter().map(free).collect::<Result<Vec<_>, _>>()?;
         let (args, guest) = arguments(&host, &published).ok_or(PasstError::NoRoute)?;
-        let pair = || UnixStream::pair().map_err(PasstError::Execute);
-        let ((helper, theirs), (guest_end, machine)) = (pair()?, pair()?);
+        let (helper, theirs) = UnixStream::pair().map_err(PasstError::Execute)?;
         let mut spawned = spawn::spawn(&program, &args, vec![theirs.into()]).map_err(PasstError::Execute)?;
         let refused = Refused { own: host.addresses, dns: guest.dns.clone() };
         let joined = spawn::handle(&spawned.child).and_then(|handle| {
             filter::announce(&helper, MAC, guest.ipv4.map(|(address, _, _)| address))?;
-            Ok((handle, Filter::start(guest_end.into(), helper.into(), refused)?))
+            Ok((handle, Filter::start(socket, helper.into(), refused)?))
         });
         let (handle, filter) = joined.inspect_err(|_| end(&mut spawned)).map_err(PasstError::Execute)?;
-        Ok((Self { spawned, handle, published, filter }, machine.into(), guest))
+        Ok((Self { spawned, handle, published, filter }, guest))
     }
 
     /// Its process.
