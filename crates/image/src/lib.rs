@@ -27,6 +27,6 @@ pub use pull::{LayerError, PullError, WasmError};
 pub use reference::{Reference, ReferenceError, RegistryReference};
 pub use source::{SourceError, registry::RegistryError};
 pub use store::{
-    Freed, Image, ImageLayer, OpenError, OptionsError, Store, StoreError, StoreOptions, Summary, Usage,
-    WasmModule,
+    Freed, Image, ImageLayer, OpenError, OptionsError, Store, StoreError, StoreOptions, Summary, TreeError,
+    Usage, WasmModule,
 };

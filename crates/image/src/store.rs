@@ -4,8 +4,8 @@
 //! version                         the number of this arrangement
 //! lock                            shared: an image is being written down; exclusive: content is being removed
 //! images/<hash of the name>.json  one image: digest, configuration, layers; its mtime is the last use
-//! layers/<diff_id>-v1/            layer.squashfs (file system, then verity tree) and layer.json
-//! merged/<chain>-v1/              the same, made of several layers
+//! layers/<diff_id>-v2/            layer.squashfs (file system, then verity tree), layer.json, unpacked trees (`trees`)
+//! merged/<chain>-v2/              the same, made of several layers
 //! wasm/<digest>/                  module.wasm, a Wasm program
 //! manifests/, configs/            documents by digest
 //! locks/                          one file per piece of content that is being made
@@ -36,9 +36,11 @@ mod collect;
 pub(crate) mod disk;
 mod options;
 pub(crate) mod record;
+mod trees;
 
 pub use collect::{Freed, Summary, Usage};
 pub use options::{OptionsError, StoreOptions};
+pub use trees::TreeError;
 
 use record::{ImageRecord, Key, LayerRecord, Stamp, VERSION, WasmRecord};
 
@@ -335,6 +337,18 @@ fn folders(root: &Path) -> io::Result<()> {
 /// Tells whether an error means that there is no room on the disk.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Tells whether a full disk is at the bottom of an error.
+pub(crate) fn full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut current = Some(error);
+    while let Some(error) = current {
+        if error.downcast_ref::<io::Error>().is_some_and(is_full) {
+            return true;
+        }
+        current = error.source();
+    }
+    false
 }
 
 /// A store that can't be opened.

@@ -20,6 +20,7 @@
 //!
 //! Sources: OCI image-spec, `layer.md`; the kernel's `filesystems/squashfs.rst` and `filesystems/overlayfs.rst`.
 
+pub(crate) mod extract;
 mod format;
 mod merge;
 mod pack;
@@ -33,6 +34,7 @@ mod write;
 use std::fs::File;
 use std::io::{self, Read};
 
+pub use extract::ExtractError;
 pub use merge::MergeError;
 
 /// What a layer may hold at most.

@@ -6,8 +6,10 @@
 mod metadata;
 mod walk;
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use lz4_flex::block::decompress_into;
 
@@ -29,7 +31,14 @@ pub struct Reader<'f> {
     /// Place, number of pairs.
     xattr_sets: Vec<(u64, u32)>,
     blocks: Blocks,
+    /// Fragments that were read lately, the last one first: small files lie in them side by side.
+    tails: RefCell<Vec<(u32, Arc<[u8]>)>>,
+    /// Room for compressed bytes.
+    packed: RefCell<Vec<u8>>,
 }
+
+/// How many fragments are kept, of 128 KiB each.
+const KEPT_TAILS: usize = 16;
 
 /// One name in an image, with what it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,6 +225,8 @@ impl<'f> Reader<'f> {
             xattr_sets,
             blocks,
             superblock,
+            tails: RefCell::default(),
+            packed: RefCell::default(),
         })
     }
 
@@ -256,16 +267,34 @@ impl<'f> Reader<'f> {
             .ok_or(damaged("a file's tail is in a fragment that isn't there"))
     }
 
-    fn unpack(&self, start: u64, size: u32, wanted: usize) -> Result<Vec<u8>, ReadError> {
-        let mut disk = vec![0; (size & !DATA_RAW) as usize];
-        read_at(self.file, &mut disk, start)?;
+    fn unpack(&self, start: u64, size: u32, wanted: usize, block: &mut Vec<u8>) -> Result<(), ReadError> {
+        let length = (size & !DATA_RAW) as usize;
         if size & DATA_RAW != 0 {
-            return Ok(disk);
+            block.resize(length, 0);
+            return read_at(self.file, block, start);
         }
-        let mut block = vec![0; wanted];
-        let length = decompress_into(&disk, &mut block).map_err(|_| damaged("a block doesn't decompress"))?;
+        let mut packed = self.packed.borrow_mut();
+        packed.resize(length, 0);
+        read_at(self.file, &mut packed, start)?;
+        block.resize(wanted, 0);
+        let length = decompress_into(&packed, block).map_err(|_| damaged("a block doesn't decompress"))?;
         block.truncate(length);
-        Ok(block)
+        Ok(())
+    }
+
+    /// A fragment's bytes, unpacked.
+    fn tail(&self, index: u32) -> Result<Arc<[u8]>, ReadError> {
+        let mut tails = self.tails.borrow_mut();
+        if let Some(place) = tails.iter().position(|(kept, _)| *kept == index) {
+            tails[..=place].rotate_right(1);
+        } else {
+            let (start, size) = self.fragment(index)?;
+            let mut block = Vec::new();
+            self.unpack(start, size, BLOCK, &mut block)?;
+            tails.truncate(KEPT_TAILS - 1);
+            tails.insert(0, (index, block.into()));
+        }
+        Ok(Arc::clone(&tails[0].1))
     }
 
     fn xattrs(&self, set: u32) -> Result<Xattrs, ReadError> {
@@ -309,22 +338,48 @@ pub struct Content<'r> {
     taken: usize,
 }
 
+/// A part of a file's content.
+#[derive(Debug)]
+pub(crate) enum Piece<'c> {
+    Bytes(&'c [u8]),
+    /// So many zeros.
+    Hole(u64),
+}
+
 impl Content<'_> {
+    /// Gives what comes next, at most a block, or `None` at the end. Not to be mixed with reading.
+    pub(crate) fn piece(&mut self) -> Result<Option<Piece<'_>>, ReadError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        if self.extents.blocks.get(self.next) == Some(&0) {
+            let length = self.left.min(BLOCK as u64);
+            self.next += 1;
+            self.left -= length;
+            return Ok(Some(Piece::Hole(length)));
+        }
+        self.advance()?;
+        Ok(Some(Piece::Bytes(&self.block)))
+    }
+
     fn advance(&mut self) -> Result<(), ReadError> {
         self.taken = 0;
         let wanted = usize::try_from(self.left).unwrap_or(BLOCK).min(BLOCK);
         if let Some(size) = self.extents.blocks.get(self.next) {
             self.next += 1;
-            self.block = match size {
-                0 => vec![0; wanted],
-                size => self.reader.unpack(self.disk, *size, wanted)?,
-            };
+            match size {
+                0 => {
+                    self.block.clear();
+                    self.block.resize(wanted, 0);
+                }
+                size => self.reader.unpack(self.disk, *size, wanted, &mut self.block)?,
+            }
             self.disk += u64::from(size & !DATA_RAW);
         } else if let Some((fragment, offset)) = self.extents.fragment {
-            let (start, size) = self.reader.fragment(fragment)?;
-            let block = self.reader.unpack(start, size, BLOCK)?;
+            let block = self.reader.tail(fragment)?;
             let tail = block.get(offset as usize..).and_then(|tail| tail.get(..wanted));
-            self.block = tail.ok_or(damaged("a file's tail ends beyond its fragment"))?.to_vec();
+            self.block.clear();
+            self.block.extend_from_slice(tail.ok_or(damaged("a file's tail ends beyond its fragment"))?);
         } else {
             self.block.clear();
         }

@@ -2,7 +2,6 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -15,7 +14,7 @@ use crate::progress::Progress;
 use crate::source::Source;
 use crate::store::disk::{self, BlobLock, Scratch};
 use crate::store::record::{Key, LayerRecord};
-use crate::store::{ImageLayer, Store, StoreError, is_full};
+use crate::store::{ImageLayer, Store, StoreError, full_disk};
 
 /// How many layers an image has at most in the store: what one virtual machine mounts.
 const MOST_LAYERS: usize = 16;
@@ -265,18 +264,6 @@ pub(super) fn without_repeats(layers: &[Descriptor], diff_ids: Vec<Digest>) -> V
         .collect();
     wanted.reverse();
     wanted
-}
-
-/// Tells whether a full disk is at the bottom of an error.
-pub(super) fn full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut current = Some(error);
-    while let Some(error) = current {
-        if error.downcast_ref::<io::Error>().is_some_and(is_full) {
-            return true;
-        }
-        current = error.source();
-    }
-    false
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 
-use super::layers::{Found, full_disk};
+use super::layers::Found;
 use super::{LayerError, PullError, Report, WasmError};
 use crate::config::ImageConfig;
 use crate::digest::{Algorithm, Digest, Hasher};
@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::source::Source;
 use crate::store::disk::{self, BlobLock, Scratch};
 use crate::store::record::{Key, WasmRecord};
-use crate::store::{Store, StoreError, WasmModule};
+use crate::store::{Store, StoreError, WasmModule, full_disk};
 
 /// The most bytes that a Wasm program may have.
 const MOST: u64 = 512 << 20;

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::disk::{self, Scratch};
 use super::record::{ImageRecord, Key, Kind};
-use super::{Store, StoreError};
+use super::{Store, StoreError, trees};
 use crate::digest::Digest;
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -299,7 +299,7 @@ impl Store {
                 let place = folder.join(&name);
                 match fs::metadata(place.join(kind.file())) {
                     Ok(metadata) => {
-                        let tree_bytes = 0;
+                        let tree_bytes = trees::bytes_in(&place);
                         let bytes = metadata.len().saturating_add(tree_bytes);
                         content.push(Content { key: Key { kind, name }, bytes, tree_bytes });
                     }
