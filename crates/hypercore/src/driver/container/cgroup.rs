@@ -26,6 +26,25 @@ pub(super) fn is_unified() -> bool {
     rustix::fs::statfs(ROOT).is_ok_and(|status| i64::from(status.f_type) == VERSION_2)
 }
 
+/// The controllers of version 1 that limit or measure a container.
+const NEEDED: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "freezer", "devices"];
+
+/// Takes the hierarchies of version 1 that nothing here needs out of the calling process' own mount namespace: `libcontainer`
+/// moves a container into each that it finds, and shows it there, which takes the kernel longest of all.
+pub(super) fn hide_needless() {
+    if is_unified() {
+        return;
+    }
+    for hierarchy in fs::read_dir(ROOT).into_iter().flatten().flatten() {
+        let name = hierarchy.file_name().to_string_lossy().into_owned();
+        let is_link = hierarchy.file_type().is_ok_and(|kind| kind.is_symlink());
+        if !is_link && !name.split(',').any(|controller| NEEDED.contains(&controller)) {
+            // What can't be hidden is used.
+            let _ = rustix::mount::unmount(hierarchy.path(), rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
+
 /// The first controller that this machine lacks of those that limit a container.
 pub(super) fn lacks() -> Option<&'static str> {
     let unified = is_unified();

@@ -88,7 +88,7 @@ pub(super) fn take(tree: &Path, namespace: Option<&OwnedFd>, used: Use) -> io::R
 /// Gives a mount that hangs nowhere yet its owners and its limits.
 pub(super) fn dress(mount: &OwnedFd, namespace: Option<&OwnedFd>, used: Use) -> io::Result<()> {
     let mut set = match used {
-        Use::Layer => MOUNT_ATTR_RDONLY,
+        Use::Layer => MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV,
         Use::Write => MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV,
         Use::Read => MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_RDONLY,
     };

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
+use super::cgroup;
 use super::config::{FIRST_ID, WRITTEN};
 use super::copy;
 use super::mapping::{self, Use};
@@ -129,7 +130,9 @@ fn own_mounts() -> Result<(), Failure> {
     #[allow(unsafe_code)]
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.doing(what)?;
     let flags = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
-    rustix::mount::mount_change("/", flags).doing(what)
+    rustix::mount::mount_change("/", flags).doing(what)?;
+    cgroup::hide_needless();
+    Ok(())
 }
 
 fn take_mount(mount: &crate::driver::Mount, namespace: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
@@ -243,7 +246,8 @@ fn overlay(
     );
     let options =
         std::ffi::CString::new(options).map_err(io::Error::from).doing(|| "naming layers".to_owned())?;
-    rustix::mount::mount("overlay", at, "overlay", MountFlags::empty(), &*options)
+    // An image may hold nodes of devices, which are the host's.
+    rustix::mount::mount("overlay", at, "overlay", MountFlags::NODEV, &*options)
         .doing(|| format!("mounting {} layers as one", layers.len()))
 }
 
