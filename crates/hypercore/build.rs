@@ -1,4 +1,8 @@
 //! Builds the guest binary, `spacecore`, and leaves it where `src/guest.rs` embeds it. The mechanism is described there.
+//! Compiles the containers' seccomp filter beside it: that takes as long as all the rest of a container's start.
+
+#[path = "src/driver/container/seccomp.rs"]
+mod seccomp;
 
 use std::env;
 use std::error::Error;
@@ -6,6 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// The largest guest binary that is embedded, in bytes: every guest unpacks it from its initramfs at every boot.
@@ -29,7 +35,47 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("spacecore"), &guest)?;
     let digest: String = Sha256::digest(&guest).iter().map(|byte| format!("{byte:02x}")).collect();
     println!("cargo::rustc-env=GUEST_DIGEST={digest}");
-    Ok(())
+    println!("cargo::rerun-if-changed={}", here.join("src/driver/container/seccomp.rs").display());
+    compile(&seccomp::filter(), &fs::File::create(out.join("seccomp.bpf"))?)
+}
+
+/// Compiles a filter, described as in an OCI runtime's configuration, to the kernel's own form.
+fn compile(filter: &Value, to: &fs::File) -> Result<(), Box<dyn Error>> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let number = |value: &Value| value.as_u64().unwrap_or(0);
+    let errno = |value: &Value| i32::try_from(number(value)).map(ScmpAction::Errno);
+    let mut context = ScmpFilterContext::new(errno(&filter["defaultErrnoRet"])?)?;
+    for architecture in list(&filter["architectures"]) {
+        context.add_arch(text(&architecture).parse::<ScmpArch>()?)?;
+    }
+    for rule in list(&filter["syscalls"]) {
+        let action = match rule["action"].as_str() {
+            Some("SCMP_ACT_ALLOW") => ScmpAction::Allow,
+            Some("SCMP_ACT_ERRNO") => errno(&rule["errnoRet"])?,
+            other => return Err(format!("the filter has the action {other:?}").into()),
+        };
+        let arguments = list(&rule["args"]).into_iter().map(|argument| {
+            let (index, value) = (u32::try_from(number(&argument["index"]))?, number(&argument["value"]));
+            let (operator, value) = match argument["op"].as_str() {
+                Some("SCMP_CMP_EQ") => (ScmpCompareOp::Equal, value),
+                Some("SCMP_CMP_NE") => (ScmpCompareOp::NotEqual, value),
+                Some("SCMP_CMP_MASKED_EQ") => {
+                    (ScmpCompareOp::MaskedEqual(value), number(&argument["valueTwo"]))
+                }
+                other => return Err(format!("the filter has the operator {other:?}").into()),
+            };
+            Ok(ScmpArgCompare::new(index, operator, value))
+        });
+        let arguments = arguments.collect::<Result<Vec<_>, Box<dyn Error>>>()?;
+        for name in list(&rule["names"]) {
+            // A library that doesn't know a system call yet leaves it forbidden.
+            if let Ok(call) = ScmpSyscall::from_name(&text(&name)) {
+                context.add_rule_conditional(action, call, &arguments)?;
+            }
+        }
+    }
+    Ok(context.export_bpf(to)?)
 }
 
 fn build(workspace: &Path, target_dir: &Path) -> Result<PathBuf, Box<dyn Error>> {

@@ -69,7 +69,7 @@ const NAMESPACES: u32 = 0x7e02_0000;
 const PERSONALITIES: [u32; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
 /// The filter, as the OCI runtime specification writes it (`linux.seccomp`).
-pub(super) fn filter() -> Value {
+pub(crate) fn filter() -> Value {
     let names: Vec<&str> = ALLOWED.split_whitespace().chain(OF_ARCHITECTURE.split_whitespace()).collect();
     let mut rules = vec![
         json!({ "names": names, "action": "SCMP_ACT_ALLOW" }),

@@ -33,6 +33,20 @@ use super::{mapping, root};
 use crate::driver::{Container, Network};
 use crate::{guest, tap};
 
+/// The filter of `seccomp.rs` as the kernel takes it, which `build.rs` has compiled: 8 bytes for each instruction.
+static COMPILED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/seccomp.bpf"));
+
+fn compiled() -> Vec<libc::sock_filter> {
+    let (instructions, _) = COMPILED.as_chunks::<8>();
+    let instruction = |&[a, b, jt, jf, k0, k1, k2, k3]: &[u8; 8]| libc::sock_filter {
+        code: u16::from_ne_bytes([a, b]),
+        jt,
+        jf,
+        k: u32::from_ne_bytes([k0, k1, k2, k3]),
+    };
+    instructions.iter().map(instruction).collect()
+}
+
 /// The longest reason that a maker gives.
 const REASON_MAX: usize = 4096;
 /// Above every descriptor that `spacecore` is given.
@@ -211,6 +225,8 @@ fn fill_in(config: &Value, namespace: &OwnedFd, stage: &root::Stage) -> Value {
         }
     };
     set("/root/path", json!(stage.root));
+    // Installed by this driver, which has it compiled: see `COMPILED`.
+    set("/linux/seccomp", Value::Null);
     set("/linux/uidMappings", Value::Null);
     set("/linux/gidMappings", Value::Null);
     if let Some(namespaces) = config.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut) {
@@ -264,6 +280,11 @@ impl Init {
 impl Executor for Init {
     #[allow(unsafe_code)]
     fn exec(&self, _spec: &Spec) -> Result<(), ExecutorError> {
+        const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
+        let mut program = compiled();
+        let length =
+            u16::try_from(program.len()).map_err(|error| ExecutorError::Execution(Box::new(error)))?;
+        let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
         const ARGUMENTS: [&CStr; 2] = [c"spacecore", c"container"];
         let arguments = [ARGUMENTS[0].as_ptr(), ARGUMENTS[1].as_ptr(), std::ptr::null()];
         let environment = [std::ptr::null::<libc::c_char>()];
@@ -277,6 +298,9 @@ impl Executor for Init {
             libc::sigemptyset(&raw mut none);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
             libc::umask(0o022);
+            if libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &raw const filter) != 0 {
+                return Err(ExecutorError::Execution(Box::new(io::Error::last_os_error())));
+            }
             libc::dup2(self.channel, spacecore::wire::CONTAINER_CHANNEL);
             let first = spacecore::wire::CONTAINER_CHANNEL.unsigned_abs().saturating_add(1);
             libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
