@@ -109,6 +109,14 @@ pub(super) fn make(container: &Container, namespace: &OwnedFd) -> Result<Stage, 
             .doing(|| "copying the layers".to_owned())?;
         mapping::hang(&tree, &stage.root).doing(|| "mounting the root".to_owned())?;
     }
+    for name in ["dev", "proc", "sys"] {
+        // Where it is a link, a runtime that follows it would leave the root.
+        let there = fs::symlink_metadata(stage.root.join(name));
+        if there.is_ok_and(|there| !there.is_dir()) {
+            let source = io::Error::from(io::ErrorKind::NotADirectory);
+            return Err(Failure { what: format!("looking at /{name} of the image"), source });
+        }
+    }
     for (at, file) in WRITTEN.iter().zip(&stage.written) {
         fs::write(file, "")
             .and_then(|()| chown(file, Some(FIRST_ID), Some(FIRST_ID)))

@@ -29,7 +29,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use serde_json::{Value, json};
 
 use super::config::{OPEN_FILES, WRITTEN};
-use super::{mapping, root};
+use super::{cgroup, mapping, root};
 use crate::driver::{Container, Network};
 use crate::{guest, tap};
 
@@ -156,6 +156,7 @@ fn run(making: &Making<'_>) -> Result<(i32, Option<OwnedFd>), String> {
     let text = |error: &dyn std::error::Error| chain(error);
     let executor = Init::new(making.channel).map_err(|error| format!("preparing PID 1: {error}"))?;
     raise_limits();
+    let waker = wake_groups();
     let namespace =
         mapping::container_namespace().map_err(|error| format!("making a user namespace: {error}"))?;
     let stage = root::make(making.container, &namespace).map_err(|error| text(&error))?;
@@ -187,7 +188,24 @@ fn run(making: &Making<'_>) -> Result<(i32, Option<OwnedFd>), String> {
         None => None,
     };
     container.start().map_err(|error| text(&error))?;
+    if let Some(waker) = waker {
+        let _ = rustix::process::waitpid(Some(waker), WaitOptions::empty());
+    }
     Ok((pid, tap))
+}
+
+/// Lets a process of its own wait for what would hold up this one later; nothing depends on it.
+#[allow(unsafe_code)]
+fn wake_groups() -> Option<Pid> {
+    // SAFETY: this process has one thread, so that the child may go on with all of its memory.
+    match unsafe { libc::fork() } {
+        0 => {
+            let _ = cgroup::wake();
+            // SAFETY: ends this process without running what its parent registered for its own exit.
+            unsafe { libc::_exit(0) }
+        }
+        waker => Pid::from_raw(waker).filter(|_| waker > 0),
+    }
 }
 
 /// Takes the limit of open files that the container gets: behind its user namespace nobody may raise it any more. Where
