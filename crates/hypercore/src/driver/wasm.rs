@@ -19,6 +19,10 @@
 //! about it (signal(7)): TERM, INT, HUP, QUIT, KILL and most others end it with that signal as its status; STOP and CONT
 //! pause it and let it go on; CHLD, URG and WINCH do nothing.
 //!
+//! **Sockets** are there for a program that imports `wasi:sockets` (a component: WASI preview 1 can't make any), and only where
+//! the machine has a network: its thread then has a network namespace of its own with that one interface, and names are looked up at
+//! the name servers that were configured, see [`wants_network`]. The caller needs the right to make network namespaces.
+//!
 //! **Status**: the exit code's low 8 bits; 0 on return; 1 where `wasi:cli/run` returns an error. A trap is signal 6 (SIGABRT), or
 //! 11 (SIGSEGV) where the stack was exhausted, or 9 (SIGKILL) with `out_of_memory` where the program had just been refused
 //! memory; what happened, and in which function, is the last line of its standard error, after `vimana: `.
@@ -36,6 +40,8 @@ mod guest;
 mod instance;
 mod limits;
 mod line_discipline;
+mod names;
+mod network;
 mod program;
 mod run;
 mod state;
@@ -60,6 +66,7 @@ use control::Control;
 use engine::Shared;
 use guest::Guest;
 use instance::Running;
+use network::Card;
 use run::Job;
 
 /// The driver's name.
@@ -90,11 +97,16 @@ impl Driver for Wasm {
         let Body::Wasm(wasm) = &machine.body else {
             return Err(PrepareError::Body { driver: NAME, body: machine.body.kind() });
         };
-        let value = |what: &str, found: String, wanted| PrepareError::Value { what: what.to_owned(), found, wanted };
+        let value =
+            |what: &str, found: String, wanted| PrepareError::Value { what: what.to_owned(), found, wanted };
         let is_digest = wasm.digest.len() == 64
             && wasm.digest.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
         if !is_digest {
-            return Err(value("the module's digest", wasm.digest.clone(), "64 hexadecimal digits in lower case"));
+            return Err(value(
+                "the module's digest",
+                wasm.digest.clone(),
+                "64 hexadecimal digits in lower case",
+            ));
         }
         if machine.cpu_milli == 0 {
             return Err(value("the processor time", "0".to_owned(), "at least 1 thousandth of a CPU"));
@@ -124,13 +136,18 @@ impl Driver for Wasm {
             driver: NAME,
             network: machine.network.is_some(),
             console: false,
-            execution: Execution::Wasm { wasm: wasm.clone(), memory_bytes, cpu_milli: machine.cpu_milli },
+            execution: Execution::Wasm {
+                wasm: wasm.clone(),
+                memory_bytes,
+                cpu_milli: machine.cpu_milli,
+                network: machine.network,
+            },
         })
     }
 
     /// Starts the program on threads of its own. What is wrong with the program itself is told over the channel.
     fn start(&self, prepared: &Prepared, wiring: Wiring) -> Result<Box<dyn Instance>, StartError> {
-        let Execution::Wasm { wasm, memory_bytes, cpu_milli } = &prepared.execution else {
+        let Execution::Wasm { wasm, memory_bytes, cpu_milli, network } = &prepared.execution else {
             return Err(StartError::Prepared { driver: NAME, other: prepared.driver });
         };
         let with = |wanted| if wanted { "with" } else { "without" };
@@ -157,10 +174,13 @@ impl Driver for Wasm {
             cpu_milli: *cpu_milli,
             channel: Arc::clone(&ends),
             control: Arc::clone(&control),
+            network: wiring.network.zip(*network).map(|(wire, card)| Card { wire, card }).into(),
         };
         let (configure, configuration) = channel();
+        let (running, finished) = channel();
         let program = Builder::new().name("wasm-program".to_owned()).stack_size(THREAD_STACK);
         let program = program.spawn(move || {
+            let _running = running;
             if catch_unwind(AssertUnwindSafe(|| job.run(&configuration))).is_err() {
                 let message = "the Wasm runtime failed; this is a fault of Vimana's".to_owned();
                 job.channel.refuse(Refusal { kind: RefusalKind::Other, message });
@@ -171,7 +191,7 @@ impl Driver for Wasm {
             Arc::clone(&ends),
             Arc::clone(&control),
             configure,
-            program,
+            (program, finished),
             *memory_bytes,
             Arc::clone(&done),
         );

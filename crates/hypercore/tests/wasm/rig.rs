@@ -18,29 +18,29 @@ use spacecore::wire::message::{
 use spacecore::wire::{stderr_of, stdin_of, stdout_of};
 
 /// How long anything may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Says that a test couldn't be made here.
-pub fn skipped(test: &str, reason: &str) {
+pub(crate) fn skipped(test: &str, reason: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
 }
 
 /// A folder with a program in it, and what is wanted of it.
-pub struct Rig {
-    pub folder: tempfile::TempDir,
-    pub driver: Wasm,
-    pub machine: Machine,
-    pub process: Process,
-    pub network: Option<spacecore::wire::message::Network>,
+pub(crate) struct Rig {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) driver: Wasm,
+    pub(crate) machine: Machine,
+    pub(crate) process: Process,
+    pub(crate) network: Option<spacecore::wire::message::Network>,
 }
 
 impl Rig {
     /// A program in text form.
-    pub fn text(text: &str) -> Self {
+    pub(crate) fn text(text: &str) -> Self {
         Self::binary(&wat::parse_str(text).unwrap())
     }
 
-    pub fn binary(bytes: &[u8]) -> Self {
+    pub(crate) fn binary(bytes: &[u8]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let module = folder.path().join("program.wasm");
         std::fs::write(&module, bytes).unwrap();
@@ -71,19 +71,19 @@ impl Rig {
         Self { folder, driver: Wasm::new(), machine, process, network: None }
     }
 
-    pub fn body(&mut self) -> &mut driver::Wasm {
+    pub(crate) fn body(&mut self) -> &mut driver::Wasm {
         match &mut self.machine.body {
             Body::Wasm(body) => body,
             other => unreachable!("{other:?}"),
         }
     }
 
-    pub fn args(mut self, args: &[&str]) -> Self {
+    pub(crate) fn args(mut self, args: &[&str]) -> Self {
         self.process.args.extend(args.iter().map(|arg| (*arg).to_owned()));
         self
     }
 
-    pub fn mount(&mut self, name: &str, destination: &str, readonly: bool) -> PathBuf {
+    pub(crate) fn mount(&mut self, name: &str, destination: &str, readonly: bool) -> PathBuf {
         let path = self.folder.path().join(name);
         std::fs::create_dir(&path).unwrap();
         let source = MountSource::Folder(path.clone());
@@ -91,7 +91,7 @@ impl Rig {
         path
     }
 
-    pub fn start(&self) -> Running {
+    pub(crate) fn start(&self) -> Running {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let prepared = self.driver.prepare(&self.machine).unwrap();
         let wiring = Wiring { channel: theirs.into(), network: None, console: None };
@@ -101,58 +101,62 @@ impl Rig {
         running
     }
 
-    pub fn run(&self) -> Seen {
+    pub(crate) fn run(&self) -> Seen {
         self.start().to_the_end()
     }
 }
 
 /// What a keeper has seen of a program.
 #[derive(Debug, Default)]
-pub struct Seen {
-    pub hello: bool,
-    pub configured: Vec<String>,
-    pub started: bool,
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
-    pub status: Option<ExitStatus>,
-    pub refusals: Vec<(Option<u16>, Refusal)>,
-    pub stats: BTreeMap<u32, Stats>,
-    pub gone: bool,
+pub(crate) struct Seen {
+    pub(crate) hello: bool,
+    pub(crate) configured: Vec<String>,
+    pub(crate) started: bool,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+    pub(crate) status: Option<ExitStatus>,
+    pub(crate) refusals: Vec<(Option<u16>, Refusal)>,
+    pub(crate) stats: BTreeMap<u32, Stats>,
+    pub(crate) gone: bool,
 }
 
 impl Seen {
-    pub fn stdout(&self) -> String {
+    pub(crate) fn stdout(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
 
-    pub fn refusal(&self) -> &str {
+    pub(crate) fn refusal(&self) -> &str {
         &self.refusals.first().unwrap_or_else(|| panic!("no refusal: {self:?}")).1.message
     }
 }
 
 /// A program that runs, with the keeper's side of its channel.
-pub struct Running {
-    pub instance: Box<dyn Instance>,
+pub(crate) struct Running {
+    pub(crate) instance: Box<dyn Instance>,
     socket: UnixStream,
-    pub link: Link,
-    pub seen: Seen,
+    pub(crate) link: Link,
+    pub(crate) seen: Seen,
     /// Whether output is taken, so that the program gets more credit.
-    pub reads: bool,
+    pub(crate) reads: bool,
 }
 
 impl Running {
-    pub fn new(instance: Box<dyn Instance>, socket: UnixStream) -> Self {
+    pub(crate) fn new(instance: Box<dyn Instance>, socket: UnixStream) -> Self {
         socket.set_nonblocking(true).unwrap();
         let mut link = Link::new();
         link.open_receiver(stdout_of(0));
         Self { instance, socket, link, seen: Seen::default(), reads: true }
     }
 
-    pub fn configure(&mut self, process: &Process, network: Option<spacecore::wire::message::Network>) {
+    pub(crate) fn configure(
+        &mut self,
+        process: &Process,
+        network: Option<spacecore::wire::message::Network>,
+    ) {
         if process.terminal.is_none() {
             self.link.open_receiver(stderr_of(0));
         }
@@ -172,12 +176,12 @@ impl Running {
         self.say(&ToGuest::Configure(Box::new(configuration)));
     }
 
-    pub fn say(&mut self, message: &ToGuest) {
+    pub(crate) fn say(&mut self, message: &ToGuest) {
         assert!(self.link.send_control(message));
         self.flush();
     }
 
-    pub fn type_in(&mut self, bytes: &[u8]) {
+    pub(crate) fn type_in(&mut self, bytes: &[u8]) {
         let mut sent = 0;
         while sent < bytes.len() {
             sent += self.link.send_data(stdin_of(0), &bytes[sent..]);
@@ -186,7 +190,7 @@ impl Running {
         }
     }
 
-    pub fn end_input(&mut self) {
+    pub(crate) fn end_input(&mut self) {
         self.link.send_eof(stdin_of(0));
         self.flush();
     }
@@ -201,7 +205,7 @@ impl Running {
     }
 
     /// Waits a little for something to happen, and notes it.
-    pub fn turn(&mut self, most: Duration) {
+    pub(crate) fn turn(&mut self, most: Duration) {
         use std::io::Read;
         let time = Timespec::try_from(most).unwrap();
         let mut fds = [
@@ -243,7 +247,7 @@ impl Running {
         }
     }
 
-    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&Seen) -> bool) {
+    pub(crate) fn until(&mut self, what: &str, mut holds: impl FnMut(&Seen) -> bool) {
         let begin = Instant::now();
         while !holds(&self.seen) {
             assert!(begin.elapsed() < PATIENCE, "still not {what}: {:?}", self.seen);
@@ -251,8 +255,13 @@ impl Running {
         }
     }
 
+    /// Closes the keeper's end of the channel.
+    pub(crate) fn hang_up(self) -> Box<dyn Instance> {
+        self.instance
+    }
+
     /// Lets it run to its end, and switches it off.
-    pub fn to_the_end(mut self) -> Seen {
+    pub(crate) fn to_the_end(mut self) -> Seen {
         self.until("ended", |seen| seen.status.is_some() || seen.refusals.iter().any(|r| r.0.is_none()));
         self.say(&ToGuest::Shutdown { grace_ms: 0 });
         self.until("gone", |seen| seen.gone);
@@ -261,24 +270,26 @@ impl Running {
     }
 }
 
-pub fn a_terminal(process: &mut Process) {
+pub(crate) fn a_terminal(process: &mut Process) {
     process.terminal = Some(TerminalSize { rows: 24, columns: 80 });
     process.stdin = true;
 }
 
 /// Whether the descriptor is readable now.
-pub fn is_readable(fd: impl AsFd) -> bool {
+pub(crate) fn is_readable(fd: impl AsFd) -> bool {
     let mut fds = [PollFd::new(&fd, PollFlags::IN)];
     poll(&mut fds, Some(&Timespec::default())).unwrap() > 0
 }
 
 /// Compiles a C program, where this machine can.
-pub fn c(source: &str, flags: &[&str]) -> Result<Vec<u8>, String> {
+pub(crate) fn c(source: &str, flags: &[&str]) -> Result<Vec<u8>, String> {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("program.c"), folder.path().join("program.wasm"));
     std::fs::write(&from, source).unwrap();
     if !Path::new("/usr/include/wasm32-wasi").exists() {
-        return Err("wasi-libc isn't installed (apt-get install clang lld wasi-libc libclang-rt-dev-wasm32)".into());
+        return Err(
+            "wasi-libc isn't installed (apt-get install clang lld wasi-libc libclang-rt-dev-wasm32)".into()
+        );
     }
     let mut clang = std::process::Command::new("clang");
     clang.args(["--target=wasm32-wasi", "--sysroot=/usr", "-O1", "-o"]).arg(&to).arg(&from).args(flags);

@@ -141,7 +141,9 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert!(std::fs::read(place.open().unwrap().path()).unwrap().starts_with(b"code"));
         let good = std::fs::read(&path).unwrap();
-        for spoilt in [&good[..good.len() - 1], &good[1..], b"", b"vimanaw1", &[good.as_slice(), b"x"].concat()] {
+        for spoilt in
+            [&good[..good.len() - 1], &good[1..], b"", b"vimanaw1", &[good.as_slice(), b"x"].concat()]
+        {
             std::fs::write(&path, spoilt).unwrap();
             assert!(place.open().is_none(), "{spoilt:?}");
         }

@@ -192,8 +192,8 @@ impl Quota {
         if self.credit > 0 {
             return None;
         }
-        // As a scheduler's: until the period's share is there again, not until the next nanosecond is.
-        let pause = (most - self.credit) * 1000 / i128::from(self.milli);
+        // Until half of a period's share is there again: a thread that is woken late then loses nothing of it.
+        let pause = (most / 2 - self.credit) * 1000 / i128::from(self.milli);
         Some(Duration::from_nanos(u64::try_from(pause).unwrap_or(u64::MAX)))
     }
 }
@@ -207,12 +207,8 @@ mod tests {
         for (milli, tick_us) in [(10, 1000), (100, 3700), (250, 1000), (500, 17_000), (900, 950)] {
             let start = Instant::now();
             let tick = Duration::from_micros(tick_us);
-            let mut quota = Quota {
-                milli,
-                credit: Quota::earned(milli, PERIOD),
-                seen: start,
-                used: Duration::ZERO,
-            };
+            let mut quota =
+                Quota { milli, credit: Quota::earned(milli, PERIOD), seen: start, used: Duration::ZERO };
             let (mut wall, mut cpu) = (Duration::ZERO, Duration::ZERO);
             while wall < Duration::from_secs(5) {
                 wall += tick;

@@ -24,11 +24,14 @@ const FINE_TICK: Duration = Duration::from_millis(1);
 /// Programs that stay ready to be started again.
 const PROGRAMS_MAX: usize = 64;
 
+/// A program, once it is loaded. Whoever loads it holds the lock, so that others who want the same wait and have it.
+pub(super) type Slot = Arc<Mutex<Option<Program>>>;
+
 /// What the programs of one process share.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     engine: OnceLock<Result<Runtime, String>>,
-    programs: Mutex<BTreeMap<String, Program>>,
+    programs: Mutex<BTreeMap<String, Slot>>,
 }
 
 /// The engine, and what goes with it.
@@ -66,20 +69,13 @@ impl Shared {
         made.as_ref().map_err(Clone::clone)
     }
 
-    fn programs(&self) -> MutexGuard<'_, BTreeMap<String, Program>> {
-        self.programs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A program that this process has loaded before.
-    pub(super) fn known(&self, digest: &str) -> Option<Program> {
-        self.programs().get(digest).cloned()
-    }
-
-    /// Keeps a loaded program for the next that is the same.
-    pub(super) fn remember(&self, digest: &str, program: &Program) {
-        let mut programs = self.programs();
-        while programs.len() >= PROGRAMS_MAX && programs.pop_first().is_some() {}
-        programs.insert(digest.to_owned(), program.clone());
+    /// The place of the program with this digest.
+    pub(super) fn slot(&self, digest: &str) -> Slot {
+        let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        if !programs.contains_key(digest) {
+            while programs.len() >= PROGRAMS_MAX && programs.pop_first().is_some() {}
+        }
+        Arc::clone(programs.entry(digest.to_owned()).or_default())
     }
 }
 

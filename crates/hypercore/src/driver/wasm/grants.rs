@@ -13,16 +13,19 @@ use super::stdio::{Input, Printer};
 use crate::driver::{Mount, MountSource, Wasm};
 
 /// Files, streams and further things that a program may hold open. The process has a limit that all of them share.
-pub(super) const HANDLES_MAX: usize = 1024;
+pub(super) const HANDLES_MAX: usize = 512;
 
 /// Puts together what a program sees of WASI.
 ///
 /// # Errors
 /// A folder isn't there, or an argument can't be told.
-pub(super) fn grant(wasm: &Wasm, process: &Process, channel: &Arc<Channel>) -> Result<WasiCtxBuilder, Refusal> {
+pub(super) fn grant(
+    wasm: &Wasm,
+    process: &Process,
+    channel: &Arc<Channel>,
+) -> Result<WasiCtxBuilder, Refusal> {
     let mut wasi = WasiCtxBuilder::new();
-    // The program has a thread of its own, which nothing else waits for.
-    wasi.allow_blocking_current_thread(true);
+    // Files are read and written by other threads: only so can a program be stopped that waits for a slow one or sleeps.
     wasi.stdout(Printer::new(channel, Output::Stdout)).stderr(Printer::new(channel, Output::Stderr));
     wasi.stdin(Input::new(channel));
     if process.args.is_empty() {
@@ -58,7 +61,8 @@ fn refuse(what: &Path, destination: &str, error: &dyn std::fmt::Display) -> Refu
 
 fn folder(wasi: &mut WasiCtxBuilder, mount: &Mount) -> Result<(), Refusal> {
     let MountSource::Folder(source) = &mount.source else {
-        let message = format!("{} isn't a folder, and a Wasm program can be given folders alone", mount.destination);
+        let message =
+            format!("{} isn't a folder, and a Wasm program can be given folders alone", mount.destination);
         return Err(Refusal { kind: RefusalKind::Mount, message });
     };
     let opened = wasi.preopened_dir(source, &mount.destination, perms(mount));

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,8 @@ pub(super) struct Guest {
     /// Where the program's thread awaits what it is told.
     pub(super) configure: Option<Sender<Box<Configuration>>>,
     pub(super) program: Option<JoinHandle<()>>,
+    /// Closed by the end of the program's thread.
+    pub(super) finished: Receiver<()>,
     pub(super) memory_bytes: u64,
     /// Becomes readable at the end.
     pub(super) done: Arc<OwnedFd>,
@@ -55,7 +57,7 @@ impl Guest {
         channel: Arc<Channel>,
         control: Arc<Control>,
         configure: Sender<Box<Configuration>>,
-        program: JoinHandle<()>,
+        (program, finished): (JoinHandle<()>, Receiver<()>),
         memory_bytes: u64,
         done: Arc<OwnedFd>,
     ) -> Self {
@@ -64,6 +66,7 @@ impl Guest {
             control,
             configure: Some(configure),
             program: Some(program),
+            finished,
             memory_bytes,
             done,
             stop_signal: libc::SIGTERM,
@@ -89,11 +92,8 @@ impl Guest {
     /// A program that doesn't end in time keeps its thread, and nothing else waits for it.
     fn await_program(&mut self) {
         let Some(program) = self.program.take() else { return };
-        let end = Instant::now() + WAIT_FOR_PROGRAM;
-        while !program.is_finished() && Instant::now() < end {
-            std::thread::sleep(Duration::from_micros(200));
-        }
-        if program.is_finished() {
+        // Nothing is ever sent: the end of the program's thread closes it.
+        if self.finished.recv_timeout(WAIT_FOR_PROGRAM) == Err(RecvTimeoutError::Disconnected) {
             let _ = program.join();
         }
     }
@@ -225,7 +225,8 @@ impl Guest {
         ends.link.open_receiver(stdin_of(process));
         let refusal = Refusal {
             kind: RefusalKind::NotExecutable,
-            message: "a Wasm spacecore has only its one program: nothing else can be executed in it".to_owned(),
+            message: "a Wasm spacecore has only its one program: nothing else can be executed in it"
+                .to_owned(),
         };
         ends.link.send_control(&ToHost::Refused { process: Some(process), refusal });
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use sha2::{Digest, Sha256};
 use wasmparser::{Parser, Payload};
@@ -14,6 +15,7 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 
 use super::cache::Place;
 use super::engine::Shared;
+use super::names;
 use super::state::State;
 
 /// The largest program that is read, in bytes.
@@ -100,8 +102,13 @@ fn form(bytes: &[u8]) -> Result<Form, &'static str> {
         [b'\0', ..] if b"\0asm\x01\0\0\0".starts_with(bytes) => Err("the first bytes of a Wasm module"),
         bytes => {
             let text = bytes.trim_ascii_start();
-            let is_text = ["(module", "(component", ";;"].iter().any(|begin| text.starts_with(begin.as_bytes()));
-            Err(if is_text { "Wasm in text form (assemble it with wat2wasm or wasm-tools)" } else { "something else" })
+            let is_text =
+                ["(module", "(component", ";;"].iter().any(|begin| text.starts_with(begin.as_bytes()));
+            Err(if is_text {
+                "Wasm in text form (assemble it with wat2wasm or wasm-tools)"
+            } else {
+                "something else"
+            })
         }
     }
 }
@@ -154,14 +161,16 @@ impl Program {
         digest: &str,
         cache: &Path,
     ) -> Result<(Self, Source), ProgramError> {
-        if let Some(program) = shared.known(digest) {
-            return Ok((program, Source::Process));
+        let slot = shared.slot(digest);
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(program) = &*slot {
+            return Ok((program.clone(), Source::Process));
         }
         let invalid = |reason: String| ProgramError::Invalid { path: path.to_owned(), reason };
         let runtime = shared.runtime().map_err(invalid)?;
         let place = Place::find(cache, digest, &runtime.fingerprint);
         if let Some(program) = place.as_ref().and_then(|place| Self::cached(&runtime.engine, place, path)) {
-            shared.remember(digest, &program);
+            *slot = Some(program.clone());
             return Ok((program, Source::Cache));
         }
         let bytes = read(path)?;
@@ -170,7 +179,7 @@ impl Program {
         if let (Some(place), Some(code)) = (place, code) {
             let _ = place.keep(&code);
         }
-        shared.remember(digest, &program);
+        *slot = Some(program.clone());
         Ok((program, Source::Compiled))
     }
 
@@ -210,7 +219,7 @@ impl Program {
     }
 
     /// Whether it imports sockets.
-    pub(super) fn wants_network(&self) -> bool {
+    pub(super) fn imports_sockets(&self) -> bool {
         matches!(self, Self::Component(_, true))
     }
 }
@@ -258,13 +267,17 @@ fn link_component(engine: &Engine, path: &Path, component: &Component) -> Result
     let sockets = kind.imports(engine).any(|(name, _)| is_socket(name));
     let mut linker = wasmtime::component::Linker::<State>::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(invalid)?;
+    if sockets {
+        names::add_to_linker(&mut linker).map_err(invalid)?;
+    }
     let pre = linker.instantiate_pre(component).map_err(invalid)?;
     CommandPre::new(pre).map(|pre| Program::Component(pre, sockets)).map_err(invalid)
 }
 
 /// An error's causes in one line, without the list of frames that wasmtime puts before them.
 pub(super) fn words(error: &wasmtime::Error) -> String {
-    let causes = error.chain().map(ToString::to_string).filter(|cause| !cause.starts_with("error while executing"));
+    let causes =
+        error.chain().map(ToString::to_string).filter(|cause| !cause.starts_with("error while executing"));
     let mut line = causes.collect::<Vec<_>>().join(": ").replace('\n', " ");
     let cut = line.char_indices().nth(700).map_or(line.len(), |(at, _)| at);
     line.truncate(cut);

@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -16,6 +16,8 @@ use super::control::{Control, Quota};
 use super::engine::{Shared, Ticker};
 use super::grants;
 use super::limits::Limits;
+use super::names::Resolver;
+use super::network::{self, Card};
 use super::program::{Program, ProgramError, words};
 use super::state::State;
 use crate::driver::Wasm;
@@ -28,6 +30,8 @@ pub(super) struct Job {
     pub(super) cpu_milli: u32,
     pub(super) channel: Arc<Channel>,
     pub(super) control: Arc<Control>,
+    /// The network card, until the program takes it.
+    pub(super) network: Mutex<Option<Card>>,
 }
 
 /// Why the program's future is over.
@@ -40,8 +44,7 @@ impl Job {
     /// Loads the program while the keeper makes up its mind, then runs it as it is told.
     pub(super) fn run(&self, configuration: &Receiver<Box<Configuration>>) {
         let begun = Instant::now();
-        let loaded =
-            Program::load(&self.shared, &self.wasm.module, &self.wasm.digest, &self.wasm.cache);
+        let loaded = Program::load(&self.shared, &self.wasm.module, &self.wasm.digest, &self.wasm.cache);
         let load_us = microseconds(begun);
         let Ok(configuration) = configuration.recv() else {
             return;
@@ -67,16 +70,32 @@ impl Job {
         let other = |message: String| Refusal { kind: RefusalKind::Other, message };
         let runtime = self.shared.runtime().map_err(other)?;
         self.control.runs_here(&runtime.engine);
-        let mut wasi = grants::grant(&self.wasm, &configuration.process, &self.channel)?.build_p1();
+        let mut wasi = grants::grant(&self.wasm, &configuration.process, &self.channel)?;
+        let card = self.network.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let card = card.filter(|_| program.imports_sockets());
+        let has_network = card.is_some();
+        let mut resolver = Resolver::default();
+        let _pump = match card {
+            Some(card) => {
+                let wanted = configuration.network.as_ref();
+                let pump = network::attach(card, wanted)?;
+                resolver = Resolver::new(wanted);
+                wasi.inherit_network();
+                Some(pump)
+            }
+            None => None,
+        };
+        let mut wasi = wasi.build_p1();
         wasi.ctx().table.set_max_capacity(grants::HANDLES_MAX);
-        let limits =
-            Limits::new(self.memory_bytes, self.wasm.table_elements, Arc::clone(&self.control));
-        let mut store = self.store(&runtime.engine, State { wasi, limits });
-        let tokio = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .max_blocking_threads(4)
-            .build()
-            .map_err(|error| other(format!("no event loop for the program: {error}")))?;
+        let limits = Limits::new(self.memory_bytes, self.wasm.table_elements, Arc::clone(&self.control));
+        let mut store = self.store(&runtime.engine, State { wasi, limits, resolver: Arc::new(resolver) });
+        let mut tokio = tokio::runtime::Builder::new_current_thread();
+        tokio.enable_time().max_blocking_threads(4);
+        if has_network {
+            tokio.enable_io();
+        }
+        let tokio =
+            tokio.build().map_err(|error| other(format!("no event loop for the program: {error}")))?;
         let granting = Step { name: "grant what was configured".to_owned(), us: microseconds(begun) };
         self.channel.say(&ToHost::Configured { steps: vec![loading, granting] });
         self.channel.say(&ToHost::Started { process: WORKLOAD });
@@ -85,7 +104,13 @@ impl Job {
             let call = pin!(call(&mut store, program));
             let is_fine = self.cpu_milli < 1000;
             let control = &*self.control;
-            tokio.block_on(Watched { call, control, engine: &runtime.engine, ticker: &runtime.ticker, is_fine })
+            tokio.block_on(Watched {
+                call,
+                control,
+                engine: &runtime.engine,
+                ticker: &runtime.ticker,
+                is_fine,
+            })
         };
         tokio.shutdown_background();
         let (status, said) = judge(over, &self.control, &store.data().limits);
@@ -190,9 +215,10 @@ fn judge(over: Over, control: &Control, limits: &Limits) -> (ExitStatus, Option<
         return (signal(number), None);
     }
     let place = error.downcast_ref::<WasmBacktrace>().and_then(|trace| trace.frames().first()).map(|frame| {
-        frame.func_name().map_or_else(|| format!(" in function {}", frame.func_index()), |name| {
-            format!(" in function {name}")
-        })
+        frame.func_name().map_or_else(
+            || format!(" in function {}", frame.func_index()),
+            |name| format!(" in function {name}"),
+        )
     });
     let what = format!("{}{}", words(&error), place.unwrap_or_default());
     if limits.ran_out_of_memory() {

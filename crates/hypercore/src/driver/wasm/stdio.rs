@@ -125,11 +125,7 @@ impl AsyncRead for Input {
 }
 
 impl AsyncWrite for Printer {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.channel.poll_room(self.output, context));
         let length = self.channel.room(self.output).min(bytes.len());
         let refuse = |_| io::Error::from(io::ErrorKind::BrokenPipe);
