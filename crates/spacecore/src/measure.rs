@@ -6,7 +6,7 @@
 //!  measure syscalls MS        asks for its parent's number, again and again
 //!  measure cpu MS             takes steps of arithmetic and of memory, again and again
 //!  measure disk PATH BYTES    writes a file, syncs it, reads it again, and removes it
-//!  measure serve PORT         says "listening", and sends zeros to whoever connects first, until they have enough
+//!  measure serve PORT         says "listening", and sends zeros to whoever connects, one after another, until it is killed
 //! ```
 //!
 //! **The host keeps the time**, since the clock of an emulated guest may be off. Each piece of work stands between the lines
@@ -185,11 +185,12 @@ fn write_and_read(path: &str, bytes: u64, block: &mut [u8]) -> io::Result<()> {
 fn serve(port: u16) -> io::Result<()> {
     let listener = TcpListener::bind(("0.0.0.0", port))?;
     say("listening")?;
-    let (mut peer, _) = listener.accept()?;
     let block = vec![0; BLOCK];
-    // Whoever has enough closes.
-    while peer.write_all(&block).is_ok() {}
-    Ok(())
+    loop {
+        let (mut peer, _) = listener.accept()?;
+        // Whoever has enough closes.
+        while peer.write_all(&block).is_ok() {}
+    }
 }
 
 #[cfg(test)]
