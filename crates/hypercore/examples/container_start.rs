@@ -2,6 +2,8 @@
 //!
 //! Needs root and `/bin/busybox`. Times are milliseconds since the call of `start`, the median of all runs.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
 #[allow(dead_code)]
 #[path = "../tests/container/rig.rs"]
 mod rig;

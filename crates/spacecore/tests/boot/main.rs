@@ -20,7 +20,7 @@ macro_rules! parts_or_skip {
 }
 
 fn root_of(configuration: &mut Configuration) -> &mut Root {
-    configuration.root.as_mut().expect("a microVM's configuration has a root")
+    configuration.root.get_or_insert_with(|| unreachable!("a microVM's configuration has a root"))
 }
 
 #[test]

@@ -16,14 +16,14 @@ use crate::driver::Observation;
 
 const ROOT: &str = "/sys/fs/cgroup";
 /// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
-const VERSION_2: i64 = 0x6367_7270;
+const VERSION_2: rustix::fs::FsWord = 0x6367_7270;
 /// How long a group may take to become empty after everything in it was killed.
 const PATIENCE: Duration = Duration::from_secs(10);
 const NAP: Duration = Duration::from_millis(1);
 
 /// Whether this machine has version 2 alone.
 pub(super) fn is_unified() -> bool {
-    rustix::fs::statfs(ROOT).is_ok_and(|status| i64::from(status.f_type) == VERSION_2)
+    rustix::fs::statfs(ROOT).is_ok_and(|status| status.f_type == VERSION_2)
 }
 
 /// The controllers of version 1 that limit or measure a container.
