@@ -34,6 +34,9 @@ const TESTS: &[(&str, fn())] = tests![
     writes_end_where_their_limit_is,
     a_read_only_root_can_t_be_written_but_has_its_names,
     mounts_of_the_host_have_the_container_s_owners,
+    a_volume_on_a_disk_keeps_what_is_written,
+    without_an_overlay_the_layers_are_copied,
+    a_linked_image_is_refused_before_it_leads_anywhere,
     the_workload_has_no_more_than_it_is_given,
     a_workload_as_root_can_t_touch_pid_1_or_the_host,
     a_container_that_is_paused_stands_still_and_can_be_stopped,
@@ -276,6 +279,67 @@ fn mounts_of_the_host_have_the_container_s_owners() {
     assert_eq!((made.uid(), made.gid()), (0, 0));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "one");
     keeper.instance.stop().unwrap();
+    assert_eq!(left(&image.run()), Vec::<String>::new());
+}
+
+fn a_volume_on_a_disk_keeps_what_is_written() {
+    let image = Image::new();
+    let disk = image.folder.path().join("volume.img");
+    hypercore::scratch::create(&disk, 16 << 20).unwrap();
+    let mut machine = image.machine();
+    let mount = |readonly| {
+        vec![Mount { source: MountSource::Disk(disk.clone()), destination: "/vol".into(), readonly }]
+    };
+    for (readonly, script, said) in [
+        (false, "stat -c %u /vol; echo kept > /vol/file && sync", "0\n"),
+        (true, "cat /vol/file; touch /vol/x 2>/dev/null || echo refused", "kept\nrefused\n"),
+    ] {
+        container_of(&mut machine).mounts = mount(readonly);
+        let mut keeper = Keeper::run(&machine, shell(script));
+        assert_eq!(keeper.said(0), said);
+        keeper.instance.stop().unwrap();
+        assert_eq!(left(&image.run()), Vec::<String>::new());
+    }
+}
+
+/// A folder on an overlay can't take the writes of another one.
+#[allow(unsafe_code)]
+fn without_an_overlay_the_layers_are_copied() {
+    let image = Image::new();
+    for name in ["up", "work", "over"] {
+        std::fs::create_dir(image.folder.path().join(name)).unwrap();
+    }
+    // SAFETY: this process has one thread.
+    let unshared = unsafe { libc::unshare(libc::CLONE_NEWNS) };
+    assert_eq!(unshared, 0);
+    let done = |command: &mut std::process::Command| assert!(command.status().unwrap().success());
+    done(std::process::Command::new("mount").args(["--make-rprivate", "/"]));
+    let options = "lowerdir=run,upperdir=up,workdir=work";
+    let mut mount = std::process::Command::new("mount");
+    done(mount.args(["-t", "overlay", "overlay", "-o", options, "over"]).current_dir(image.folder.path()));
+    let mut machine = image.machine();
+    for readonly in [false, true] {
+        container_of(&mut machine).folder = image.folder.path().join("over");
+        container_of(&mut machine).readonly = readonly;
+        let script = "stat -c %u /bin/busybox; touch /x 2>/dev/null && echo written; cat /etc/hostname";
+        let mut keeper = Keeper::run(&machine, shell(script));
+        assert_eq!(keeper.said(0), if readonly { "0\nbox\n" } else { "0\nwritten\nbox\n" });
+        keeper.instance.stop().unwrap();
+        assert_eq!(std::fs::read_dir(image.folder.path().join("over")).unwrap().count(), 0);
+    }
+    assert!(!image.layer().join("x").exists());
+}
+
+fn a_linked_image_is_refused_before_it_leads_anywhere() {
+    use hypercore::driver::Driver;
+    let image = Image::new();
+    std::fs::remove_dir(image.layer().join("dev")).unwrap();
+    std::os::unix::fs::symlink("/tmp", image.layer().join("dev")).unwrap();
+    let prepared = container::ContainerDriver.prepare(&image.machine()).unwrap();
+    let (_ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let wiring = hypercore::driver::Wiring { channel: theirs.into(), network: None, console: None };
+    let error = container::ContainerDriver.start(&prepared, wiring).err().unwrap();
+    assert!(error.to_string().contains("/dev of the image"), "{error}");
     assert_eq!(left(&image.run()), Vec::<String>::new());
 }
 
