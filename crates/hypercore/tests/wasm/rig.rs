@@ -94,9 +94,12 @@ impl Rig {
     pub(crate) fn start(&self) -> Running {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let prepared = self.driver.prepare(&self.machine).unwrap();
-        let wiring = Wiring { channel: theirs.into(), network: None, console: None };
+        let wire = self.machine.network.map(|_| UnixStream::pair().unwrap());
+        let (kept, given) = wire.unzip();
+        let wiring = Wiring { channel: theirs.into(), network: given.map(Into::into), console: None };
         let instance = self.driver.start(&prepared, wiring).unwrap();
         let mut running = Running::new(instance, ours);
+        running.wire = kept;
         running.configure(&self.process, self.network.clone());
         running
     }
@@ -138,6 +141,7 @@ impl Seen {
 pub(crate) struct Running {
     pub(crate) instance: Box<dyn Instance>,
     socket: UnixStream,
+    wire: Option<UnixStream>,
     pub(crate) link: Link,
     pub(crate) seen: Seen,
     /// Whether output is taken, so that the program gets more credit.
@@ -149,7 +153,7 @@ impl Running {
         socket.set_nonblocking(true).unwrap();
         let mut link = Link::new();
         link.open_receiver(stdout_of(0));
-        Self { instance, socket, link, seen: Seen::default(), reads: true }
+        Self { instance, socket, wire: None, link, seen: Seen::default(), reads: true }
     }
 
     pub(crate) fn configure(

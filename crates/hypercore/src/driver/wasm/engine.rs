@@ -92,6 +92,8 @@ struct Ticking {
     fine: usize,
     has_thread: bool,
     is_parked: bool,
+    /// Ticks so far, for whoever wants to know whether there are any.
+    ticks: u64,
 }
 
 /// A program that runs. Dropping it says that it waits or has ended.
@@ -133,12 +135,11 @@ impl Ticker {
         const IDLE: Duration = Duration::from_secs(5);
         loop {
             let mut state = self.state();
-            if state.running == 0 {
+            while state.running == 0 {
+                // Said anew before each wait: a program may have begun and ended before this thread could notice.
                 state.is_parked = true;
-                let (waited, result) = self
-                    .begun
-                    .wait_timeout_while(state, IDLE, |state| state.running == 0)
-                    .unwrap_or_else(PoisonError::into_inner);
+                let (waited, result) =
+                    self.begun.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
                 state = waited;
                 state.is_parked = false;
                 if result.timed_out() && state.running == 0 {
@@ -146,6 +147,7 @@ impl Ticker {
                     return;
                 }
             }
+            state.ticks = state.ticks.wrapping_add(1);
             let tick = if state.fine > 0 { FINE_TICK } else { TICK };
             drop(state);
             std::thread::sleep(tick);
@@ -162,5 +164,29 @@ impl Drop for Ticked<'_> {
         let mut state = self.ticker.state();
         state.running = state.running.saturating_sub(1);
         state.fine = state.fine.saturating_sub(usize::from(self.is_fine));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_epoch_ticks_whenever_a_program_runs_however_shortly_others_ran_before() {
+        let engine = Engine::new(&config()).unwrap();
+        let ticker = Ticker::new();
+        for _ in 0..50 {
+            // Begins and ends before the thread can look.
+            drop(ticker.tick(&engine, true));
+            std::thread::sleep(Duration::from_millis(3));
+            drop(ticker.tick(&engine, true));
+            let _running = ticker.tick(&engine, true);
+            let begin = std::time::Instant::now();
+            let before = ticker.state().ticks;
+            while ticker.state().ticks == before {
+                assert!(begin.elapsed() < Duration::from_secs(2), "nobody ticks");
+                std::thread::yield_now();
+            }
+        }
     }
 }

@@ -131,7 +131,8 @@ impl Resolver {
         Ok(Lookup { task: Some(tokio::task::spawn(async move { self.look_up(&name).await })), found })
     }
 
-    async fn look_up(&self, name: &str) -> Result<Vec<IpAddr>, ErrorCode> {
+    /// Asks for a name's addresses, in the calling thread's network.
+    pub(super) async fn look_up(&self, name: &str) -> Result<Vec<IpAddr>, ErrorCode> {
         let searched = self.search.iter().filter(|_| !name.trim_end_matches('.').contains('.'));
         let candidates = searched.map(|domain| format!("{name}.{domain}")).chain([name.to_owned()]);
         let mut error = ErrorCode::NameUnresolvable;
