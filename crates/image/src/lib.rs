@@ -25,7 +25,7 @@ pub use platform::{Platform, PlatformError};
 pub use progress::Progress;
 pub use pull::{LayerError, PullError, WasmError};
 pub use reference::{Reference, ReferenceError, RegistryReference};
-pub use source::{SourceError, registry::RegistryError};
+pub use source::{SourceError, containerd::ContainerdError, registry::RegistryError};
 pub use store::{
     Freed, Image, ImageLayer, OpenError, OptionsError, Store, StoreError, StoreOptions, Summary, TreeError,
     Usage, WasmModule,

@@ -18,6 +18,10 @@ pub struct PullOptions {
     pub registry_ca: Option<PathBuf>,
     /// The folder with Docker's `config.json`; by default `DOCKER_CONFIG`, then `~/.docker`.
     pub docker_config: Option<PathBuf>,
+    /// containerd's socket; by default `CONTAINERD_ADDRESS`, then `/run/containerd/containerd.sock`.
+    pub containerd_address: Option<PathBuf>,
+    /// containerd's namespace; by default `CONTAINERD_NAMESPACE`, then `default`.
+    pub containerd_namespace: Option<String>,
 }
 
 impl PullOptions {

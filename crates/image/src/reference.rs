@@ -6,6 +6,7 @@
 //! | `oci:FOLDER[:TAG]` | an OCI image layout |
 //! | `oci-archive:FILE[:TAG]` | a tar file of an OCI image layout |
 //! | `docker-archive:FILE[:REFERENCE]` | what `docker save` writes |
+//! | `containerd:NAME` | an image in containerd's content store |
 //! | `wasm:FILE` | a Wasm program |
 //!
 //! A path ends at its first colon, as in skopeo; that of a Wasm program doesn't.
@@ -50,6 +51,11 @@ pub enum Reference {
         path: PathBuf,
         /// One of the image's `RepoTags`.
         name: Option<String>,
+    },
+    /// An image in containerd's content store.
+    Containerd {
+        /// containerd's own name for it, or a short one as in a registry's reference.
+        name: String,
     },
     /// A Wasm program, core module or component, in a file.
     Wasm {
@@ -102,6 +108,7 @@ impl Reference {
             Reference::DockerArchive { path, name } => {
                 Reference::DockerArchive { path: absolute(path)?, name: name.clone() }
             }
+            Reference::Containerd { name } => Reference::Containerd { name: name.clone() },
             Reference::Wasm { path } => Reference::Wasm { path: absolute(path)? },
         })
     }
@@ -126,6 +133,7 @@ impl fmt::Display for Reference {
             Reference::Layout { path, tag } => local(f, "oci", path, tag),
             Reference::OciArchive { path, tag } => local(f, "oci-archive", path, tag),
             Reference::DockerArchive { path, name } => local(f, "docker-archive", path, name),
+            Reference::Containerd { name } => write!(f, "containerd:{name}"),
             Reference::Wasm { path } => local(f, "wasm", path, &None),
         }
     }
@@ -201,6 +209,12 @@ impl FromStr for Reference {
             Some(("docker-archive", rest)) => {
                 let (path, name) = local("docker-archive", rest)?;
                 Ok(Reference::DockerArchive { path, name })
+            }
+            Some(("containerd", name)) => {
+                if name.is_empty() || name.contains(char::is_whitespace) {
+                    return Err(ReferenceError::Containerd { name: name.to_owned() });
+                }
+                Ok(Reference::Containerd { name: name.to_owned() })
             }
             Some(("wasm", "")) => Err(ReferenceError::NoPath { transport: "wasm" }),
             Some(("wasm", path)) => Ok(Reference::Wasm { path: PathBuf::from(path) }),

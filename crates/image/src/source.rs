@@ -10,6 +10,7 @@ use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::store::record::Stamp;
 
+pub(crate) mod containerd;
 pub(crate) mod docker_archive;
 mod error;
 pub(crate) mod layout;
@@ -19,6 +20,7 @@ mod wasm_file;
 
 pub use error::SourceError;
 
+use containerd::Containerd;
 use docker_archive::DockerArchive;
 use layout::Layout;
 use registry::Registry;
@@ -32,6 +34,7 @@ pub(crate) enum Source {
     Layout(Layout),
     DockerArchive(DockerArchive),
     Wasm(WasmFile),
+    Containerd(Containerd),
 }
 
 /// The manifest of one image for one platform, with the bytes that its digest is of.
@@ -61,6 +64,7 @@ impl Source {
                 Source::DockerArchive(DockerArchive::open(path, name.as_deref(), tmp, most)?)
             }
             Reference::Wasm { path } => Source::Wasm(WasmFile::open(path)?),
+            Reference::Containerd { name } => Source::Containerd(Containerd::open(name, options)?),
         })
     }
 
@@ -68,7 +72,9 @@ impl Source {
     pub(crate) fn stamp(&self) -> Option<Stamp> {
         match self {
             Source::Wasm(file) => file.stamp(),
-            Source::Registry(_) | Source::Layout(_) | Source::DockerArchive(_) => None,
+            Source::Registry(_) | Source::Layout(_) | Source::DockerArchive(_) | Source::Containerd(_) => {
+                None
+            }
         }
     }
 
@@ -84,6 +90,7 @@ impl Source {
             }
             Source::DockerArchive(archive) => archive.manifest().to_vec(),
             Source::Wasm(file) => file.manifest().to_vec(),
+            Source::Containerd(image) => self.document(image.root())?,
         };
         for _ in 0..MAX_DEPTH {
             match manifest::parse(&bytes)? {
@@ -142,6 +149,7 @@ impl Source {
             Source::Layout(layout) => layout.blob(descriptor),
             Source::DockerArchive(archive) => archive.blob(descriptor),
             Source::Wasm(file) => file.blob(descriptor),
+            Source::Containerd(image) => image.blob(descriptor),
         }
     }
 }

@@ -42,6 +42,12 @@ pub enum ReferenceError {
         /// The path.
         path: String,
     },
+    /// What stands behind `containerd:` isn't a name.
+    #[error("\"{name}\" isn't an image's name in containerd; write one as ctr images ls shows it")]
+    Containerd {
+        /// The text.
+        name: String,
+    },
     /// `docker:` lacks its slashes.
     #[error("\"{text}\" lacks the slashes of docker://; write docker://{name}")]
     MissingSlashes {
@@ -60,8 +66,8 @@ pub enum ReferenceError {
     },
     /// The transport isn't read here.
     #[error(
-        "images can't be read through \"{transport}:\"; docker://, oci:, oci-archive:, docker-archive: and \
-         wasm: can"
+        "images can't be read through \"{transport}:\"; docker://, oci:, oci-archive:, docker-archive:, containerd: \
+         and wasm: can"
     )]
     Transport {
         /// Its name.

@@ -26,6 +26,7 @@ fn short_names_mean_docker_hub() {
         ("oci:/a:tag", "oci:/a:tag".to_owned()),
         ("oci-archive:a.tar:x:y", "oci-archive:a.tar:x:y".to_owned()),
         ("docker-archive:a.tar:alpine:3", "docker-archive:a.tar:alpine:3".to_owned()),
+        ("containerd:docker.io/library/alpine:3", "containerd:docker.io/library/alpine:3".to_owned()),
         ("wasm:./a:b.wasm", "wasm:./a:b.wasm".to_owned()),
         ("docker://x.wasm", "docker.io/library/x.wasm:latest".to_owned()),
         ("x:1.wasm", "docker.io/library/x:1.wasm".to_owned()),
@@ -60,6 +61,8 @@ fn a_wrong_name_is_refused_with_what_is_wrong() {
         ("wasm:", "needs a path"),
         ("x.wasm", "write wasm:x.wasm"),
         ("./a/x.wasm", "write wasm:./a/x.wasm"),
+        ("containerd:", "isn't an image's name in containerd"),
+        ("containerd:a b", "isn't an image's name in containerd"),
         ("oci:x:", "behind its last colon"),
         ("a\nb", "control character"),
     ];

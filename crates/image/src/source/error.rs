@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::MAX_DEPTH;
+use super::containerd::ContainerdError;
 use super::registry::RegistryError;
 use crate::digest::Digest;
 use crate::manifest::{MAX_DOCUMENT, ManifestError};
@@ -95,8 +96,11 @@ pub enum SourceError {
     /// The registry doesn't serve.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// containerd doesn't serve.
+    #[error(transparent)]
+    Containerd(#[from] ContainerdError),
 }
 
-fn listing(names: &[String]) -> String {
+pub(super) fn listing(names: &[String]) -> String {
     if names.is_empty() { "no names".to_owned() } else { names.join(", ") }
 }

@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use thiserror::Error;
@@ -61,7 +61,7 @@ impl Store {
             false => Form::User,
         };
         let paths: Vec<PathBuf> =
-            image.layers.iter().map(|layer| place(layer, form, &boot).join("root")).collect();
+            image.layers.iter().map(|layer| place(layer, form, boot).join("root")).collect();
         let missing: Vec<&ImageLayer> = image
             .layers
             .iter()
@@ -78,7 +78,7 @@ impl Store {
             for _ in 0..missing.len().min(PARALLEL) {
                 scope.spawn(|| {
                     while let Some(layer) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if let Err(error) = self.unpack(layer, form, &boot) {
+                        if let Err(error) = self.unpack(layer, form, boot) {
                             next.store(missing.len(), Ordering::Relaxed);
                             let mut first = first_error.lock().unwrap_or_else(PoisonError::into_inner);
                             first.get_or_insert(error);
@@ -168,14 +168,17 @@ fn place(layer: &ImageLayer, form: Form, boot: &str) -> PathBuf {
 }
 
 /// The kernel's name for the time since it started (proc_sys_kernel(5), `random/boot_id`).
-fn boot() -> io::Result<String> {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    match text.trim() {
-        boot if !boot.is_empty() && boot.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-') => {
-            Ok(boot.to_owned())
-        }
-        _ => Err(io::Error::other("the kernel's boot_id isn't one")),
+fn boot() -> io::Result<&'static str> {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    if let Some(boot) = BOOT.get() {
+        return Ok(boot);
     }
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let boot = text.trim();
+    if boot.is_empty() || !boot.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-') {
+        return Err(io::Error::other("the kernel's boot_id isn't one"));
+    }
+    Ok(BOOT.get_or_init(|| boot.to_owned()))
 }
 
 fn is_there(path: &Path) -> bool {

@@ -20,6 +20,7 @@ const NAMES: &str = "Images are named as skopeo names them:
   oci:FOLDER[:TAG]                an OCI image layout
   oci-archive:FILE[:TAG]          a tar file of one
   docker-archive:FILE[:NAME]      what docker save wrote
+  containerd:NAME                 in containerd (CONTAINERD_ADDRESS, CONTAINERD_NAMESPACE)
   wasm:FILE                       a Wasm program";
 
 #[derive(clap::Args)]
