@@ -19,7 +19,7 @@ fn a_program_that_loops_for_ever_is_stopped_within_milliseconds() {
     running.until("ended", |seen| seen.status.is_some());
     assert_eq!(running.seen.status, killed_by(15));
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
-    running.to_the_end();
+    running.until_the_end();
 
     let mut running = rig.start();
     running.until("up", |seen| !seen.stdout.is_empty());
@@ -110,7 +110,7 @@ fn a_neighbour_that_fails_in_every_way_disturbs_nobody() {
     std::thread::sleep(Duration::from_millis(100));
     assert!(running.instance.observe().unwrap().cpu > before, "it goes on");
     running.say(&ToGuest::Signal { process: 0, signal: 15 });
-    running.to_the_end();
+    running.until_the_end();
 }
 
 #[test]

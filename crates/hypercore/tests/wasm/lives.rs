@@ -43,7 +43,7 @@ fn signals_do_what_they_do_to_a_process_that_says_nothing_about_them() {
             running.say(&ToGuest::Signal { process: 0, signal: ignored });
         }
         running.say(&ToGuest::Signal { process: 0, signal });
-        assert_eq!(running.to_the_end().status, killed_by(signal));
+        assert_eq!(running.until_the_end().status, killed_by(signal));
     }
 }
 
@@ -72,7 +72,7 @@ fn nothing_else_can_be_executed() {
     assert_eq!(running.seen.refusals[0].0, Some(3));
     assert!(running.seen.refusal().contains("only its one program"));
     running.say(&ToGuest::Signal { process: 0, signal: 15 });
-    running.to_the_end();
+    running.until_the_end();
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn one_keeper_holds_many() {
     assert!((1..20).contains(&compiled), "{compiled}");
     for mut running in many {
         running.say(&ToGuest::Signal { process: 0, signal: 15 });
-        assert_eq!(running.to_the_end().status, killed_by(15));
+        assert_eq!(running.until_the_end().status, killed_by(15));
     }
 }
 

@@ -89,7 +89,7 @@ fn bytes_go_in_and_come_out_as_they_are() {
     running.until("started", |seen| seen.started);
     running.type_in(&bytes);
     running.end_input();
-    let seen = running.to_the_end();
+    let seen = running.until_the_end();
     assert_eq!(seen.status, Some(ExitStatus::Code(0)), "{}", seen.stderr());
     assert!(seen.stdout == bytes, "{} of {} bytes", seen.stdout.len(), bytes.len());
 }
@@ -108,7 +108,7 @@ fn a_terminal_echoes_lines_and_types_signals() {
     running.type_in(b"one\x7f\x7fkay\r");
     running.until("answered", |seen| seen.stdout().matches("okay\r\n").count() == 1);
     running.type_in(b"\x03");
-    let seen = running.to_the_end();
+    let seen = running.until_the_end();
     assert_eq!(seen.status, killed_by(2));
     assert!(seen.stdout().ends_with("^C"), "{:?}", seen.stdout());
 }

@@ -105,7 +105,7 @@ impl Rig {
     }
 
     pub(crate) fn run(&self) -> Seen {
-        self.start().to_the_end()
+        self.start().until_the_end()
     }
 }
 
@@ -265,7 +265,7 @@ impl Running {
     }
 
     /// Lets it run to its end, and switches it off.
-    pub(crate) fn to_the_end(mut self) -> Seen {
+    pub(crate) fn until_the_end(mut self) -> Seen {
         self.until("ended", |seen| seen.status.is_some() || seen.refusals.iter().any(|r| r.0.is_none()));
         self.say(&ToGuest::Shutdown { grace_ms: 0 });
         self.until("gone", |seen| seen.gone);

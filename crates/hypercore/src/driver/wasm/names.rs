@@ -240,8 +240,11 @@ fn answer(packet: &[u8], question: &[u8], kind: u16) -> Option<Result<Vec<IpAddr
     Some(Ok(found))
 }
 
-/// The next record's type and data, and what is behind it. The name before it is skipped: aliases are followed by the server.
-fn next_record(mut bytes: &[u8]) -> Option<((u16, &[u8]), &[u8])> {
+/// A record's type and data.
+type Record<'a> = (u16, &'a [u8]);
+
+/// The next record, and what is behind it. The name before it is skipped: aliases are followed by the server.
+fn next_record(mut bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
     loop {
         let length = *bytes.first()?;
         if length & 0xc0 == 0xc0 {
