@@ -37,6 +37,8 @@ enum Command {
     Kernel(commands::kernel::Args),
     /// Shows what this machine can isolate with, what it can't, why, and what would mend it
     Doctor(commands::doctor::Args),
+    /// Measures what isolation costs on this machine
+    Bench(commands::bench::Args),
     /// Keeps one spacecore; started by other commands
     #[command(hide = true)]
     Keeper,
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Hac(args) => commands::hac::run(args),
         Command::Image(args) => home().and_then(|home| commands::image::run(args, home.root())),
         Command::Kernel(args) => home().and_then(|home| commands::kernel::run(args, home.root())),
+        Command::Bench(args) => home().and_then(|home| commands::bench::run(args, &home)),
         Command::Doctor(args) => home().and_then(|home| commands::doctor::run(args, home.root())),
     };
     result.unwrap_or_else(|error| {
