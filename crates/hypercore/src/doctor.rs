@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::driver::Accelerator;
+use crate::driver::{Accelerator, container};
 use crate::driver::qemu::Qemu;
 use crate::kernel::{KernelStore, Origin, choose};
 use crate::{kvm, spawn};
@@ -60,9 +60,9 @@ pub struct Finding {
 }
 
 const NOT_YET: [&str; 4] = [
-    "no jail around the virtual machine monitor: it runs as the user who started it, under QEMU's own seccomp filter",
+    "no jail around virtual machine monitors and Wasm programs: they run as the user who started them",
     "no egress policy: a guest reaches whatever this machine reaches through its default route, the local network too",
-    "no Container, Wasm, Unikernel or TEE",
+    "no Unikernel or TEE",
     "KVM with QEMU is written but was never run on a machine where KVM works",
 ];
 
@@ -90,7 +90,14 @@ pub fn examine(home: &Path) -> Report {
     };
     let mut isolations =
         vec![micro_vm(Accelerator::Kvm, lacks(Some(&kvm))), micro_vm(Accelerator::Tcg, lacks(None))];
-    isolations.extend(["Unikernel", "Container", "Wasm", "TEE"].map(absent));
+    isolations.push(Isolation {
+        kind: "Container",
+        driver: Some("container"),
+        accelerator: None,
+        missing: container::usable().err().map(|missing| missing.to_string()).into_iter().collect(),
+    });
+    isolations.push(Isolation { kind: "Wasm", driver: Some("wasm"), accelerator: None, missing: Vec::new() });
+    isolations.extend(["Unikernel", "TEE"].map(absent));
     let findings =
         vec![qemu, kvm, kernel, passt(), cgroups(), user_namespaces(), landlock(), seccomp(), disk(home)];
     Report { version: 1, isolations, findings, not_yet: NOT_YET.to_vec() }

@@ -13,6 +13,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 const BLOCK: u64 = 4096;
 const BLOCKS_PER_GROUP: u64 = BLOCK * 8;
 const INODE_SIZE: u64 = 256;
@@ -55,7 +57,7 @@ pub enum ScratchError {
 }
 
 /// Who owns the root folder of a volume, and who may use it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// The user.
     pub uid: u32,

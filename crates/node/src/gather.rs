@@ -4,43 +4,135 @@ use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hac::model::Isolation;
+use hypercore::driver::container;
+use hypercore::driver::wasm::{self, ProgramError};
 use hypercore::initramfs::{self, InitramfsError};
 use hypercore::kernel::{Kernel, KernelStore};
-use image::Image;
+use hypercore::scratch::Owner;
+use image::layer::reader::{Kind, ReadError, Reader};
+use image::{Image, Reference, Store, TreeError};
 
 use crate::home::Home;
-use crate::plan::{Facts, ImageFacts, KernelFacts, Layer, MachineFacts, Plan};
+use crate::plan::{Facts, ImageFacts, KernelFacts, Layer, MachineFacts, Virtual, WasmFacts};
 
-/// What a plan must know of an image.
-pub fn image_facts(image: &Image) -> ImageFacts {
+/// Why something that a plan must know can't be found out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GatherError {
+    /// A layer can't be unpacked.
+    #[error("can't unpack the image {image}")]
+    Trees {
+        /// The image.
+        image: String,
+        /// Why.
+        source: TreeError,
+    },
+    /// The Wasm program can't be understood.
+    #[error("can't run the Wasm program of the image {image}")]
+    Program {
+        /// The image.
+        image: String,
+        /// Why.
+        source: ProgramError,
+    },
+    /// A layer can't be read.
+    #[error("can't read a layer of the image {image}")]
+    Layer {
+        /// The image.
+        image: String,
+        /// Why.
+        source: ReadError,
+    },
+}
+
+/// What a plan must know of an image for this isolation. A container's layers are unpacked if they aren't yet.
+///
+/// # Errors
+/// The layers can't be unpacked, or the Wasm program can't be understood.
+pub fn image_facts(store: &Store, image: &Image, isolation: Isolation) -> Result<ImageFacts, GatherError> {
     const BLOCK: u64 = 4096;
+    let name = || image.reference.to_string();
     let layer = |layer: &image::ImageLayer| Layer {
         path: layer.path.clone(),
         digest: layer.digest.to_string(),
         bytes: layer.total_bytes,
-        verity_root: hex(&layer.verity_root),
+        verity_root: layer.verity_root_hex(),
         data_blocks: layer.verity_data_blocks,
         hash_start: layer.verity_hash_offset / BLOCK,
     };
-    ImageFacts {
-        reference: image.reference.to_string(),
+    let trees = match isolation {
+        Isolation::Container => {
+            store.trees(image).map_err(|source| GatherError::Trees { image: name(), source })?
+        }
+        Isolation::MicroVM | Isolation::Unikernel | Isolation::Wasm | Isolation::TEE => Vec::new(),
+    };
+    let wasm = match &image.wasm {
+        Some(module) => Some(wasm_facts(image, module, isolation)?),
+        None => None,
+    };
+    Ok(ImageFacts {
+        reference: name(),
         digest: image.digest.to_string(),
         config: image.config.clone(),
         layers: image.layers.iter().map(layer).collect(),
-    }
+        trees,
+        wasm,
+    })
 }
 
-/// What a plan must know, put together.
-pub fn facts(image: &Image, kernel: &Kernel, machine: MachineFacts) -> Facts {
-    Facts {
-        image: image_facts(image),
-        kernel: KernelFacts {
+fn wasm_facts(
+    image: &Image,
+    module: &image::WasmModule,
+    isolation: Isolation,
+) -> Result<WasmFacts, GatherError> {
+    let failed = |source| GatherError::Program { image: image.reference.to_string(), source };
+    Ok(WasmFacts {
+        name: program_name(&image.reference),
+        path: module.path.clone(),
+        digest: module.digest.hex().to_owned(),
+        bytes: module.bytes,
+        sockets: isolation == Isolation::Wasm && wasm::wants_network(&module.path).map_err(failed)?,
+    })
+}
+
+/// The last part of an image's name, which stands for the program in `args[0]`.
+fn program_name(reference: &Reference) -> String {
+    let (Reference::Layout { path, .. }
+    | Reference::OciArchive { path, .. }
+    | Reference::DockerArchive { path, .. }
+    | Reference::Wasm { path }) = reference
+    else {
+        return match reference {
+            Reference::Registry(name) => {
+                name.repository().rsplit('/').next().unwrap_or(name.repository()).to_owned()
+            }
+            other => other.to_string(),
+        };
+    };
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// What a plan must know, put together. `kernel` is that of an isolation that has one.
+///
+/// # Errors
+/// As [`image_facts`].
+pub fn facts(
+    store: &Store,
+    image: &Image,
+    isolation: Isolation,
+    kernel: Option<&Kernel>,
+    machine: MachineFacts,
+) -> Result<Facts, GatherError> {
+    Ok(Facts {
+        image: image_facts(store, image, isolation)?,
+        kernel: kernel.map(|kernel| KernelFacts {
             release: kernel.release.clone(),
             digest: kernel.digest.clone(),
             path: kernel.image.clone(),
-        },
+        }),
         machine,
-    }
+    })
 }
 
 /// What a plan must know of this machine. `kvm_missing` says why KVM doesn't work here, if it doesn't.
@@ -48,16 +140,44 @@ pub fn machine_facts(kvm_missing: Option<String>) -> MachineFacts {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let system = rustix::system::sysinfo();
     let memory = u64::from(system.mem_unit).saturating_mul(system.totalram);
-    MachineFacts { kvm_missing, cpus: u32::try_from(cpus).unwrap_or(u32::MAX), memory }
+    MachineFacts {
+        kvm_missing,
+        container_missing: container::usable().err().map(|missing| missing.to_string()),
+        cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
+        memory,
+    }
+}
+
+/// Who owns the folder of the image at which a volume is mounted: a new volume belongs to the same. The root's where the
+/// image has no such folder.
+///
+/// # Errors
+/// A layer can't be read.
+pub fn owner_at(image: &Image, destination: &str) -> Result<Owner, GatherError> {
+    let failed = |source| GatherError::Layer { image: image.reference.to_string(), source };
+    let wanted = destination.trim_matches('/').as_bytes();
+    for layer in image.layers.iter().rev() {
+        let reader = Reader::open(&layer.file).map_err(failed)?;
+        for entry in reader.entries() {
+            let entry = entry.map_err(failed)?;
+            if entry.path == wanted && entry.kind == Kind::Directory && !entry.is_implied() {
+                return Ok(Owner { uid: entry.uid, gid: entry.gid, mode: u32::from(entry.mode) });
+            }
+            if entry.path == wanted && !entry.is_implied() {
+                return Ok(Owner::default());
+            }
+        }
+    }
+    Ok(Owner::default())
 }
 
 /// The initramfs that a plan's guest boots from, made if it isn't in the cache yet.
 ///
 /// # Errors
 /// The kernel lacks a module, or the cache can't be written.
-pub fn initramfs(home: &Home, kernel: &Kernel, plan: &Plan) -> Result<PathBuf, InitramfsError> {
+pub fn initramfs(home: &Home, kernel: &Kernel, machine: &Virtual) -> Result<PathBuf, InitramfsError> {
     use hypercore::guest::{DIGEST, GUEST};
-    initramfs::cached(&home.cache().join("initramfs"), kernel, &plan.modules, GUEST, DIGEST)
+    initramfs::cached(&home.cache().join("initramfs"), kernel, &machine.modules, GUEST, DIGEST)
 }
 
 /// Opens the store of guest kernels.

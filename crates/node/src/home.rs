@@ -68,6 +68,11 @@ impl Home {
         self.root.join("cache")
     }
 
+    /// Named volumes, by spacecore.
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
     /// Run folders of the spacecores that run.
     pub fn run(&self) -> PathBuf {
         self.root.join("run")

@@ -4,6 +4,7 @@
 //! - [`keeper`]: the small process that owns one running spacecore.
 //! - [`session`]: the process that starts a keeper and speaks to it.
 //! - [`folder`]: folders of the host, served to a guest as FUSE messages.
+//! - [`volume`]: named volumes, which outlive spacecores.
 //! - [`home`], [`run_folder`]: where things lie on disk.
 
 pub mod clock;
@@ -15,3 +16,4 @@ pub mod plan;
 pub mod run_folder;
 pub mod session;
 pub mod signals;
+pub mod volume;

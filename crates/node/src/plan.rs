@@ -1,8 +1,10 @@
 //! A manifest and what this machine can do become an exact plan.
 //!
 //! [`Plan::decide`] is pure: what it is told is all that it knows, so that every refusal can be tested without a machine.
-//! A plan can be printed as it is; [`Plan::assignment`] turns it into what a keeper is told.
+//! A plan can be printed as it is; [`Plan::assignment`] turns it into what a keeper is told. What every isolation has stands in
+//! [`Plan`], what only one has in [`Body`].
 
+mod body;
 mod checks;
 mod error;
 mod process;
@@ -12,18 +14,20 @@ mod show;
 use std::path::{Path, PathBuf};
 
 use hac::model::Isolation;
-use hypercore::driver::{Accelerator, Body, Disk, Machine, Network, Virtual};
+use hypercore::driver::{Machine, Network};
 use hypercore::passt::{self, NetworkPlan, Publish};
 use serde::Serialize;
 use spacecore::wire;
-use spacecore::wire::message::{Configuration, LayerDisk, Mount, MountSource, Process, Root, Upper, Verity};
+use spacecore::wire::message::Process;
 
-use checks::Hardware;
+use checks::Common;
 
-use crate::keeper::assignment::{self, Assignment, FolderShare, Lifetime, Patience, ScratchDisk};
+use crate::home::Home;
+use crate::keeper::assignment::{self, Assignment, Lifetime, Patience};
+pub use body::{Body, Container, Virtual, Wasm};
 pub use error::PlanError;
 pub use process::signal_number;
-pub use request::{Facts, ImageFacts, KernelFacts, Layer, MachineFacts, Request, Share};
+pub use request::{Facts, ImageFacts, KernelFacts, Layer, MachineFacts, Request, Share, WasmFacts};
 
 /// Exactly what will run.
 #[derive(Debug, Clone, Serialize)]
@@ -34,26 +38,14 @@ pub struct Plan {
     pub isolation: Isolation,
     /// The driver that provides it.
     pub driver: &'static str,
-    /// What executes the guest's instructions.
-    pub accelerator: Accelerator,
-    /// Virtual CPUs.
-    pub vcpus: u32,
+    /// Processor time in thousandths of a CPU.
+    pub cpu_milli: u32,
     /// Memory in MiB.
     pub memory_mib: u64,
     /// The image's name.
     pub image: String,
     /// The image's digest.
     pub image_digest: String,
-    /// The read-only file systems, lowest first.
-    pub layers: Vec<Layer>,
-    /// Whether the guest holds the layers to their Merkle roots.
-    pub verity: bool,
-    /// The writable disk in bytes; none where writes go to memory.
-    pub scratch_bytes: Option<u64>,
-    /// The guest kernel.
-    pub kernel: KernelFacts,
-    /// Modules that the guest loads, without those that they need in turn.
-    pub modules: Vec<&'static str>,
     /// Published ports.
     pub publish: Vec<Publish>,
     /// Whether there is a network at all.
@@ -62,11 +54,29 @@ pub struct Plan {
     pub shares: Vec<Share>,
     /// Empty folders in memory: destination and size in bytes.
     pub memory_mounts: Vec<(String, u64)>,
+    /// Named volumes.
+    pub volumes: Vec<Volume>,
+    /// What differs by isolation.
+    #[serde(flatten)]
+    pub body: Body,
     /// The workload.
     #[serde(serialize_with = "show::process")]
     pub process: Process,
     /// What a person should know before trusting this.
     pub notices: Vec<String>,
+}
+
+/// A named volume, which outlives the spacecore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Volume {
+    /// Its name within the spacecore's.
+    pub name: String,
+    /// Where the workload finds it: an absolute path.
+    pub destination: String,
+    /// Whether the workload can't write to it.
+    pub readonly: bool,
+    /// Its size in bytes, where one is asked for.
+    pub bytes: Option<u64>,
 }
 
 impl Plan {
@@ -75,7 +85,8 @@ impl Plan {
     /// # Errors
     /// The manifest can't be fulfilled on this machine; the error says what would run instead, or what is missing.
     pub fn check(request: &Request, machine: &MachineFacts) -> Result<(), PlanError> {
-        Hardware::decide(request, machine).map(drop)
+        Common::decide(request, machine)?;
+        checks::check_body(request, machine)
     }
 
     /// Decides what will run.
@@ -84,150 +95,76 @@ impl Plan {
     /// As [`Plan::check`]; or the image can't be run.
     pub fn decide(request: &Request, facts: &Facts) -> Result<Self, PlanError> {
         let spec = &request.manifest.spec;
-        let Hardware { accelerator, vcpus, mounts, publish, network, notices } =
-            Hardware::decide(request, &facts.machine)?;
-        if facts.image.layers.is_empty() {
-            return Err(PlanError::EmptyImage { image: facts.image.reference.clone() });
+        let Common { mounts, publish, network, mut notices } = Common::decide(request, &facts.machine)?;
+        let decided = Body::decide(request, facts, network, !mounts.shares.is_empty())?;
+        let network = network && decided.body.wants_network();
+        if !network && !publish.is_empty() {
+            return Err(PlanError::PortsWithoutSockets);
         }
-        let mut plan = Self {
+        notices.splice(0..0, decided.notices);
+        let plan = Self {
             name: request.manifest.metadata.name.clone(),
             isolation: spec.virtualization.isolation,
-            driver: "qemu",
-            accelerator,
-            vcpus,
+            driver: decided.body.driver(),
+            cpu_milli: spec.resources.cpu.0,
             memory_mib: spec.resources.memory.as_mib_ceil(),
             image: facts.image.reference.clone(),
             image_digest: facts.image.digest.clone(),
-            layers: facts.image.layers.clone(),
-            verity: request.verity || accelerator == Accelerator::Kvm,
-            scratch_bytes: spec.resources.storage.map(|bytes| bytes.as_u64()),
-            kernel: facts.kernel.clone(),
-            modules: Vec::new(),
             publish,
             network,
             shares: mounts.shares,
             memory_mounts: mounts.memory,
+            volumes: mounts.volumes,
+            body: decided.body,
             process: process::workload(request, &facts.image)?,
             notices,
         };
-        plan.modules = plan.needed_modules();
-        let bytes = serde_json::to_vec(&plan.configuration(|_| wire::FIRST_FOLDER))
-            .map_or(usize::MAX, |json| json.len());
+        let bytes = serde_json::to_vec(&plan.configuration()).map_or(usize::MAX, |json| json.len());
         if bytes > MAX_CONFIGURATION {
             return Err(PlanError::TooLong { bytes, most: MAX_CONFIGURATION });
         }
         Ok(plan)
     }
 
-    fn needed_modules(&self) -> Vec<&'static str> {
-        let base =
-            ["virtio_pci", "virtio_console", "squashfs", "overlay", "virtio_blk"].map(|name| (true, name));
-        let more = [
-            (self.verity, "dm-verity"),
-            (self.scratch_bytes.is_some(), "ext4"),
-            (!self.shares.is_empty(), "fuse"),
-            (self.network, "virtio_net"),
-        ];
-        base.into_iter().chain(more).filter(|(needed, _)| *needed).map(|(_, name)| name).collect()
+    /// The guest kernel and its modules, where the isolation has them.
+    pub fn virtual_machine(&self) -> Option<&Virtual> {
+        match &self.body {
+            Body::Virtual(machine) => Some(machine),
+            Body::Container(_) | Body::Wasm(_) => None,
+        }
     }
 
-    /// The machine that the driver is asked for.
-    pub fn machine(&self, id: &str, initramfs: &Path, run_folder: &Path) -> Machine {
-        let layer = |(index, layer): (usize, &Layer)| Disk {
-            path: layer.path.clone(),
-            readonly: true,
-            serial: layer_serial(index),
-        };
-        let mut disks: Vec<Disk> = self.layers.iter().enumerate().map(layer).collect();
-        if self.scratch_bytes.is_some() {
-            disks.push(Disk {
-                path: scratch_path(run_folder),
-                readonly: false,
-                serial: SCRATCH_SERIAL.to_owned(),
-            });
-        }
-        Machine {
+    /// What a keeper is told. `initramfs` is what a virtual machine boots from.
+    pub fn assignment(
+        &self,
+        id: &str,
+        home: &Home,
+        initramfs: Option<&Path>,
+        lifetime: Lifetime,
+    ) -> Assignment {
+        let run_folder = home.run().join(id);
+        let machine = Machine {
             name: id.to_owned(),
-            cpu_milli: self.vcpus.saturating_mul(1000),
+            cpu_milli: self.cpu_milli,
             memory_mib: self.memory_mib,
             network: self.network.then_some(Network { mac: passt::MAC, mtu: passt::MTU }),
-            body: Body::Virtual(Virtual {
-                accelerator: self.accelerator,
-                kernel: self.kernel.path.clone(),
-                initramfs: initramfs.to_owned(),
-                command_line: Vec::new(),
-                disks,
-                console: false,
-            }),
-        }
-    }
-
-    /// What a keeper is told.
-    pub fn assignment(&self, id: &str, run: &Path, initramfs: &Path, lifetime: Lifetime) -> Assignment {
-        let run_folder = run.join(id);
-        let scratch = self.scratch_bytes.map(|bytes| ScratchDisk { path: scratch_path(&run_folder), bytes });
-        let stream =
-            |index: usize| wire::FIRST_FOLDER.saturating_add(u16::try_from(index).unwrap_or(u16::MAX));
-        let share = |(index, share): (usize, &Share)| FolderShare {
-            source: share.source.clone(),
-            readonly: share.readonly,
-            stream: stream(index),
+            body: self.machine_body(home, &run_folder, initramfs),
         };
+        let volumes: Vec<_> = self.volumes.iter().map(|volume| self.volume_use(home, volume)).collect();
         Assignment {
             version: assignment::VERSION,
             id: id.to_owned(),
-            machine: self.machine(id, initramfs, &run_folder),
+            machine,
             network: self.network.then(|| NetworkPlan { published: self.publish.clone() }),
-            configuration: self.configuration(stream),
-            folders: self.shares.iter().enumerate().map(share).collect(),
-            scratch: scratch.into_iter().collect(),
-            orderly_end: false,
+            configuration: self.configuration(),
+            folders: self.folder_shares(),
+            scratch: self.scratch(&run_folder),
+            orderly_end: volumes.iter().any(|volume| !volume.readonly),
+            volumes,
             patience: Patience::default(),
             driver: self.driver.to_owned(),
             lifetime,
             run_folder,
-        }
-    }
-
-    fn configuration(&self, stream: impl Fn(usize) -> u16) -> Configuration {
-        let layer = |(index, layer): (usize, &Layer)| LayerDisk {
-            serial: layer_serial(index),
-            verity: self.verity.then(|| Verity {
-                root: layer.verity_root.clone(),
-                data_blocks: layer.data_blocks,
-                hash_start: layer.hash_start,
-            }),
-        };
-        let upper = match self.scratch_bytes {
-            Some(_) => Upper::Disk { serial: SCRATCH_SERIAL.to_owned() },
-            None => Upper::Memory { bytes: self.memory_mib * 1024 * 1024 / 2 },
-        };
-        let folders = self.shares.iter().enumerate().map(|(index, share)| Mount {
-            source: MountSource::Folder { stream: stream(index), file: share.file },
-            destination: share.destination.clone(),
-            readonly: share.readonly,
-        });
-        let memory = self.memory_mounts.iter().map(|(destination, bytes)| Mount {
-            source: MountSource::Memory { bytes: *bytes },
-            destination: destination.clone(),
-            readonly: false,
-        });
-        let mut mounts: Vec<Mount> = folders.chain(memory).collect();
-        // A mount below another one comes after it.
-        mounts.sort_by_key(|mount| mount.destination.matches('/').count());
-        Configuration {
-            version: wire::VERSION,
-            hostname: self.name.clone(),
-            unix_time_ns: 0,
-            entropy: String::new(),
-            root: Some(Root {
-                layers: self.layers.iter().enumerate().map(layer).collect(),
-                upper,
-                readonly: false,
-            }),
-            mounts,
-            network: None,
-            process: self.process.clone(),
         }
     }
 }
@@ -241,8 +178,17 @@ fn layer_serial(index: usize) -> String {
     format!("layer{index}")
 }
 
+fn volume_serial(index: usize) -> String {
+    format!("volume{index}")
+}
+
 fn scratch_path(run_folder: &Path) -> PathBuf {
     run_folder.join("scratch.img")
+}
+
+/// The stream that carries the share of this index.
+fn folder_stream(index: usize) -> u16 {
+    wire::FIRST_FOLDER.saturating_add(u16::try_from(index).unwrap_or(u16::MAX))
 }
 
 #[cfg(test)]

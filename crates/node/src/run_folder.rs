@@ -7,11 +7,15 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use hypercore::driver::container;
 use rustix::fs::{FlockOperation, flock};
 
 const LOCK: &str = "lock";
+/// The folder that a container's driver has in a run folder.
+pub(crate) const CONTAINER: &str = "container";
 
 /// A run folder that this process holds.
 #[derive(Debug)]
@@ -51,6 +55,26 @@ impl RunFolder {
     }
 }
 
+/// Makes a folder inside a run folder.
+pub(crate) fn make(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)
+}
+
+/// Removes what a keeper that was killed has left: its run folder, and what a container has outside of it.
+///
+/// # Errors
+/// Something can't be removed.
+pub fn clear(path: &Path) -> io::Result<()> {
+    let container = path.join(CONTAINER);
+    if container.exists() {
+        container::clear(&container)?;
+    }
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Removes the folders under `run` whose owners are gone; returns how many there were. Folders of a keeper that ended by
 /// itself and left its outcome for somebody to read are kept.
 ///
@@ -64,15 +88,21 @@ pub fn sweep(run: &Path) -> io::Result<usize> {
     let mut swept = 0;
     for entry in fs::read_dir(run)? {
         let path = entry?.path();
-        if path.is_dir()
-            && !path.join("outcome.json").exists()
-            && !is_held(&path)
-            && fs::remove_dir_all(&path).is_ok()
-        {
+        if is_deserted_socket(&path) {
+            // Whoever else swept it away did the same.
+            let _ = fs::remove_file(&path);
+        }
+        if path.is_dir() && !path.join("outcome.json").exists() && !is_held(&path) && clear(&path).is_ok() {
             swept += 1;
         }
     }
     Ok(swept)
+}
+
+/// Whether this is the socket of a keeper that was killed.
+fn is_deserted_socket(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "sock")
+        && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 fn is_held(path: &Path) -> bool {
@@ -83,7 +113,8 @@ fn is_held(path: &Path) -> bool {
     }
 }
 
-fn gate(run: &Path) -> io::Result<File> {
+/// Holds the gate that every change of the folder `run` goes through.
+pub(crate) fn gate(run: &Path) -> io::Result<File> {
     let file =
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(run.join(".gate"))?;
     flock(&file, FlockOperation::LockExclusive)?;

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::event::PollFlags;
 use rustix::io::fcntl_dupfd_cloexec;
@@ -15,23 +16,31 @@ use spacecore::wire::link::{Incoming, Link, Violation};
 use crate::keeper::assignment::{Assignment, Lifetime};
 use crate::keeper::host;
 use crate::keeper::report::{FromKeeper, ToKeeper};
+use crate::keeper::shared;
 use crate::keeper::wire_socket::WireSocket;
+use crate::run_folder;
 
 /// The descriptors on which a keeper finds its assignment and its control socket.
 const ASSIGNMENT_FD: i32 = 3;
 const CONTROL_FD: i32 = 4;
+
+/// How long a keeper that goes on may take to clear one spacecore away.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A connection to a keeper.
 #[derive(Debug)]
 pub struct Session {
     socket: WireSocket,
     keeper: Option<Child>,
+    /// Whether the keeper holds other spacecores too, or may.
+    is_shared: bool,
     run_folder: PathBuf,
     lifetime: Lifetime,
 }
 
 impl Session {
-    /// Starts a keeper: `program` (the running `vimana`) executed again with the one argument `keeper`.
+    /// Starts a keeper: `program` (the running `vimana`) executed again with the one argument `keeper`. Where a keeper that can
+    /// hold the spacecore beside others runs already, it gets it instead.
     ///
     /// # Errors
     /// The program can't be executed, or no descriptor is left.
@@ -41,9 +50,24 @@ impl Session {
         // Out of the way of the numbers they get in the child.
         let assignment_fd = fcntl_dupfd_cloexec(assignment.to_memfd()?, 10)?;
         let control = fcntl_dupfd_cloexec(theirs, 10)?;
+        let is_shared = shared::is_shareable(assignment);
+        let run = assignment.run_folder.parent().unwrap_or(Path::new("/"));
+        let session = |keeper| {
+            Ok(Self {
+                socket: WireSocket::new(ours)?,
+                keeper,
+                is_shared,
+                run_folder: assignment.run_folder.clone(),
+                lifetime: assignment.lifetime,
+            })
+        };
+        if is_shared && shared::join(run, &assignment_fd, &control) {
+            return session(None);
+        }
         let mut command = Command::new(program);
         command.arg0("vimana").arg("keeper").stdin(Stdio::null()).stdout(Stdio::null());
-        if assignment.lifetime == Lifetime::Independent {
+        // What may outlive this process doesn't hold on to its terminal or pipe.
+        if is_shared || assignment.lifetime == Lifetime::Independent {
             command.stderr(Stdio::null());
         }
         let (from_assignment, from_control) = (assignment_fd.as_raw_fd(), control.as_raw_fd());
@@ -61,13 +85,7 @@ impl Session {
                 Ok(())
             });
         }
-        let keeper = command.spawn()?;
-        Ok(Self {
-            socket: WireSocket::new(ours)?,
-            keeper: Some(keeper),
-            run_folder: assignment.run_folder.clone(),
-            lifetime: assignment.lifetime,
-        })
+        session(Some(command.spawn()?))
     }
 
     /// Connects to a keeper that outlived whoever started it.
@@ -79,6 +97,7 @@ impl Session {
         Ok(Self {
             socket: WireSocket::new(stream.into())?,
             keeper: None,
+            is_shared: false,
             run_folder: run_folder.to_owned(),
             lifetime: Lifetime::Independent,
         })
@@ -133,16 +152,16 @@ impl Session {
     /// # Errors
     /// The keeper can't be waited for, or its folder can't be removed.
     pub fn close(self) -> io::Result<()> {
-        let Self { socket, keeper, run_folder, lifetime } = self;
+        let Self { socket, keeper, is_shared, run_folder, lifetime } = self;
+        if is_shared {
+            shared::wait_for_end(socket.as_fd(), PATIENCE);
+        }
         drop(socket);
         if lifetime == Lifetime::Bound {
-            if let Some(mut keeper) = keeper {
+            if let Some(mut keeper) = keeper.filter(|_| !is_shared) {
                 keeper.wait()?;
             }
-            match std::fs::remove_dir_all(&run_folder) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
+            run_folder::clear(&run_folder)?;
         }
         Ok(())
     }
@@ -169,5 +188,9 @@ pub fn keeper_main() -> io::Result<()> {
         Ok(unsafe { OwnedFd::from_raw_fd(number) })
     };
     let (assignment, control) = (take(ASSIGNMENT_FD)?, take(CONTROL_FD)?);
-    host::keep(Assignment::from_fd(assignment)?, control)
+    let assignment = Assignment::from_fd(assignment)?;
+    match shared::is_shareable(&assignment) {
+        true => shared::keep(assignment, control),
+        false => host::keep(assignment, control),
+    }
 }

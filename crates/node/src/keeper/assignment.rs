@@ -7,9 +7,12 @@ use std::path::PathBuf;
 
 use hypercore::driver::Machine;
 use hypercore::passt::NetworkPlan;
+use hypercore::scratch::Owner;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use spacecore::wire::message::Configuration;
+
+use crate::volume::Form;
 
 /// The version of the assignment's form.
 pub const VERSION: u32 = 1;
@@ -40,6 +43,8 @@ pub struct Assignment {
     pub configuration: Configuration,
     /// Folders of the host that the guest may reach, by the stream that carries each.
     pub folders: Vec<FolderShare>,
+    /// Named volumes, which outlive the run.
+    pub volumes: Vec<VolumeUse>,
     /// Disks to make in the run folder before the machine starts.
     pub scratch: Vec<ScratchDisk>,
     /// Whether the guest must shut down in order when the workload ends, because a disk outlives the run.
@@ -68,6 +73,24 @@ pub struct FolderShare {
     pub readonly: bool,
     /// The stream that carries it.
     pub stream: u16,
+}
+
+/// A named volume, and how it is used. [`crate::volume`] says what is on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeUse {
+    /// The volume's folder.
+    pub folder: PathBuf,
+    /// Its name, for people.
+    pub name: String,
+    /// In what form the spacecore uses it.
+    pub form: Form,
+    /// Its size in bytes, where one is asked for.
+    pub bytes: Option<u64>,
+    /// Whether it is only read.
+    pub readonly: bool,
+    /// Who owns its root folder, if it is made for this use; root where nothing is said.
+    pub owner: Option<Owner>,
 }
 
 /// A writable disk that lives as long as the run.

@@ -26,6 +26,7 @@ use super::wire_socket::WireSocket;
 use crate::clock::{Mark, now_ns, unix_time_ns};
 use crate::run_folder::RunFolder;
 use crate::signals::Signals;
+use crate::volume::Held;
 
 /// The client that started the keeper.
 pub(super) const PARENT: u32 = 0;
@@ -42,7 +43,26 @@ const FAREWELL: Duration = Duration::from_secs(3600);
 /// The process lacks what every keeper needs (descriptors, a run folder). How the spacecore itself fares is told to the
 /// clients and is no error.
 pub fn keep(assignment: Assignment, parent: OwnedFd) -> io::Result<()> {
-    let signals = Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE, libc::SIGXFSZ])?;
+    let signals = Signals::block(&SIGNALS)?;
+    keep_until_end(assignment, parent, Some(signals))
+}
+
+/// Keeps a spacecore in a process that keeps others too, which sees to the signals.
+pub(super) fn keep_one_of_many(assignment: Assignment, parent: OwnedFd) -> io::Result<()> {
+    keep_until_end(assignment, parent, None)
+}
+
+/// The signals that a keeper takes as messages.
+pub(super) const SIGNALS: [i32; 5] =
+    [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE, libc::SIGXFSZ];
+
+/// Whether a signal is an order to end. The others are blocked so that a write fails instead: to a socket that is gone, or
+/// beyond a limit of the user's.
+pub(super) fn is_order_to_end(signal: i32) -> bool {
+    ![libc::SIGPIPE, libc::SIGXFSZ].contains(&signal)
+}
+
+fn keep_until_end(assignment: Assignment, parent: OwnedFd, signals: Option<Signals>) -> io::Result<()> {
     let folder = RunFolder::create(&assignment.run_folder)?;
     let mut host = Host::new(assignment, parent, signals)?;
     host.start();
@@ -57,7 +77,7 @@ pub fn keep(assignment: Assignment, parent: OwnedFd) -> io::Result<()> {
 struct Host {
     assignment: Assignment,
     state: State,
-    signals: Signals,
+    signals: Option<Signals>,
     listener: Option<UnixListener>,
     clients: BTreeMap<u32, WireSocket>,
     next_client: u32,
@@ -65,6 +85,7 @@ struct Host {
     machine: Option<Box<dyn Instance>>,
     network: Option<(Passt, Network)>,
     shares: Option<Shares>,
+    volumes: Vec<Held>,
     processes: Processes,
     deadline_ns: Option<u64>,
     outcome: Option<Outcome>,
@@ -75,7 +96,7 @@ struct Host {
 }
 
 impl Host {
-    fn new(assignment: Assignment, parent: OwnedFd, signals: Signals) -> io::Result<Self> {
+    fn new(assignment: Assignment, parent: OwnedFd, signals: Option<Signals>) -> io::Result<Self> {
         let (state, effects) = State::new(assignment.patience, assignment.orderly_end);
         let (listener, spools) = match assignment.lifetime {
             Lifetime::Bound => (None, None),
@@ -101,6 +122,7 @@ impl Host {
             machine: None,
             network: None,
             shares: None,
+            volumes: Vec::new(),
             processes,
             deadline_ns: None,
             outcome: None,
@@ -170,9 +192,8 @@ impl Host {
         self.clients.values_mut().for_each(WireSocket::flush);
         self.wait(timeout)?;
 
-        while let Some(signal) = self.signals.next_signal() {
-            // Blocked so that a write fails instead: to a socket that is gone, or beyond a limit of the user's.
-            if ![libc::SIGPIPE, libc::SIGXFSZ].contains(&signal) {
+        while let Some(signal) = self.signals.as_mut().and_then(Signals::next_signal) {
+            if is_order_to_end(signal) {
                 self.input(Input::StopAsked { grace_ms: 0 });
             }
         }
@@ -190,7 +211,8 @@ impl Host {
     }
 
     fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
-        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        let mut fds: Vec<PollFd<'_>> = Vec::new();
+        fds.extend(self.signals.iter().map(|signals| PollFd::new(signals, PollFlags::IN)));
         if let Some(guest) = &self.guest {
             let mut interest = guest.interest();
             if self.is_congested() {

@@ -14,6 +14,7 @@
 //! - [`report`]: what keeper and clients say to each other; the framing is that of the guest channel.
 //! - [`state`]: every decision, as `step(state, input) -> effects`, without I/O.
 //! - [`host`]: the poll loop that performs the effects and feeds their results back.
+//! - [`shared`]: one process that keeps many Wasm spacecores, each by a `host` in a thread of its own.
 //! - [`relay`]: bytes of a stream on their way between guest and client, with credit on both sides.
 //!
 //! There are two ways of ending, chosen by [`assignment::Lifetime`]: a `Bound` keeper ends with the process that started
@@ -21,11 +22,15 @@
 //! `keeper.sock` in its run folder, and is adopted by whoever connects.
 
 pub mod assignment;
+mod driver;
 pub mod host;
 pub mod processes;
 pub mod relay;
 pub mod report;
+pub mod shared;
 pub mod shares;
 pub mod spool;
 pub mod state;
 pub mod wire_socket;
+
+pub use driver::{UnknownDriver, driver};

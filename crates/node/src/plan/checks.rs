@@ -4,42 +4,24 @@ use hac::Manifest;
 use hac::model::{Accel, Isolation, Level, NetworkType, Provider, Spec};
 use hypercore::driver::Accelerator;
 use hypercore::passt::{Protocol, Publish};
-use hypercore::scratch::{MAX_BYTES, MIN_BYTES};
+use hypercore::scratch::{MAX_BYTES, MIN_BYTES, MIN_VOLUME_BYTES};
 use spacecore::wire;
 
-use super::{MachineFacts, PlanError, Request, Share};
+use super::{MachineFacts, PlanError, Request, Share, Volume};
 
-/// What of a plan neither image nor kernel matter for.
-pub(super) struct Hardware {
-    pub(super) accelerator: Accelerator,
-    pub(super) vcpus: u32,
+/// What every isolation has, and neither image nor kernel matter for.
+pub(super) struct Common {
     pub(super) mounts: Mounts,
     pub(super) publish: Vec<Publish>,
     pub(super) network: bool,
     pub(super) notices: Vec<String>,
 }
 
-impl Hardware {
+impl Common {
     pub(super) fn decide(request: &Request, machine: &MachineFacts) -> Result<Self, PlanError> {
         let spec = &request.manifest.spec;
         check_isolation(&request.manifest)?;
-        let accelerator = choose_accelerator(&request.manifest, machine)?;
-        let mut notices = Vec::new();
-        if accelerator == Accelerator::Tcg {
-            let why = match spec.virtualization.accel {
-                Accel::Tcg => "that was asked for",
-                Accel::Auto | Accel::Kvm => "KVM doesn't work on this machine (vimana doctor says why)",
-            };
-            notices.push(format!("emulated by QEMU (TCG), a weaker isolation than KVM: {why}"));
-        }
-        notices.extend(not_yet(&request.manifest));
-        let vcpus = spec.resources.cpu.0.div_ceil(1000).max(1);
-        if vcpus > 255 {
-            return Err(PlanError::Cpus { vcpus });
-        }
-        if vcpus > machine.cpus {
-            notices.push(format!("{vcpus} virtual CPUs share the {} of this machine", machine.cpus));
-        }
+        let notices = not_yet(&request.manifest);
         let wanted = spec.resources.memory.as_u64();
         if wanted > machine.memory {
             return Err(PlanError::Memory { wanted, there: machine.memory });
@@ -54,8 +36,82 @@ impl Hardware {
         if !network && !publish.is_empty() {
             return Err(PlanError::PortsWithoutNetwork);
         }
-        Ok(Self { accelerator, vcpus, mounts: mounts(request)?, publish, network, notices })
+        Ok(Self { mounts: mounts(request)?, publish, network, notices })
     }
+}
+
+/// What a virtual machine runs on.
+pub(super) struct Hardware {
+    pub(super) accelerator: Accelerator,
+    pub(super) vcpus: u32,
+    pub(super) notices: Vec<String>,
+}
+
+impl Hardware {
+    pub(super) fn decide(request: &Request, machine: &MachineFacts) -> Result<Self, PlanError> {
+        let spec = &request.manifest.spec;
+        let accelerator = choose_accelerator(&request.manifest, machine)?;
+        let mut notices = Vec::new();
+        if accelerator == Accelerator::Tcg {
+            let why = match spec.virtualization.accel {
+                Accel::Tcg => "that was asked for",
+                Accel::Auto | Accel::Kvm => "KVM doesn't work on this machine (vimana doctor says why)",
+            };
+            notices.push(format!("emulated by QEMU (TCG), a weaker isolation than KVM: {why}"));
+        }
+        let vcpus = spec.resources.cpu.0.div_ceil(1000).max(1);
+        if vcpus > 255 {
+            return Err(PlanError::Cpus { vcpus });
+        }
+        if vcpus > machine.cpus {
+            notices.push(format!("{vcpus} virtual CPUs share the {} of this machine", machine.cpus));
+        }
+        if !spec.resources.cpu.0.is_multiple_of(1000) {
+            notices.push(format!("a virtual machine has whole CPUs: it gets {vcpus}"));
+        }
+        Ok(Self { accelerator, vcpus, notices })
+    }
+}
+
+/// Decides what of an isolation's body neither image nor kernel matter for.
+pub(super) fn check_body(request: &Request, machine: &MachineFacts) -> Result<(), PlanError> {
+    match request.manifest.spec.virtualization.isolation {
+        Isolation::MicroVM => Hardware::decide(request, machine).map(drop),
+        Isolation::Container => container(machine),
+        Isolation::Wasm => wasm(request),
+        other @ (Isolation::Unikernel | Isolation::TEE) => {
+            Err(PlanError::IsolationNotYet { isolation: other })
+        }
+    }
+}
+
+pub(super) fn container(machine: &MachineFacts) -> Result<(), PlanError> {
+    match &machine.container_missing {
+        Some(why) => Err(PlanError::NoContainers { why: why.clone() }),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn wasm(request: &Request) -> Result<(), PlanError> {
+    let spec = &request.manifest.spec;
+    if request.terminal.is_some() {
+        return Err(PlanError::NoTerminal);
+    }
+    if spec.resources.storage.is_some() {
+        return Err(PlanError::NoRoot { key: "spec.resources.storage" });
+    }
+    if spec.deployment.readonly_root {
+        return Err(PlanError::NoRoot { key: "spec.deployment.readonly_root" });
+    }
+    Ok(())
+}
+
+pub(super) fn more_cpu_than_there_is(request: &Request, machine: &MachineFacts) -> Vec<String> {
+    let wanted = request.manifest.spec.resources.cpu;
+    let more = wanted.0 > machine.cpus.saturating_mul(1000);
+    more.then(|| format!("{wanted} CPUs are asked for, and this machine has {}", machine.cpus))
+        .into_iter()
+        .collect()
 }
 
 fn check_storage(bytes: Option<u64>) -> Result<(), PlanError> {
@@ -71,8 +127,8 @@ fn check_storage(bytes: Option<u64>) -> Result<(), PlanError> {
 fn check_isolation(manifest: &Manifest) -> Result<(), PlanError> {
     let virtualization = &manifest.spec.virtualization;
     match virtualization.isolation {
-        Isolation::MicroVM => {}
-        other @ (Isolation::Unikernel | Isolation::Container | Isolation::Wasm | Isolation::TEE) => {
+        Isolation::MicroVM | Isolation::Container | Isolation::Wasm => {}
+        other @ (Isolation::Unikernel | Isolation::TEE) => {
             return Err(PlanError::IsolationNotYet { isolation: other });
         }
     }
@@ -112,17 +168,21 @@ fn choose_accelerator(manifest: &Manifest, facts: &MachineFacts) -> Result<Accel
 pub(super) struct Mounts {
     pub(super) shares: Vec<Share>,
     pub(super) memory: Vec<(String, u64)>,
+    pub(super) volumes: Vec<Volume>,
 }
 
 fn mounts(request: &Request) -> Result<Mounts, PlanError> {
-    let mut memory = Vec::new();
+    let (mut memory, mut volumes) = (Vec::new(), Vec::new());
     for mount in &request.manifest.spec.mounts {
         match &mount.source {
             // Those were resolved to paths of this host, and are among the request's shares.
             Some(_) if mount.is_host_folder() => {}
-            Some(volume) => {
-                return Err(PlanError::VolumeNotYet { volume: volume.clone() });
-            }
+            Some(volume) => volumes.push(Volume {
+                name: volume.clone(),
+                destination: mount.destination.clone(),
+                readonly: mount.readonly,
+                bytes: volume_size(volume, mount.size.map(|size| size.as_u64()))?,
+            }),
             None => {
                 let half = request.manifest.spec.resources.memory.as_u64() / 2;
                 memory.push((mount.destination.clone(), mount.size.map_or(half, |size| size.as_u64())));
@@ -134,8 +194,9 @@ fn mounts(request: &Request) -> Result<Mounts, PlanError> {
         return Err(PlanError::TooManyFolders { count: shares.len(), most: wire::MAX_FOLDERS });
     }
     let mut seen = std::collections::BTreeSet::new();
+    let named = volumes.iter().map(|volume: &Volume| &volume.destination);
     for destination in
-        shares.iter().map(|share| &share.destination).chain(memory.iter().map(|(path, _)| path))
+        shares.iter().map(|share| &share.destination).chain(memory.iter().map(|(path, _)| path)).chain(named)
     {
         let normal = destination.trim_end_matches('/');
         if !destination.starts_with('/')
@@ -151,7 +212,19 @@ fn mounts(request: &Request) -> Result<Mounts, PlanError> {
             return Err(PlanError::DestinationTwice { destination: destination.clone() });
         }
     }
-    Ok(Mounts { shares, memory })
+    Ok(Mounts { shares, memory, volumes })
+}
+
+fn volume_size(name: &str, bytes: Option<u64>) -> Result<Option<u64>, PlanError> {
+    match bytes {
+        Some(bytes) if !(MIN_VOLUME_BYTES..=MAX_BYTES).contains(&bytes) => Err(PlanError::VolumeSize {
+            volume: name.to_owned(),
+            bytes,
+            least: MIN_VOLUME_BYTES,
+            most: MAX_BYTES,
+        }),
+        other => Ok(other),
+    }
 }
 
 fn publish(request: &Request) -> Result<Vec<Publish>, PlanError> {
@@ -206,7 +279,6 @@ fn not_yet(manifest: &Manifest) -> Vec<String> {
         networking.bandwidth_limit.is_some() || networking.ingress.is_some() || networking.egress.is_some();
     let asked = [
         (deployment.replicas > 1, "replicas (one runs in the foreground)"),
-        (!resources.cpu.0.is_multiple_of(1000), "fractions of a CPU (whole virtual CPUs are given)"),
         (resources.gpu > 0 || !resources.accelerators.is_empty(), "GPUs and accelerators"),
         (resources.iops.is_some() || resources.disk_bandwidth.is_some(), "disk rate limits"),
         (resources.cpu_pinning, "CPU pinning"),

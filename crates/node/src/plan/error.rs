@@ -39,7 +39,7 @@ pub enum PlanError {
     },
     /// An isolation that no driver gives yet.
     #[error(
-        "no driver provides the isolation {isolation} yet; MicroVM is there, and nothing replaces what was asked for by itself"
+        "no driver provides the isolation {isolation} yet; MicroVM, Container and Wasm are there, and nothing replaces what was asked for by itself"
     )]
     IsolationNotYet {
         /// The isolation.
@@ -97,13 +97,53 @@ pub enum PlanError {
         /// Its name.
         name: String,
     },
-    /// Named volumes aren't there yet.
-    #[error(
-        "spec.mounts names the volume {volume}; named volumes aren't there yet: give a folder of this machine, such as \"./{volume}\""
-    )]
-    VolumeNotYet {
+    /// A volume of an impossible size.
+    #[error("spec.mounts gives the volume {volume} {bytes} bytes; a volume has {least} to {most}")]
+    VolumeSize {
         /// The volume.
         volume: String,
+        /// Bytes asked for.
+        bytes: u64,
+        /// The least.
+        least: u64,
+        /// The most.
+        most: u64,
+    },
+    /// Containers don't work here.
+    #[error(
+        "no container can run on this machine: {why}; a MicroVM would: spec.virtualization.type = \"MicroVM\", or --isolation MicroVM"
+    )]
+    NoContainers {
+        /// Why not.
+        why: String,
+    },
+    /// A virtual machine without a kernel.
+    #[error("there is no guest kernel; get one with: vimana kernel fetch")]
+    NoKernel,
+    /// A Wasm program that is to run as something else.
+    #[error(
+        "the image {image} is a Wasm program, which the isolation Wasm alone can run: spec.virtualization.type = \"Wasm\", or --isolation Wasm"
+    )]
+    OnlyWasm {
+        /// The image.
+        image: String,
+    },
+    /// An image without a Wasm program.
+    #[error("the image {image} holds no Wasm program; MicroVM and Container run what it holds")]
+    NoWasm {
+        /// The image.
+        image: String,
+    },
+    /// A terminal for a Wasm program.
+    #[error("a Wasm program has no terminal, because WASI knows none; leave out -t")]
+    NoTerminal,
+    /// Something about a root file system, for a Wasm program.
+    #[error(
+        "{key} is about the root file system, and a Wasm program has none: it reaches the folders that spec.mounts grants"
+    )]
+    NoRoot {
+        /// The key.
+        key: &'static str,
     },
     /// A mount point that can't be one.
     #[error("{destination:?} can't be a mount point; it must be an absolute path below /, without `..`")]
@@ -153,6 +193,11 @@ pub enum PlanError {
     /// Ports of a spacecore without a network.
     #[error("ports are to be published, and spec.networking.network_type is \"none\"; drop one of them")]
     PortsWithoutNetwork,
+    /// Ports of a program without sockets.
+    #[error(
+        "ports are to be published, and the Wasm program imports no sockets, so that nothing would ever answer there; leave them out"
+    )]
+    PortsWithoutSockets,
     /// One port of the host for two of the guest.
     #[error(
         "port {port} of this machine is to be published twice; publish one of them elsewhere with -p HOST:GUEST"

@@ -15,7 +15,11 @@ pub(super) fn workload(request: &Request, image: &ImageFacts) -> Result<Process,
     // A replaced entrypoint doesn't get the arguments that the image has for its own.
     let image_args: &[String] = if deployment.command.is_some() { &[] } else { &config.cmd };
     let rest = deployment.args.as_deref().unwrap_or(image_args);
-    let args: Vec<String> = entrypoint.iter().chain(rest).cloned().collect();
+    let mut args: Vec<String> = entrypoint.iter().chain(rest).cloned().collect();
+    // A bare Wasm program comes without a configuration that would name it.
+    if let Some(wasm) = image.wasm.as_ref().filter(|_| entrypoint.is_empty() && config.cmd.is_empty()) {
+        args.insert(0, wasm.name.clone());
+    }
     if args.is_empty() {
         return Err(PlanError::NoCommand { image: image.reference.clone() });
     }

@@ -42,8 +42,8 @@ pub struct Share {
 pub struct Facts {
     /// The image's parts that matter here.
     pub image: ImageFacts,
-    /// The guest kernel.
-    pub kernel: KernelFacts,
+    /// The guest kernel, where the isolation needs one.
+    pub kernel: Option<KernelFacts>,
     /// The machine.
     pub machine: MachineFacts,
 }
@@ -53,6 +53,8 @@ pub struct Facts {
 pub struct MachineFacts {
     /// Why KVM doesn't work here; `None` where it does.
     pub kvm_missing: Option<String>,
+    /// Why containers can't run here; `None` where they can.
+    pub container_missing: Option<String>,
     /// CPUs.
     pub cpus: u32,
     /// Memory in bytes.
@@ -70,6 +72,25 @@ pub struct ImageFacts {
     pub config: image::ImageConfig,
     /// Its file systems, lowest first.
     pub layers: Vec<Layer>,
+    /// The same as unpacked trees, where the isolation needs them.
+    pub trees: Vec<PathBuf>,
+    /// The Wasm program in it, if there is one.
+    pub wasm: Option<WasmFacts>,
+}
+
+/// What a plan needs to know of a Wasm program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WasmFacts {
+    /// What it is called: its `args[0]` where nothing else is said.
+    pub name: String,
+    /// Its file.
+    pub path: PathBuf,
+    /// The SHA-256 digest of the file, in hexadecimal digits.
+    pub digest: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Whether it imports sockets; without them it needs no network.
+    pub sockets: bool,
 }
 
 /// One read-only file system.

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use hac::units::MilliCpu;
 use serde::Serializer;
 use serde::ser::SerializeStruct;
 use spacecore::wire::message::Process;
 
-use super::Plan;
+use super::{Body, Plan, Virtual};
 
 /// Shows a process without its variables' values, which may be secret.
 pub(super) fn process<S: Serializer>(process: &Process, serializer: S) -> Result<S::Ok, S::Error> {
@@ -22,37 +23,77 @@ fn variable_names(process: &Process) -> Vec<&str> {
     process.env.iter().filter_map(|pair| pair.split('=').next()).collect()
 }
 
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let row = |f: &mut fmt::Formatter<'_>, name: &str, value: &dyn fmt::Display| {
-            // Names, users and commands are an image author's words.
-            writeln!(f, "{name:<12} {}", hac::text::printable(&value.to_string(), 4096))
-        };
-        row(f, "spacecore", &self.name)?;
-        row(
-            f,
-            "isolation",
-            &format_args!("{} by {}, accel {}", self.isolation, self.driver, self.accelerator),
-        )?;
-        row(f, "cpu, memory", &format_args!("{} vCPU, {} MiB", self.vcpus, self.memory_mib))?;
-        row(f, "image", &self.image)?;
-        row(f, "", &self.image_digest)?;
-        let enforced = if self.verity { "enforced by the guest" } else { "not enforced by the guest" };
-        for (index, layer) in self.layers.iter().enumerate() {
-            row(
-                f,
-                &format!("layer {index}"),
-                &format_args!("{} ({} KiB)", layer.digest, layer.bytes / 1024),
-            )?;
+fn row(f: &mut fmt::Formatter<'_>, name: &str, value: &dyn fmt::Display) -> fmt::Result {
+    // Names, users and commands are an image author's words.
+    writeln!(f, "{name:<12} {}", hac::text::printable(&value.to_string(), 4096))
+}
+
+impl Plan {
+    fn show_virtual(&self, f: &mut fmt::Formatter<'_>, machine: &Virtual) -> fmt::Result {
+        let enforced = if machine.verity { "enforced by the guest" } else { "not enforced by the guest" };
+        for (index, layer) in machine.layers.iter().enumerate() {
+            let what = format_args!("{} ({} KiB)", layer.digest, layer.bytes / 1024);
+            row(f, &format!("layer {index}"), &what)?;
             row(f, "", &format_args!("verity root {}, {enforced}", layer.verity_root))?;
         }
-        match self.scratch_bytes {
-            Some(bytes) => row(f, "writes", &format_args!("to a disk of {} MiB", bytes / 1_048_576))?,
-            None => row(f, "writes", &format_args!("to memory, {} MiB at most", self.memory_mib / 2))?,
+        match (machine.readonly_root, machine.scratch_bytes) {
+            (true, _) => row(f, "writes", &"none: the root is read-only")?,
+            (false, Some(bytes)) => {
+                row(f, "writes", &format_args!("to a disk of {} MiB", bytes / 1_048_576))?
+            }
+            (false, None) => {
+                row(f, "writes", &format_args!("to memory, {} MiB at most", self.memory_mib / 2))?
+            }
         }
-        row(f, "kernel", &format_args!("Linux {}", self.kernel.release))?;
-        row(f, "", &format_args!("sha256:{}", self.kernel.digest))?;
-        row(f, "modules", &self.modules.join(" "))?;
+        row(f, "kernel", &format_args!("Linux {}", machine.kernel.release))?;
+        row(f, "", &format_args!("sha256:{}", machine.kernel.digest))?;
+        row(f, "modules", &machine.modules.join(" "))
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        row(f, "spacecore", &self.name)?;
+        match &self.body {
+            Body::Virtual(machine) => {
+                let what =
+                    format_args!("{} by {}, accel {}", self.isolation, self.driver, machine.accelerator);
+                row(f, "isolation", &what)?;
+                row(f, "cpu, memory", &format_args!("{} vCPU, {} MiB", machine.vcpus, self.memory_mib))?;
+            }
+            Body::Container(_) | Body::Wasm(_) => {
+                row(f, "isolation", &format_args!("{} by {}", self.isolation, self.driver))?;
+                let cpu = MilliCpu(self.cpu_milli);
+                row(f, "cpu, memory", &format_args!("{cpu} CPU, {} MiB at most", self.memory_mib))?;
+            }
+        }
+        row(f, "image", &self.image)?;
+        row(f, "", &self.image_digest)?;
+        match &self.body {
+            Body::Virtual(machine) => self.show_virtual(f, machine)?,
+            Body::Container(container) => {
+                for (index, tree) in container.trees.iter().enumerate() {
+                    row(f, &format!("layer {index}"), &tree.display())?;
+                }
+                match (container.readonly_root, container.upper_bytes) {
+                    (true, _) => row(f, "writes", &"none: the root is read-only")?,
+                    (false, Some(bytes)) => {
+                        row(f, "writes", &format_args!("to a disk of {} MiB", bytes / 1_048_576))?;
+                    }
+                    (false, None) => row(f, "writes", &"to this machine's disk, without a limit")?,
+                }
+                row(f, "processes", &format_args!("{} at most", container.pids))?;
+            }
+            Body::Wasm(wasm) => {
+                row(
+                    f,
+                    "module",
+                    &format_args!("sha256:{} ({} KiB)", wasm.module.digest, wasm.module.bytes / 1024),
+                )?;
+                row(f, "tables", &format_args!("{} elements at most", wasm.table_elements))?;
+                row(f, "keeper", &"one for all Wasm spacecores of this user: what ends it ends them all")?;
+            }
+        }
         row(f, "network", &if self.network { "through passt, user mode" } else { "none" })?;
         for port in &self.publish {
             row(f, "publish", port)?;
@@ -64,6 +105,10 @@ impl fmt::Display for Plan {
         for (destination, bytes) in &self.memory_mounts {
             row(f, "memory", &format_args!("{destination}, {} MiB at most", bytes / 1_048_576))?;
         }
+        for volume in &self.volumes {
+            let mode = if volume.readonly { "read-only" } else { "read-write" };
+            row(f, "volume", &format_args!("{} -> {} ({mode})", volume.name, volume.destination))?;
+        }
         row(f, "command", &format_args!("{:?}", self.process.args))?;
         if !self.process.user.is_empty() {
             row(f, "user", &self.process.user)?;
@@ -71,7 +116,7 @@ impl fmt::Display for Plan {
         if !self.process.env.is_empty() {
             row(f, "environment", &variable_names(&self.process).join(" "))?;
         }
-        row(f, "jail", &"none around the virtual machine yet, and no egress policy on its network")?;
+        row(f, "jail", &"none yet beyond the isolation itself, and no egress policy on its network")?;
         for notice in &self.notices {
             row(f, "note", notice)?;
         }

@@ -1,4 +1,6 @@
+use hypercore::driver::{self, Accelerator};
 use hypercore::passt::Protocol;
+use spacecore::wire::message::{MountSource, Upper};
 
 use super::*;
 
@@ -23,13 +25,20 @@ fn facts(kvm_missing: Option<&str>) -> Facts {
             digest: "sha256:bb".into(),
             config,
             layers: vec![layer.clone(), layer],
+            trees: vec!["/images/trees/a".into(), "/images/trees/b".into()],
+            wasm: None,
         },
-        kernel: KernelFacts {
+        kernel: Some(KernelFacts {
             release: "6.1.0".into(),
             digest: "cc".repeat(32),
             path: "/kernels/vmlinuz".into(),
+        }),
+        machine: MachineFacts {
+            kvm_missing: kvm_missing.map(str::to_owned),
+            container_missing: None,
+            cpus: 2,
+            memory: 8 << 30,
         },
-        machine: MachineFacts { kvm_missing: kvm_missing.map(str::to_owned), cpus: 2, memory: 8 << 30 },
     }
 }
 
@@ -43,12 +52,27 @@ fn decide(manifest: &str, kvm_missing: Option<&str>) -> Result<Plan, PlanError> 
     Plan::decide(&request(manifest), &facts(kvm_missing))
 }
 
+/// Facts of an image that is nothing but a Wasm program.
+fn wasm_facts(sockets: bool) -> Facts {
+    let mut facts = facts(None);
+    facts.image.layers.clear();
+    facts.image.trees.clear();
+    facts.image.config = image::ImageConfig::default();
+    let (name, path) = ("hello.wasm".to_owned(), "/images/wasm/hello".into());
+    facts.image.wasm = Some(WasmFacts { name, path, digest: "dd".repeat(32), bytes: 4096, sockets });
+    facts
+}
+
+fn machine_of(plan: &Plan) -> &Virtual {
+    plan.virtual_machine().expect("a plan for a virtual machine")
+}
+
 #[test]
 fn kvm_is_taken_where_it_works_and_emulation_where_it_doesnt_with_a_notice() {
     let plan = decide("", None).unwrap();
-    assert_eq!((plan.accelerator, plan.verity), (Accelerator::Kvm, true));
+    assert_eq!((machine_of(&plan).accelerator, machine_of(&plan).verity), (Accelerator::Kvm, true));
     let plan = decide("", Some("the processor can't")).unwrap();
-    assert_eq!((plan.accelerator, plan.verity), (Accelerator::Tcg, false));
+    assert_eq!((machine_of(&plan).accelerator, machine_of(&plan).verity), (Accelerator::Tcg, false));
     assert!(plan.notices[0].contains("TCG") && plan.notices[0].contains("doctor"), "{:?}", plan.notices);
 }
 
@@ -70,19 +94,89 @@ fn high_security_is_never_given_by_emulation_nor_claimed_before_the_jail_is_ther
 
 #[test]
 fn no_isolation_is_replaced_by_another() {
-    for isolation in ["Unikernel", "Container", "Wasm", "TEE"] {
-        let error = decide(&format!("[spec.virtualization]\ntype = \"{isolation}\""), None).unwrap_err();
+    let refused = |isolation: &str, facts: &Facts| {
+        let request = request(&format!("[spec.virtualization]\ntype = \"{isolation}\""));
+        Plan::decide(&request, facts).unwrap_err()
+    };
+    for isolation in ["Unikernel", "TEE"] {
+        let error = refused(isolation, &facts(None));
         assert!(matches!(error, PlanError::IsolationNotYet { .. }), "{isolation}: {error}");
     }
+    for isolation in ["MicroVM", "Container"] {
+        assert!(matches!(refused(isolation, &wasm_facts(false)), PlanError::OnlyWasm { .. }), "{isolation}");
+    }
+    assert!(matches!(refused("Wasm", &facts(None)), PlanError::NoWasm { .. }));
+    let mut without = facts(None);
+    without.machine.container_missing = Some("cgroup v1 without root".into());
+    let error = refused("Container", &without).to_string();
+    assert!(error.contains("cgroup v1 without root") && error.contains("--isolation MicroVM"), "{error}");
+}
+
+#[test]
+fn one_key_changes_the_isolation_and_the_workload_stays_what_it_was() {
+    let limits = "[spec.resources]\ncpu = \"500m\"\nmemory = \"96Mi\"\npids = 10";
+    let plan = |isolation: &str| {
+        decide(&format!("{limits}\n[spec.virtualization]\ntype = \"{isolation}\""), Some("none")).unwrap()
+    };
+    let (machine, container) = (plan("MicroVM"), plan("Container"));
+    assert_eq!(machine.process, container.process);
+    assert_eq!((machine.driver, container.driver), ("qemu", "container"));
+    let home = Home::at(Path::new("/home"));
+    let assignment = container.assignment("id", &home, None, Lifetime::Bound);
+    assert_eq!((assignment.machine.cpu_milli, assignment.machine.memory_mib), (500, 96));
+    assert_eq!((&assignment.configuration.root, assignment.configuration.mounts.len()), (&None, 0));
+    let driver::Body::Container(body) = assignment.machine.body else { panic!("{:?}", container.body) };
+    assert_eq!(
+        (body.pids, body.layers.len(), body.folder.as_path()),
+        (10, 2, Path::new("/home/run/id/container"))
+    );
+}
+
+#[test]
+fn a_wasm_program_is_called_by_its_file_and_gets_a_network_only_if_it_imports_sockets() {
+    let wasm = |manifest: &str, sockets| {
+        let request = request(&format!("[spec.virtualization]\ntype = \"Wasm\"\n{manifest}"));
+        Plan::decide(&request, &wasm_facts(sockets))
+    };
+    let plan = wasm("", false).unwrap();
+    assert_eq!((plan.process.args.as_slice(), plan.network), (["hello.wasm".to_owned()].as_slice(), false));
+    assert!(wasm("", true).unwrap().network);
+    let ports = "[spec.networking.inbound_ports]\nhttp = 80";
+    assert!(wasm(ports, true).is_ok());
+    assert_eq!(wasm(ports, false).unwrap_err(), PlanError::PortsWithoutSockets);
+    let storage = wasm("[spec.resources]\nstorage = \"1Gi\"", false);
+    assert!(matches!(storage, Err(PlanError::NoRoot { key: "spec.resources.storage" })));
+    assert!(plan.to_string().contains("one for all Wasm spacecores of this user"), "{plan}");
+}
+
+#[test]
+fn a_volume_is_a_disk_of_the_machine_and_makes_its_end_orderly() {
+    let mounts = "[[spec.mounts]]\nsource = \"chain\"\ndestination = \"/data\"\nsize = \"64Mi\"";
+    let plan = decide(mounts, None).unwrap();
+    let home = Home::at(Path::new("/home"));
+    let assignment = plan.assignment("id", &home, Some(Path::new("/initramfs")), Lifetime::Bound);
+    assert!(assignment.orderly_end && machine_of(&plan).modules.contains(&"ext4"));
+    let folder = Path::new("/home/volumes/example/chain");
+    assert_eq!(assignment.volumes[0].folder, folder);
+    let driver::Body::Virtual(hardware) = &assignment.machine.body else { panic!("{:?}", plan.body) };
+    let disk = hardware.disks.last().unwrap();
+    assert_eq!((disk.path.as_path(), disk.readonly), (folder.join("disk.img").as_path(), false));
+    let told = &assignment.configuration.mounts[0].source;
+    assert_eq!(told, &MountSource::Disk { serial: disk.serial.clone() });
+    let small = decide(&mounts.replace("64Mi", "1Mi"), None).unwrap_err();
+    assert!(matches!(small, PlanError::VolumeSize { .. }), "{small}");
 }
 
 #[test]
 fn the_modules_are_those_that_this_spacecore_needs() {
     let plan = decide("[spec.networking]\nnetwork_type = \"none\"", Some("none")).unwrap();
-    assert_eq!(plan.modules, ["virtio_pci", "virtio_console", "squashfs", "overlay", "virtio_blk"]);
+    assert_eq!(
+        machine_of(&plan).modules,
+        ["virtio_pci", "virtio_console", "squashfs", "overlay", "virtio_blk"]
+    );
     let plan = decide("[spec.resources]\nstorage = \"1Gi\"", None).unwrap();
     for module in ["dm-verity", "ext4", "virtio_net"] {
-        assert!(plan.modules.contains(&module), "{module}");
+        assert!(machine_of(&plan).modules.contains(&module), "{module}");
     }
 }
 
@@ -114,8 +208,11 @@ fn a_port_of_the_manifest_can_be_published_elsewhere() {
 #[test]
 fn the_guest_is_told_of_disks_by_the_serials_that_the_machine_gives_them() {
     let plan = decide("[spec.resources]\nstorage = \"64Mi\"", None).unwrap();
-    let assignment = plan.assignment("id", Path::new("/run"), Path::new("/initramfs"), Lifetime::Bound);
-    let Body::Virtual(hardware) = &assignment.machine.body else { panic!("{:?}", assignment.machine) };
+    let assignment =
+        plan.assignment("id", &Home::at(Path::new("/home")), Some(Path::new("/initramfs")), Lifetime::Bound);
+    let driver::Body::Virtual(hardware) = &assignment.machine.body else {
+        panic!("{:?}", assignment.machine)
+    };
     let serials: Vec<_> = hardware.disks.iter().map(|disk| disk.serial.as_str()).collect();
     let root = assignment.configuration.root.unwrap();
     let told: Vec<_> = root.layers.iter().map(|layer| layer.serial.as_str()).collect();

@@ -48,7 +48,7 @@ fn print(out: &mut impl Write, report: &Report, colours: bool) -> io::Result<()>
         let driver = isolation.driver.unwrap_or_default();
         let good = isolation.missing.is_empty();
         let line =
-            format!("{:10} {driver:5} {accelerator:4} {}", isolation.kind, isolation.missing.join("; "));
+            format!("{:10} {driver:9} {accelerator:4} {}", isolation.kind, isolation.missing.join("; "));
         writeln!(out, "  {} {}", mark(good), line.trim_end())?;
     }
     writeln!(out, "\nThis machine")?;

@@ -1,11 +1,8 @@
 //! `vimana plan`: what `vimana run` would do, exactly, without doing it.
 
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
-use hypercore::driver::Driver;
-use hypercore::driver::qemu::Qemu;
 use node::keeper::assignment::Lifetime;
 use serde_json::json;
 
@@ -32,19 +29,21 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let prepared = prepare::prepare(&args.workload, None, &mut Steps::quiet())?;
     let id = format!("{}-000000000000", prepared.plan.name);
-    let assignment =
-        prepared.plan.assignment(&id, &prepared.home.run(), &prepared.initramfs, Lifetime::Bound);
-    let command = Qemu::find().prepare(&assignment.machine)?;
+    let assignment = prepared.assignment(&id, Lifetime::Bound)?;
+    let command = node::keeper::driver(&assignment.driver)?.prepare(&assignment.machine)?;
     let mut out = std::io::stdout().lock();
     if args.json {
         let document = json!({
             "plan": prepared.plan,
-            "initramfs": Path::new(&prepared.initramfs),
+            "initramfs": prepared.initramfs,
             "execution": command.execution,
         });
         writeln!(out, "{document:#}")?;
     } else {
-        writeln!(out, "{}{:<12} {}", prepared.plan, "initramfs", prepared.initramfs.display())?;
+        write!(out, "{}", prepared.plan)?;
+        if let Some(initramfs) = &prepared.initramfs {
+            writeln!(out, "{:<12} {}", "initramfs", initramfs.display())?;
+        }
         writeln!(out, "{:<12} {command}", "execute")?;
     }
     Ok(ExitCode::SUCCESS)

@@ -92,8 +92,7 @@ fn in_foreground(args: Args) -> anyhow::Result<u8> {
     }
 
     let id = node::gather::new_id(&prepared.plan.name)?;
-    let assignment =
-        prepared.plan.assignment(&id, &prepared.home.run(), &prepared.initramfs, Lifetime::Bound);
+    let assignment = prepared.assignment(&id, Lifetime::Bound)?;
     let session = Session::start(&std::env::current_exe()?, &assignment)?;
     marks.push(Mark::now("keeper executed"));
     // Without standard input keys have nowhere to go, and Ctrl-C stays a signal.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use hac::model::Isolation;
 use node::keeper::assignment::{Assignment, Lifetime};
 use node::keeper::report::{FromKeeper, Outcome, Standing, ToKeeper};
 use node::session::Session;
@@ -60,12 +61,12 @@ fn assignment(home: &Home, script: &str) -> Assignment {
     let node_home = node::home::Home::at(home.path());
     let kernels = node::gather::kernels(&node_home).unwrap();
     let (kernel, _) = hypercore::kernel::choose(&kernels, None, None).unwrap();
-    let facts =
-        node::gather::facts(&image, &kernel, node::gather::machine_facts(Some("this test emulates".into())));
+    let machine = node::gather::machine_facts(Some("this test emulates".into()));
+    let facts = node::gather::facts(&store, &image, Isolation::MicroVM, Some(&kernel), machine).unwrap();
     let request = node::plan::Request { manifest, ..node::plan::Request::default() };
     let plan = node::plan::Plan::decide(&request, &facts).unwrap();
-    let initramfs = node::gather::initramfs(&node_home, &kernel, &plan).unwrap();
-    plan.assignment("stays", &node_home.run(), &initramfs, Lifetime::Independent)
+    let initramfs = node::gather::initramfs(&node_home, &kernel, plan.virtual_machine().unwrap()).unwrap();
+    plan.assignment("stays", &node_home, Some(&initramfs), Lifetime::Independent)
 }
 
 #[test]

@@ -152,6 +152,7 @@ fn assignment(home: &Home, kernel: &Kernel, initramfs: PathBuf, boot_ms: u64) ->
             process,
         },
         folders: vec![FolderShare { source: share, readonly: true, stream: wire::FIRST_FOLDER }],
+        volumes: Vec::new(),
         scratch: Vec::new(),
         orderly_end: false,
         patience: Patience { boot_ms, configure_ms: 3000, shutdown_ms: 1000 },

@@ -129,6 +129,19 @@ fn is_orphan(process: &Path) -> bool {
     parent.trim() == "1" || name.starts_with("systemd")
 }
 
+/// Why an isolation can't be given on this machine, if it can't.
+pub fn missing(isolation: &str) -> Option<String> {
+    let output = Command::new(VIMANA).args(["doctor", "--json"]).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let all = report["isolations"].as_array().unwrap();
+    let mut ways = all.iter().filter(|known| known["kind"] == isolation);
+    let reason = |way: &serde_json::Value| way["missing"][0].as_str().map(str::to_owned);
+    match ways.clone().any(|way| reason(way).is_none()) {
+        true => None,
+        false => ways.find_map(reason).or_else(|| Some(format!("there is no {isolation}"))),
+    }
+}
+
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

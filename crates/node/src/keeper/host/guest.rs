@@ -1,6 +1,7 @@
 //! What the guest says. All of it is a claim of a hostile machine: each thing can be said once, where it makes sense, and
 //! nothing that it says makes this process hold more than a bounded amount.
 
+use hypercore::driver::Body;
 use rustix::event::PollFlags;
 use spacecore::wire::link::{Incoming, Violation};
 use spacecore::wire::message::{Refusal, Stats, Step, ToHost};
@@ -88,7 +89,12 @@ impl Host {
             ToHost::Hello { version, release, uptime_us } => {
                 if before == Standing::Booting {
                     let clock = uptime_us / 1000;
-                    self.mark(&format!("guest up (Linux {}, {clock} ms by its own clock)", shown(&release)));
+                    let what = match &self.assignment.machine.body {
+                        Body::Virtual(_) => format!("Linux {}, {clock} ms by its own clock", shown(&release)),
+                        Body::Container(_) => format!("on Linux {}", shown(&release)),
+                        Body::Wasm(_) => shown(&release),
+                    };
+                    self.mark(&format!("guest up ({what})"));
                 }
                 self.input(Input::Hello { version });
             }

@@ -1,7 +1,6 @@
 //! The machine: how it is started, and how its end is noticed.
 
-use hypercore::driver::qemu::Qemu;
-use hypercore::driver::{Driver, Ended, Wiring};
+use hypercore::driver::{Body, Ended, Wiring};
 use hypercore::passt::{GuestNetwork, Passt};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use spacecore::wire::message::Network;
@@ -9,43 +8,52 @@ use spacecore::wire::message::Network;
 use super::{Host, shown};
 use crate::folder::Folder;
 use crate::keeper::assignment::FolderShare;
+use crate::keeper::driver;
 use crate::keeper::shares::Shares;
 use crate::keeper::state::Input;
 use crate::keeper::wire_socket::WireSocket;
+use crate::run_folder;
+use crate::volume;
 
 impl Host {
     /// Starts the machine; a failure is an outcome like any other.
     pub(super) fn start(&mut self) {
         if let Err(reason) = self.start_machine() {
+            self.machine = None;
             self.input(Input::NotStarted(reason));
         }
     }
 
-    pub(super) fn start_machine(&mut self) -> Result<(), String> {
+    /// Starts the machine before anything that has a thread of its own: a container is forked from this process, which must
+    /// be single-threaded for that.
+    fn start_machine(&mut self) -> Result<(), String> {
         let told = |error: &dyn std::error::Error| chain(error);
         let folders = self.open_folders()?;
+        for volume in &self.assignment.volumes {
+            self.volumes.push(volume::hold(volume).map_err(|error| chain(&error))?);
+        }
         for disk in &self.assignment.scratch {
             hypercore::scratch::create(&disk.path, disk.bytes).map_err(|error| chain(&error))?;
         }
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .map_err(|e| told(&e))?;
-        let network_wire = match &self.assignment.network {
-            Some(plan) => {
-                let (passt, wire, guest) = Passt::start(plan).map_err(|error| chain(&error))?;
-                self.network = Some((passt, guest_network(&guest)));
-                self.mark("passt started");
-                Some(wire)
-            }
-            None => None,
+        if let Body::Container(container) = &self.assignment.machine.body {
+            run_folder::make(&container.folder).map_err(|error| told(&error))?;
+        }
+        let pair = || socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let (ours, theirs) = pair().map_err(|e| told(&e))?;
+        let (passt_wire, network_wire) = match &self.assignment.network {
+            Some(_) => pair().map(|(passt, machine)| (Some(passt), Some(machine))).map_err(|e| told(&e))?,
+            None => (None, None),
         };
-        let driver: Box<dyn Driver> = match self.assignment.driver.as_str() {
-            "qemu" => Box::new(Qemu::find()),
-            other => return Err(format!("this keeper has no driver {other}")),
-        };
+        let driver = driver(&self.assignment.driver).map_err(|error| chain(&error))?;
         let prepared = driver.prepare(&self.assignment.machine).map_err(|error| chain(&error))?;
         let wiring = Wiring { channel: theirs, network: network_wire, console: None };
         self.machine = Some(driver.start(&prepared, wiring).map_err(|error| chain(&error))?);
         self.mark("machine started");
+        if let (Some(plan), Some(wire)) = (&self.assignment.network, passt_wire) {
+            let (passt, guest) = Passt::start_on(plan, wire).map_err(|error| chain(&error))?;
+            self.network = Some((passt, guest_network(&guest)));
+            self.mark("passt started");
+        }
         let mut guest = WireSocket::new(ours).map_err(|e| told(&e))?;
         self.processes.open_workload(&mut guest.link, self.assignment.configuration.process.stdin);
         for share in &self.assignment.folders {

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use hac::model::Isolation;
 use hypercore::kernel::{self, ChooseError, Kernel};
 use image::{Image, PullOptions, Reference, Store, StoreOptions};
 use node::gather;
 use node::home::Home;
+use node::keeper::assignment::{Assignment, Lifetime};
 use node::plan::Plan;
 use spacecore::wire::message::TerminalSize;
 
@@ -27,10 +29,23 @@ pub struct Prepared {
     pub home: Home,
     /// What will run.
     pub plan: Plan,
-    /// What the guest boots from.
-    pub initramfs: PathBuf,
+    /// What a virtual machine boots from.
+    pub initramfs: Option<PathBuf>,
     /// Keeps the image's layers from being collected.
-    _image: Image,
+    image: Image,
+}
+
+impl Prepared {
+    /// What a keeper is told. Volumes that are made for it belong to who owns their place in the image.
+    pub fn assignment(&self, id: &str, lifetime: Lifetime) -> anyhow::Result<Assignment> {
+        let mut assignment = self.plan.assignment(id, &self.home, self.initramfs.as_deref(), lifetime);
+        for (used, volume) in assignment.volumes.iter_mut().zip(&self.plan.volumes) {
+            if !node::volume::exists(&used.folder) {
+                used.owner = Some(gather::owner_at(&self.image, &volume.destination)?);
+            }
+        }
+        Ok(assignment)
+    }
 }
 
 /// Prepares a start: pulls the image and fetches a kernel where they lack, decides the plan, makes the initramfs.
@@ -41,34 +56,56 @@ pub fn prepare(workload: &Workload, streams: Option<Streams>, steps: &mut Steps)
         request.terminal = streams.terminal;
     }
     steps.done("manifest read");
+    let isolation = request.manifest.spec.virtualization.isolation;
     let home = Home::find()?;
     node::run_folder::sweep(&home.run()).with_context(|| format!("can't clear {}", home.run().display()))?;
-    let machine = gather::machine_facts(hypercore::kvm::known(&home.cache()).missing());
+    let kvm_missing = match isolation {
+        Isolation::MicroVM | Isolation::Unikernel | Isolation::TEE => {
+            hypercore::kvm::known(&home.cache()).missing()
+        }
+        Isolation::Container | Isolation::Wasm => None,
+    };
+    let machine = gather::machine_facts(kvm_missing);
     Plan::check(&request, &machine)?;
     steps.done("machine judged");
-    let image = image(workload, &request.manifest.spec.deployment.image, &home, steps)?;
+    let store = Store::open(&home.images(), StoreOptions::from_env()?)?;
+    let image = image(workload, &request.manifest.spec.deployment.image, isolation, &store, steps)?;
     steps.done("image ready");
-    let kernel = guest_kernel(workload, &home, steps)?;
-    steps.done("kernel chosen");
-    let plan = Plan::decide(&request, &gather::facts(&image, &kernel, machine))?;
-    let initramfs = gather::initramfs(&home, &kernel, &plan)?;
+    let kernel = match isolation {
+        Isolation::MicroVM => Some(guest_kernel(workload, &home, steps)?),
+        Isolation::Container | Isolation::Wasm | Isolation::Unikernel | Isolation::TEE => None,
+    };
+    if kernel.is_some() {
+        steps.done("kernel chosen");
+    }
+    let plan = Plan::decide(&request, &gather::facts(&store, &image, isolation, kernel.as_ref(), machine)?)?;
+    let initramfs = match (&kernel, plan.virtual_machine()) {
+        (Some(kernel), Some(machine)) => Some(gather::initramfs(&home, kernel, machine)?),
+        _ => None,
+    };
     steps.done("plan decided");
-    Ok(Prepared { home, plan, initramfs, _image: image })
+    Ok(Prepared { home, plan, initramfs, image })
 }
 
-fn image(workload: &Workload, name: &str, home: &Home, steps: &mut Steps) -> anyhow::Result<Image> {
+fn image(
+    workload: &Workload,
+    name: &str,
+    isolation: Isolation,
+    store: &Store,
+    steps: &mut Steps,
+) -> anyhow::Result<Image> {
     let reference: Reference = name.parse()?;
-    let store = Store::open(&home.images(), StoreOptions::from_env()?)?;
+    let wasm = isolation == Isolation::Wasm;
+    let options = PullOptions { plain_http: workload.plain_http, wasm, ..PullOptions::default() };
     // A folder or archive changes under its name; a registry's image is kept as it was pulled.
     let stable = matches!(reference, Reference::Registry(_));
     if stable
         && !workload.pull
-        && let Some(image) = store.get(&reference)?
+        && let Some(image) = store.find(&reference, &options)?
     {
         return Ok(image);
     }
-    let options = PullOptions { plain_http: workload.plain_http, ..PullOptions::default() };
-    steps.pull(&store, &reference, &options).with_context(|| format!("can't get the image {reference}"))
+    steps.pull(store, &reference, &options).with_context(|| format!("can't get the image {reference}"))
 }
 
 fn guest_kernel(workload: &Workload, home: &Home, steps: &mut Steps) -> anyhow::Result<Kernel> {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use hac::model::{Accel, Isolation, NetworkType};
+use hac::model::{Accel, Isolation, Mount, NetworkType};
 use hac::units::{Bytes, MilliCpu};
 use hac::{Format, Manifest};
 use hypercore::passt::{Protocol, Publish};
@@ -47,13 +47,17 @@ pub struct Workload {
     /// The network: public, private or none
     #[arg(long, value_name = "TYPE")]
     pub network: Option<NetworkType>,
-    /// Mount a folder or file of this machine
-    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro]")]
+    /// Mount a folder or file of this machine (a path with / or . or ~ at its start), or a named volume, which is kept when
+    /// the spacecore ends
+    #[arg(short = 'v', long = "volume", value_name = "SRC|NAME:DST[:ro]")]
     pub volumes: Vec<String>,
+    /// Give the workload a root file system that it can't write to
+    #[arg(long)]
+    pub read_only: bool,
     /// Memory, such as 256Mi
     #[arg(short, long, value_name = "SIZE")]
     pub memory: Option<Bytes>,
-    /// Virtual CPUs
+    /// CPUs; a virtual machine gets whole ones, a container or Wasm program also parts, such as 500m
     #[arg(long, value_name = "N")]
     pub cpus: Option<MilliCpu>,
     /// Have the guest hold its layers to their Merkle roots (dm-verity) also under emulation
@@ -112,6 +116,18 @@ impl Workload {
             }
             spec.resources.cpu = cpus;
         }
+        if self.read_only {
+            spec.deployment.readonly_root = true;
+        }
+        let mut named = Vec::new();
+        for volume in &self.volumes {
+            let mount = parse_volume(volume)?;
+            // The command line replaces what the manifest mounts there; twice on the command line is a mistake to tell.
+            spec.mounts.retain(|known| known.destination != mount.destination);
+            named.push((volume, mount));
+        }
+        let hosts = named.iter().filter(|(_, mount)| mount.is_host_folder()).cloned().collect::<Vec<_>>();
+        spec.mounts.extend(named.into_iter().map(|(_, mount)| mount).filter(|mount| !mount.is_host_folder()));
         for pair in &self.env {
             let (name, value) = variable(pair)?;
             spec.deployment.env.insert(name, value);
@@ -126,14 +142,12 @@ impl Workload {
             let source = mount.source.as_deref().unwrap_or_default();
             shares.push(share(&base.join(expand_home(source)), &mount.destination, mount.readonly)?);
         }
-        let mut named = Vec::new();
-        for volume in &self.volumes {
-            let share = parse_volume(volume)?;
-            // The command line replaces what the manifest mounts there; twice on the command line is a mistake to tell.
-            shares.retain(|known: &Share| known.destination != share.destination);
-            named.push(share);
+        for (text, mount) in hosts {
+            let source = expand_home(mount.source.as_deref().unwrap_or_default());
+            shares.push(
+                share(&source, &mount.destination, mount.readonly).with_context(|| format!("-v {text}"))?,
+            );
         }
-        shares.append(&mut named);
         Ok(Request {
             manifest,
             publish: self.publish.clone(),
@@ -152,6 +166,8 @@ impl Workload {
             Some(folder) if Path::new(folder).join("hac.toml").is_file() => {
                 read(&Path::new(folder).join("hac.toml"))
             }
+            Some(program) if is_wasm_file(program) => Ok((wasm_program(&format!("wasm:{program}")), here)),
+            Some(image) if image.starts_with("wasm:") => Ok((wasm_program(image), here)),
             Some(source) if Path::new(source).exists() => bail!(
                 "{source} is here, but no manifest by its name: one ends in .toml, .yaml or .yml; an image in a file is named oci-archive:{source} or docker-archive:{source}, one in a folder oci:{source}"
             ),
@@ -167,6 +183,18 @@ impl Workload {
             }
         }
     }
+}
+
+fn is_wasm_file(source: &str) -> bool {
+    let path = Path::new(source);
+    path.extension().is_some_and(|ending| ending == "wasm") && path.is_file()
+}
+
+/// A Wasm program can run as nothing else, so nobody has to say so.
+fn wasm_program(image: &str) -> Manifest {
+    let mut manifest = Manifest::from_image(image);
+    manifest.spec.virtualization.isolation = Isolation::Wasm;
+    manifest
 }
 
 fn looks_like_manifest(source: &str) -> bool {
@@ -196,7 +224,7 @@ fn read(path: &Path) -> anyhow::Result<(Manifest, PathBuf)> {
 
 /// An image in a file or folder is looked for from the manifest's folder, as the manifest's mounts are.
 fn beside(base: &Path, image: &str) -> String {
-    for transport in ["oci:", "oci-archive:", "docker-archive:"] {
+    for transport in ["oci:", "oci-archive:", "docker-archive:", "wasm:"] {
         if let Some(rest) = image.strip_prefix(transport)
             && !rest.starts_with('/')
             && !base.as_os_str().is_empty()
@@ -226,7 +254,7 @@ fn variable(pair: &str) -> anyhow::Result<(String, String)> {
     Ok((name.to_owned(), value))
 }
 
-fn parse_volume(text: &str) -> anyhow::Result<Share> {
+fn parse_volume(text: &str) -> anyhow::Result<Mount> {
     let parts: Vec<&str> = text.split(':').collect();
     let (source, destination, readonly) = match parts[..] {
         [source, destination] | [source, destination, "rw"] => (source, destination, false),
@@ -236,7 +264,7 @@ fn parse_volume(text: &str) -> anyhow::Result<Share> {
     if source.is_empty() || destination.is_empty() {
         bail!("-v {text}: expected SRC:DST, and neither may be empty");
     }
-    share(&expand_home(source), destination, readonly).with_context(|| format!("-v {text}"))
+    Ok(Mount { source: Some(source.to_owned()), destination: destination.to_owned(), readonly, size: None })
 }
 
 fn share(source: &Path, destination: &str, readonly: bool) -> anyhow::Result<Share> {
@@ -316,10 +344,21 @@ mod tests {
 
     #[test]
     fn a_volume_that_isnt_one_is_refused_with_its_shape() {
-        for wrong in ["/tmp", "/tmp:/a:rx", "/no/such/folder:/a", "a:b:c:d"] {
+        for wrong in ["/tmp", "/tmp:/a:rx", ":/a", "a:", "a:b:c:d"] {
             assert!(parse_volume(wrong).is_err(), "{wrong}");
         }
-        let share = parse_volume("/tmp:/data:ro").unwrap();
-        assert_eq!((share.destination.as_str(), share.readonly, share.file), ("/data", true, false));
+        let missing = Workload {
+            source: Some("alpine".to_owned()),
+            volumes: vec!["/no/such/folder:/a".to_owned()],
+            ..Workload::default()
+        };
+        assert!(missing.request().unwrap_err().to_string().contains("/no/such/folder:/a"));
+        let mount = parse_volume("/tmp:/data:ro").unwrap();
+        assert_eq!(
+            (mount.destination.as_str(), mount.readonly, mount.is_host_folder()),
+            ("/data", true, true)
+        );
+        assert!(!parse_volume("chain:/data").unwrap().is_host_folder());
+        assert!(parse_volume("./src:/data").unwrap().is_host_folder());
     }
 }

@@ -1,0 +1,381 @@
+//! What differs by isolation: how it is decided, and what a driver and a guest are told of it.
+
+use std::path::{Path, PathBuf};
+
+use hac::model::Isolation;
+use hypercore::driver::{self, Accelerator, Disk};
+use serde::Serialize;
+use spacecore::wire;
+use spacecore::wire::message::{Configuration, LayerDisk, Mount, MountSource, Root, Upper, Verity};
+
+use super::{
+    Facts, KernelFacts, Layer, Plan, PlanError, Request, SCRATCH_SERIAL, Share, Volume, WasmFacts, checks,
+    folder_stream, layer_serial, scratch_path, volume_serial,
+};
+use crate::home::Home;
+use crate::keeper::assignment::{FolderShare, ScratchDisk, VolumeUse};
+use crate::run_folder::CONTAINER;
+use crate::volume::{self, Form};
+
+/// What differs by isolation.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Body {
+    /// A virtual machine.
+    Virtual(Virtual),
+    /// A container.
+    Container(Container),
+    /// A Wasm program.
+    Wasm(Wasm),
+}
+
+/// A virtual machine.
+#[derive(Debug, Clone, Serialize)]
+pub struct Virtual {
+    /// What executes the guest's instructions.
+    pub accelerator: Accelerator,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// The read-only file systems, lowest first.
+    pub layers: Vec<Layer>,
+    /// Whether the guest holds the layers to their Merkle roots.
+    pub verity: bool,
+    /// The writable disk in bytes; none where writes go to memory.
+    pub scratch_bytes: Option<u64>,
+    /// Whether the workload can't write to its root.
+    pub readonly_root: bool,
+    /// The guest kernel.
+    pub kernel: KernelFacts,
+    /// Modules that the guest loads, without those that they need in turn.
+    pub modules: Vec<&'static str>,
+}
+
+/// A container.
+#[derive(Debug, Clone, Serialize)]
+pub struct Container {
+    /// The read-only layers as unpacked trees, lowest first.
+    pub trees: Vec<PathBuf>,
+    /// The most bytes that may be written to the root; none where only this machine's disk limits it.
+    pub upper_bytes: Option<u64>,
+    /// Whether the workload can't write to its root.
+    pub readonly_root: bool,
+    /// The most processes and threads at a time.
+    pub pids: u32,
+}
+
+/// A Wasm program.
+#[derive(Debug, Clone, Serialize)]
+pub struct Wasm {
+    /// The module or component.
+    pub module: WasmFacts,
+    /// The most elements in all of its tables.
+    pub table_elements: u32,
+    /// Whether it runs in one keeper with the owner's other Wasm spacecores.
+    pub shared_keeper: bool,
+}
+
+/// A body, and what a person should know of it.
+pub(super) struct Decided {
+    pub(super) body: Body,
+    pub(super) notices: Vec<String>,
+}
+
+impl Body {
+    pub(super) fn decide(
+        request: &Request,
+        facts: &Facts,
+        network: bool,
+        folders: bool,
+    ) -> Result<Decided, PlanError> {
+        let spec = &request.manifest.spec;
+        match spec.virtualization.isolation {
+            Isolation::MicroVM => Virtual::decide(request, facts, network, folders),
+            Isolation::Container => Container::decide(request, facts),
+            Isolation::Wasm => Wasm::decide(request, facts),
+            other @ (Isolation::Unikernel | Isolation::TEE) => {
+                Err(PlanError::IsolationNotYet { isolation: other })
+            }
+        }
+    }
+
+    /// Whether there is anything in it that would use a network.
+    pub(super) fn wants_network(&self) -> bool {
+        match self {
+            Self::Virtual(_) | Self::Container(_) => true,
+            Self::Wasm(wasm) => wasm.module.sockets,
+        }
+    }
+
+    /// The driver that provides it.
+    pub(super) fn driver(&self) -> &'static str {
+        match self {
+            Self::Virtual(_) => "qemu",
+            Self::Container(_) => "container",
+            Self::Wasm(_) => "wasm",
+        }
+    }
+}
+
+impl Virtual {
+    fn decide(request: &Request, facts: &Facts, network: bool, folders: bool) -> Result<Decided, PlanError> {
+        let spec = &request.manifest.spec;
+        let checks::Hardware { accelerator, vcpus, notices } =
+            checks::Hardware::decide(request, &facts.machine)?;
+        let image = &facts.image;
+        if image.layers.is_empty() {
+            return Err(match image.wasm {
+                Some(_) => PlanError::OnlyWasm { image: image.reference.clone() },
+                None => PlanError::EmptyImage { image: image.reference.clone() },
+            });
+        }
+        let kernel = facts.kernel.clone().ok_or(PlanError::NoKernel)?;
+        let verity = request.verity || accelerator == Accelerator::Kvm;
+        let scratch_bytes = spec.resources.storage.map(|bytes| bytes.as_u64());
+        let volumes = spec.mounts.iter().any(|mount| mount.source.is_some() && !mount.is_host_folder());
+        let base = ["virtio_pci", "virtio_console", "squashfs", "overlay", "virtio_blk"];
+        let more = [
+            (verity, "dm-verity"),
+            (scratch_bytes.is_some() || volumes, "ext4"),
+            (folders, "fuse"),
+            (network, "virtio_net"),
+        ];
+        let more = more.into_iter().filter(|(needed, _)| *needed).map(|(_, name)| name);
+        let machine = Self {
+            accelerator,
+            vcpus,
+            layers: image.layers.clone(),
+            verity,
+            scratch_bytes,
+            readonly_root: spec.deployment.readonly_root,
+            kernel,
+            modules: base.into_iter().chain(more).collect(),
+        };
+        Ok(Decided { body: Body::Virtual(machine), notices })
+    }
+}
+
+impl Container {
+    fn decide(request: &Request, facts: &Facts) -> Result<Decided, PlanError> {
+        let spec = &request.manifest.spec;
+        let image = &facts.image;
+        checks::container(&facts.machine)?;
+        if image.trees.is_empty() {
+            return Err(match image.wasm {
+                Some(_) => PlanError::OnlyWasm { image: image.reference.clone() },
+                None => PlanError::EmptyImage { image: image.reference.clone() },
+            });
+        }
+        let mut notices = checks::more_cpu_than_there_is(request, &facts.machine);
+        if request.verity {
+            notices.push(
+                "a container's layers aren't held to their Merkle roots: --verity is for MicroVM".to_owned(),
+            );
+        }
+        let container = Self {
+            trees: image.trees.clone(),
+            upper_bytes: spec.resources.storage.map(|bytes| bytes.as_u64()),
+            readonly_root: spec.deployment.readonly_root,
+            pids: spec.resources.pids,
+        };
+        Ok(Decided { body: Body::Container(container), notices })
+    }
+}
+
+impl Wasm {
+    fn decide(request: &Request, facts: &Facts) -> Result<Decided, PlanError> {
+        let spec = &request.manifest.spec;
+        let image = &facts.image;
+        let module =
+            image.wasm.clone().ok_or_else(|| PlanError::NoWasm { image: image.reference.clone() })?;
+        checks::wasm(request)?;
+        let mut notices = checks::more_cpu_than_there_is(request, &facts.machine);
+        if spec.deployment.user.is_some() {
+            notices.push("a Wasm program has no users; spec.deployment.user changes nothing".to_owned());
+        }
+        let wasm = Self { module, table_elements: spec.resources.table_elements, shared_keeper: true };
+        Ok(Decided { body: Body::Wasm(wasm), notices })
+    }
+}
+
+/// What a driver and a guest are told.
+impl Plan {
+    pub(super) fn machine_body(
+        &self,
+        home: &Home,
+        run_folder: &Path,
+        initramfs: Option<&Path>,
+    ) -> driver::Body {
+        match &self.body {
+            Body::Virtual(machine) => {
+                let layer = |(index, layer): (usize, &Layer)| Disk {
+                    path: layer.path.clone(),
+                    readonly: true,
+                    serial: layer_serial(index),
+                };
+                let mut disks: Vec<Disk> = machine.layers.iter().enumerate().map(layer).collect();
+                if machine.scratch_bytes.is_some() {
+                    disks.push(Disk {
+                        path: scratch_path(run_folder),
+                        readonly: false,
+                        serial: SCRATCH_SERIAL.to_owned(),
+                    });
+                }
+                disks.extend(self.volumes.iter().enumerate().map(|(index, volume)| Disk {
+                    path: volume::disk(&self.volume_folder(home, volume)),
+                    readonly: volume.readonly,
+                    serial: volume_serial(index),
+                }));
+                driver::Body::Virtual(driver::Virtual {
+                    accelerator: machine.accelerator,
+                    kernel: machine.kernel.path.clone(),
+                    initramfs: initramfs.map(Path::to_owned).unwrap_or_default(),
+                    command_line: Vec::new(),
+                    disks,
+                    console: false,
+                })
+            }
+            Body::Container(container) => driver::Body::Container(driver::Container {
+                layers: container.trees.clone(),
+                folder: run_folder.join(CONTAINER),
+                hostname: self.name.clone(),
+                readonly: container.readonly_root,
+                upper_bytes: container.upper_bytes,
+                mounts: self.driver_mounts(home),
+                pids: container.pids,
+            }),
+            Body::Wasm(wasm) => driver::Body::Wasm(driver::Wasm {
+                module: wasm.module.path.clone(),
+                digest: wasm.module.digest.clone(),
+                cache: home.cache().join("wasm"),
+                mounts: self.driver_mounts(home),
+                table_elements: u64::from(wasm.table_elements),
+            }),
+        }
+    }
+
+    /// Folders that a keeper serves over the channel.
+    pub(super) fn folder_shares(&self) -> Vec<FolderShare> {
+        let share = |(index, share): (usize, &Share)| FolderShare {
+            source: share.source.clone(),
+            readonly: share.readonly,
+            stream: folder_stream(index),
+        };
+        match &self.body {
+            Body::Virtual(_) => self.shares.iter().enumerate().map(share).collect(),
+            Body::Container(_) | Body::Wasm(_) => Vec::new(),
+        }
+    }
+
+    /// Disks that end with the run.
+    pub(super) fn scratch(&self, run_folder: &Path) -> Vec<ScratchDisk> {
+        let bytes = self.virtual_machine().and_then(|machine| machine.scratch_bytes);
+        bytes.map(|bytes| ScratchDisk { path: scratch_path(run_folder), bytes }).into_iter().collect()
+    }
+
+    pub(super) fn volume_use(&self, home: &Home, volume: &Volume) -> VolumeUse {
+        VolumeUse {
+            folder: self.volume_folder(home, volume),
+            name: volume.name.clone(),
+            form: match &self.body {
+                Body::Virtual(_) => Form::GuestDisk,
+                Body::Container(_) => Form::HostDisk,
+                Body::Wasm(_) => Form::Folder,
+            },
+            bytes: volume.bytes,
+            readonly: volume.readonly,
+            owner: None,
+        }
+    }
+
+    fn volume_folder(&self, home: &Home, volume: &Volume) -> PathBuf {
+        home.volumes().join(&self.name).join(&volume.name)
+    }
+
+    /// What a container or a Wasm program finds mounted, folders before what lies in them.
+    fn driver_mounts(&self, home: &Home) -> Vec<driver::Mount> {
+        use driver::MountSource;
+        let shares = self.shares.iter().map(|share| driver::Mount {
+            source: match share.file {
+                true => MountSource::File(share.source.clone()),
+                false => MountSource::Folder(share.source.clone()),
+            },
+            destination: share.destination.clone(),
+            readonly: share.readonly,
+        });
+        let memory = self.memory_mounts.iter().map(|(destination, bytes)| driver::Mount {
+            source: MountSource::Memory(*bytes),
+            destination: destination.clone(),
+            readonly: false,
+        });
+        let volumes = self.volumes.iter().map(|volume| {
+            let folder = self.volume_folder(home, volume);
+            driver::Mount {
+                source: match &self.body {
+                    Body::Wasm(_) => MountSource::Folder(volume::files(&folder)),
+                    Body::Container(_) | Body::Virtual(_) => MountSource::Disk(volume::disk(&folder)),
+                },
+                destination: volume.destination.clone(),
+                readonly: volume.readonly,
+            }
+        });
+        let mut mounts: Vec<driver::Mount> = shares.chain(memory).chain(volumes).collect();
+        mounts.sort_by_key(|mount| mount.destination.matches('/').count());
+        mounts
+    }
+
+    pub(super) fn configuration(&self) -> Configuration {
+        let (root, mounts) = match &self.body {
+            Body::Virtual(machine) => (Some(self.root(machine)), self.guest_mounts()),
+            Body::Container(_) | Body::Wasm(_) => (None, Vec::new()),
+        };
+        Configuration {
+            version: wire::VERSION,
+            hostname: self.name.clone(),
+            unix_time_ns: 0,
+            entropy: String::new(),
+            root,
+            mounts,
+            network: None,
+            process: self.process.clone(),
+        }
+    }
+
+    fn root(&self, machine: &Virtual) -> Root {
+        let layer = |(index, layer): (usize, &Layer)| LayerDisk {
+            serial: layer_serial(index),
+            verity: machine.verity.then(|| Verity {
+                root: layer.verity_root.clone(),
+                data_blocks: layer.data_blocks,
+                hash_start: layer.hash_start,
+            }),
+        };
+        let upper = match machine.scratch_bytes {
+            Some(_) => Upper::Disk { serial: SCRATCH_SERIAL.to_owned() },
+            None => Upper::Memory { bytes: self.memory_mib * 1024 * 1024 / 2 },
+        };
+        let layers = machine.layers.iter().enumerate().map(layer).collect();
+        Root { layers, upper, readonly: machine.readonly_root }
+    }
+
+    fn guest_mounts(&self) -> Vec<Mount> {
+        let folders = self.shares.iter().enumerate().map(|(index, share)| Mount {
+            source: MountSource::Folder { stream: folder_stream(index), file: share.file },
+            destination: share.destination.clone(),
+            readonly: share.readonly,
+        });
+        let memory = self.memory_mounts.iter().map(|(destination, bytes)| Mount {
+            source: MountSource::Memory { bytes: *bytes },
+            destination: destination.clone(),
+            readonly: false,
+        });
+        let volumes = self.volumes.iter().enumerate().map(|(index, volume)| Mount {
+            source: MountSource::Disk { serial: volume_serial(index) },
+            destination: volume.destination.clone(),
+            readonly: volume.readonly,
+        });
+        let mut mounts: Vec<Mount> = folders.chain(memory).chain(volumes).collect();
+        // A mount below another one comes after it.
+        mounts.sort_by_key(|mount| mount.destination.matches('/').count());
+        mounts
+    }
+}
