@@ -17,6 +17,7 @@ mod hostile;
 mod import;
 mod leaks;
 mod network;
+mod node_software;
 mod process;
 mod rootless;
 mod signals;
