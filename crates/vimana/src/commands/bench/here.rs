@@ -154,7 +154,7 @@ fn of_vimana(isolation: &Isolation, vimana: &Path, runtime: Option<&str>) -> Tar
 }
 
 /// What stands beside the numbers: they mean nothing without it.
-pub fn machine(home: &Home) -> Vec<(&'static str, String)> {
+pub fn machine(home: &Home, targets: &[Target]) -> Vec<(&'static str, String)> {
     let report = doctor::examine(home.root());
     let mut facts = vec![("Processor", processor()), ("Memory", memory())];
     facts.push(("System", system()));
@@ -165,7 +165,11 @@ pub fn machine(home: &Home) -> Vec<(&'static str, String)> {
         }
     };
     version("QEMU", "qemu-system-x86_64");
-    version("OCI runtime", if find("crun").is_some() { "crun" } else { "runc" });
+    for target in targets {
+        if let Means::Runtime { runtime } = &target.means {
+            version("OCI runtime", runtime.name);
+        }
+    }
     for (name, what) in [("Guest kernel", "guest kernel"), ("KVM", "KVM"), ("Control groups", "cgroups")] {
         facts.extend(found(&report, what).map(|found| (name, found)));
     }
@@ -288,7 +292,7 @@ mod tests {
     #[test]
     fn the_machine_is_described() {
         let home = tempfile::tempdir().unwrap();
-        let facts = machine(&Home::at(home.path()));
+        let facts = machine(&Home::at(home.path()), &[]);
         assert!(facts.iter().all(|(_, found)| !found.is_empty()), "{facts:?}");
         assert!(facts.iter().any(|(name, found)| *name == "Disk" && found != "unknown"));
     }

@@ -198,7 +198,7 @@
     (local.set $blocks (i64.shr_u (i64.add (local.get $bytes) (i64.const 1048575)) (i64.const 20)))
 
     ;; To be written: made or emptied.
-    (local.set $file (call $open (local.get $name) (local.get $length) (i32.const 9) (i64.const 0x1fffffff)))
+    (local.set $file (call $open (local.get $name) (local.get $length) (i32.const 9) (i64.const 0x002000ff)))
     (call $begin (i32.const 2112) (i32.const 5))
     (block $written
       (loop $next
@@ -221,7 +221,7 @@
     (drop (call $fd_advise (local.get $file) (i64.const 0) (i64.const 0) (i32.const 4)))
     (drop (call $fd_close (local.get $file)))
 
-    (local.set $file (call $open (local.get $name) (local.get $length) (i32.const 0) (i64.const 0x1fffffff)))
+    (local.set $file (call $open (local.get $name) (local.get $length) (i32.const 0) (i64.const 0x00200086)))
     (local.set $done (i64.const 0))
     (call $begin (i32.const 2128) (i32.const 4))
     (block $read

@@ -39,7 +39,7 @@ pub fn measure(home: &Home, groups: &[Group], rounds: u32, quick: bool) -> Resul
     let (targets, missing) = here::targets(home, &workload)?;
     let mut report = Report {
         date: here::now(),
-        machine: here::machine(home),
+        machine: here::machine(home, &targets),
         rounds,
         quick,
         subjects: targets.iter().map(|target| target.subject.clone()).collect(),
@@ -309,6 +309,8 @@ fn receive(port: u16, most: Duration) -> io::Result<f64> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, CONNECTING)?;
     stream.set_read_timeout(Some(CONNECTING))?;
+    // There are versions of passt that pass nothing on before the side that connected has said something.
+    stream.write_all(b"\n")?;
     let mut block = vec![0; 1 << 18];
     let mut began: Option<Instant> = None;
     let mut bytes = 0u64;
