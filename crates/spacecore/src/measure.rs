@@ -10,7 +10,8 @@
 //! ```
 //!
 //! **The host keeps the time**, since the clock of an emulated guest may be off. Each piece of work stands between the lines
-//! `begin WHAT` and `end WHAT AMOUNT`; the work is done in rounds that double, until one has taken MS milliseconds by this
+//! `begin WHAT` and `end WHAT AMOUNT NS`, with the nanoseconds by this process's own clock: a host that hears of the
+//! beginning too late can tell. The work is done in rounds that double, until one has taken MS milliseconds by this
 //! process's own clock, and the last round is the one that counts. So every isolation gets as much work as it can do in
 //! about the same time, and the two lines cost next to nothing of it.
 //!
@@ -97,6 +98,10 @@ fn say(line: &str) -> io::Result<()> {
     out.flush()
 }
 
+fn end(what: &str, amount: u64, took: Duration) -> io::Result<()> {
+    say(&format!("end {what} {amount} {}", took.as_nanos()))
+}
+
 /// Does `work` in rounds that double, until one has taken as long as the arguments ask for.
 fn double(what: &str, first: u64, mut work: impl FnMut(u64)) -> io::Result<()> {
     let enough = Duration::from_millis(number(&argument(3)?)?);
@@ -106,7 +111,7 @@ fn double(what: &str, first: u64, mut work: impl FnMut(u64)) -> io::Result<()> {
         let began = Instant::now();
         work(count);
         let took = began.elapsed();
-        say(&format!("end {what} {count}"))?;
+        end(what, count, took)?;
         if took >= enough {
             return Ok(());
         }
@@ -160,16 +165,18 @@ fn write_and_read(path: &str, bytes: u64, block: &mut [u8]) -> io::Result<()> {
     let size = blocks.saturating_mul(BLOCK as u64);
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
     say("begin write")?;
+    let began = Instant::now();
     for number in 0..blocks {
         block[..8].copy_from_slice(&number.to_le_bytes());
         file.write_all(block)?;
     }
     file.sync_all()?;
-    say(&format!("end write {size}"))?;
+    end("write", size, began.elapsed())?;
     let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
     drop(file);
     let mut file = File::open(path)?;
     say("begin read")?;
+    let began = Instant::now();
     let mut read = 0u64;
     loop {
         match file.read(block) {
@@ -179,7 +186,7 @@ fn write_and_read(path: &str, bytes: u64, block: &mut [u8]) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    say(&format!("end read {read}"))
+    end("read", read, began.elapsed())
 }
 
 fn serve(port: u16) -> io::Result<()> {

@@ -108,12 +108,15 @@
     (call $put (local.get $what) (local.get $length))
     (call $say))
 
-  (func $end (param $what i32) (param $length i32) (param $amount i64)
+  (func $end (param $what i32) (param $length i32) (param $amount i64) (param $took i64)
     (call $put (i32.const 2096) (i32.const 4))
     (call $put (local.get $what) (local.get $length))
     (i32.store8 (global.get $line) (i32.const 32))
     (global.set $line (i32.add (global.get $line) (i32.const 1)))
     (call $put_number (local.get $amount))
+    (i32.store8 (global.get $line) (i32.const 32))
+    (global.set $line (i32.add (global.get $line) (i32.const 1)))
+    (call $put_number (local.get $took))
     (call $say))
 
   ;; The smallest call out of the sandbox and back that does something.
@@ -153,7 +156,7 @@
         (then (call $steps (local.get $count)))
         (else (call $calls (local.get $count))))
       (local.set $took (i64.sub (call $now) (local.get $began)))
-      (call $end (local.get $what) (local.get $length) (local.get $count))
+      (call $end (local.get $what) (local.get $length) (local.get $count) (local.get $took))
       (local.set $count (i64.shl (local.get $count) (i64.const 1)))
       (br_if $round (i64.lt_u (local.get $took) (local.get $enough)))))
 
@@ -174,7 +177,7 @@
 
   (func $disk (param $path i32) (param $bytes i64)
     (local $name i32) (local $at i32) (local $length i32) (local $file i32)
-    (local $blocks i64) (local $done i64) (local $state i64)
+    (local $blocks i64) (local $done i64) (local $state i64) (local $began i64)
     ;; The name behind the last slash.
     (local.set $name (local.get $path))
     (local.set $at (local.get $path))
@@ -200,6 +203,7 @@
     ;; To be written: made or emptied.
     (local.set $file (call $open (local.get $name) (local.get $length) (i32.const 9) (i64.const 0x002000ff)))
     (call $begin (i32.const 2112) (i32.const 5))
+    (local.set $began (call $now))
     (block $written
       (loop $next
         (br_if $written (i64.ge_u (local.get $done) (local.get $blocks)))
@@ -216,7 +220,8 @@
         (local.set $done (i64.add (local.get $done) (i64.const 1)))
         (br $next)))
     (if (call $fd_sync (local.get $file)) (then (call $fail (i32.const 2240) (i32.const 48))))
-    (call $end (i32.const 2112) (i32.const 5) (i64.shl (local.get $blocks) (i64.const 20)))
+    (call $end (i32.const 2112) (i32.const 5) (i64.shl (local.get $blocks) (i64.const 20))
+      (i64.sub (call $now) (local.get $began)))
     ;; The kernel is asked to forget what it holds of the file.
     (drop (call $fd_advise (local.get $file) (i64.const 0) (i64.const 0) (i32.const 4)))
     (drop (call $fd_close (local.get $file)))
@@ -224,6 +229,7 @@
     (local.set $file (call $open (local.get $name) (local.get $length) (i32.const 0) (i64.const 0x00200086)))
     (local.set $done (i64.const 0))
     (call $begin (i32.const 2128) (i32.const 4))
+    (local.set $began (call $now))
     (block $read
       (loop $next
         (i32.store (i32.const 0) (i32.const 131072))
@@ -233,7 +239,7 @@
         (br_if $read (i32.eqz (i32.load (i32.const 8))))
         (local.set $done (i64.add (local.get $done) (i64.load32_u (i32.const 8))))
         (br $next)))
-    (call $end (i32.const 2128) (i32.const 4) (local.get $done))
+    (call $end (i32.const 2128) (i32.const 4) (local.get $done) (i64.sub (call $now) (local.get $began)))
     (drop (call $fd_close (local.get $file)))
     (drop (call $path_unlink_file (i32.load (i32.const 36)) (local.get $name) (local.get $length))))
 

@@ -223,7 +223,7 @@ fn meaning(out: &mut String, report: &Report) {
         );
     }
     say(
-        "The time is this machine’s, never a guest’s: a measurement lies between two lines that the program prints before and after a piece of work, whose amount grows until it takes long enough.",
+        "The time is this machine’s: a measurement lies between two lines that the program prints before and after a piece of work, whose amount grows until it takes long enough. Only where the first line was heard late, which the program’s own clock shows, that clock counts.",
     );
     say(
         "All take turns within each round, and every other round goes the other way round, so that a machine that grows slower meanwhile does so for all.",

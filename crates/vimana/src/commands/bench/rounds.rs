@@ -271,7 +271,7 @@ fn excuse(rows: &mut [Row], index: usize, ids: &[&str], why: &str) {
     }
 }
 
-/// Reads the lines `begin WHAT` and `end WHAT AMOUNT`: the last of each gives the rate. `names` are the words and the
+/// Reads the lines `begin WHAT` and `end WHAT AMOUNT NS`: the last of each gives the rate. `names` are the words and the
 /// quantities that they stand for.
 fn rates(child: &mut Child<'_>, names: &[(&str, &'static str)]) -> Result<Numbers, Failure> {
     let mut began: Option<Instant> = None;
@@ -281,13 +281,13 @@ fn rates(child: &mut Child<'_>, names: &[(&str, &'static str)]) -> Result<Number
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["begin", _] => began = Some(came),
-            ["end", what, amount] => {
-                let took = began.take().map(|began| came.saturating_duration_since(began).as_secs_f64());
+            ["end", what, amount, own] => {
+                let heard = began.take().map(|began| came.saturating_duration_since(began).as_secs_f64());
                 let place = names.iter().position(|(name, _)| *name == what);
-                if let (Some(took), Some(place), Ok(amount)) = (took, place, amount.parse::<f64>())
-                    && took > 0.0
+                if let (Some(heard), Some(place), Ok(amount), Ok(own)) =
+                    (heard, place, amount.parse::<f64>(), own.parse::<f64>())
                 {
-                    found[place] = Some(amount / took);
+                    found[place] = rate(amount, heard, own / 1e9);
                 }
             }
             _ => {}
@@ -297,6 +297,13 @@ fn rates(child: &mut Child<'_>, names: &[(&str, &'static str)]) -> Result<Number
         return Err(child.failed());
     }
     Ok(names.iter().zip(found).filter_map(|((_, id), rate)| Some((*id, rate?))).collect())
+}
+
+/// What was done in a second, by the longer of two times: between the two lines as they were heard, and by the program's own
+/// clock. A line that tells of the beginning may be heard late, when the processor is busy with what it tells of.
+fn rate(amount: f64, heard: f64, own: f64) -> Option<f64> {
+    let took = heard.max(own);
+    (took > 0.0 && took.is_finite()).then(|| amount / took)
 }
 
 /// A port that nobody has at the moment.
@@ -393,6 +400,13 @@ mod tests {
         excuse(&mut rows, 0, Step::Start.ids(), "it broke");
         assert_eq!(rows[0].cells[0], Cell::Measured(vec![1.0, 2.0]));
         assert_eq!(rows[1].cells[0], Cell::Absent("it broke".to_owned()));
+    }
+
+    #[test]
+    fn a_beginning_that_is_heard_late_makes_nothing_faster() {
+        assert_eq!(rate(100.0, 0.5, 0.4), Some(200.0));
+        assert_eq!(rate(100.0, 0.000_001, 0.5), Some(200.0));
+        assert_eq!(rate(100.0, 0.0, 0.0), None);
     }
 
     #[test]
