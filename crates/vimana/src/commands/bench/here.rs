@@ -15,11 +15,14 @@ use super::report::{Role, Subject};
 use super::target::{self, Means, Runtime, Target};
 use super::workload::Workload;
 
+/// What isn't compared, and why.
+type Missing = (String, String);
+
 /// What can be compared here, and what can't with the reason.
 ///
 /// # Errors
 /// The running program can't be found.
-pub fn targets(home: &Home, workload: &Workload) -> Result<(Vec<Target>, Vec<(String, String)>)> {
+pub fn targets(home: &Home, workload: &Workload) -> Result<(Vec<Target>, Vec<Missing>)> {
     let report = doctor::examine(home.root());
     let vimana = env::current_exe().context("can't find the program that is running")?;
     let mut targets = vec![process()];
