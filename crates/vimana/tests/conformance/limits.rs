@@ -71,7 +71,7 @@ pub fn half_a_cpu_is_a_whole_one(rig: &Rig) {
     assert!(share <= 1.1, "{share}");
     kill(running.pid(), libc::SIGINT);
     let ran = running.end();
-    assert!(ran.err.contains("fractions of a CPU"), "it is told: {ran:?}");
+    assert!(ran.err.contains("whole CPUs"), "it is told: {ran:?}");
 }
 
 fn recursion_without_an_end_is_an_end(rig: &Rig) {

@@ -43,6 +43,14 @@ fn as_root(rig: &Rig) -> Ran {
             "folder",
             "/sys/fs/cgroup/mine",
             ",",
+            "write",
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "-1",
+            ",",
+            "write",
+            "/sys/fs/cgroup/memory.max",
+            "max",
+            ",",
             "status",
         ];
         rig.output(&[], &probe)
@@ -52,14 +60,14 @@ fn as_root(rig: &Rig) -> Ran {
 fn what_tells_of_the_machine_is_masked(rig: &Rig) {
     let ran = as_root(rig);
     let said = ran.said();
-    assert_eq!((ran.code, said.len()), (0, 10), "{ran:?}");
+    assert_eq!((ran.code, said.len()), (0, 12), "{ran:?}");
     let nothing = |said: &String| said.is_empty() || said == "ok" || said.starts_with("fail");
     assert!(said[..5].iter().all(nothing), "{ran:?}");
 }
 
 fn what_rules_the_machine_cant_be_written(rig: &Rig) {
     let ran = as_root(rig);
-    assert!(ran.said()[5..9].iter().all(|said| said.starts_with("fail")), "{ran:?}");
+    assert!(ran.said()[5..11].iter().all(|said| said.starts_with("fail")), "{ran:?}");
 }
 
 /// CAP_SYS_ADMIN, CAP_SYS_MODULE, CAP_SYS_RAWIO, CAP_SYS_PTRACE, CAP_SYS_BOOT, CAP_SYS_TIME, CAP_NET_ADMIN, CAP_BPF.
