@@ -90,6 +90,7 @@ pub fn examine(home: &Path) -> Report {
     };
     let mut isolations =
         vec![micro_vm(Accelerator::Kvm, lacks(Some(&kvm))), micro_vm(Accelerator::Tcg, lacks(None))];
+    isolations.push(absent("Unikernel"));
     isolations.push(Isolation {
         kind: "Container",
         driver: Some("container"),
@@ -97,7 +98,7 @@ pub fn examine(home: &Path) -> Report {
         missing: container::usable().err().map(|missing| missing.to_string()).into_iter().collect(),
     });
     isolations.push(Isolation { kind: "Wasm", driver: Some("wasm"), accelerator: None, missing: Vec::new() });
-    isolations.extend(["Unikernel", "TEE"].map(absent));
+    isolations.push(absent("TEE"));
     let findings =
         vec![qemu, kvm, kernel, passt(), cgroups(), user_namespaces(), landlock(), seccomp(), disk(home)];
     Report { version: 1, isolations, findings, not_yet: NOT_YET.to_vec() }
