@@ -62,7 +62,8 @@ impl WireSocket {
                     self.link.receive(&chunk[..read]);
                     return true;
                 }
-                Err(Errno::INTR) => continue,
+                // What was sent before the other side closed is still there to be read.
+                Err(Errno::INTR | Errno::CONNRESET) => continue,
                 Err(Errno::AGAIN) => {}
                 Err(_) => self.open = false,
             }
@@ -77,8 +78,8 @@ impl WireSocket {
                 Ok(sent) => self.link.written(sent),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
+                // Whether there is more to read, reading tells.
                 Err(_) => {
-                    self.open = false;
                     let all = self.link.outgoing().len();
                     self.link.written(all);
                 }
