@@ -8,8 +8,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::driver::{Accelerator, container};
 use crate::driver::qemu::Qemu;
+use crate::driver::{Accelerator, container};
 use crate::kernel::{KernelStore, Origin, choose};
 use crate::{kvm, spawn};
 

@@ -14,6 +14,7 @@
 //! Name queries go to an address of their own ([`DNS`]), from where `passt` forwards them to the host's resolver.
 
 mod filter;
+mod handshake;
 mod route;
 
 use std::ffi::OsString;

@@ -9,19 +9,24 @@
 //!   IPv6 neighbours are found), and to where clouds keep their metadata; to IPv4 addresses written as IPv6 ones; and to
 //!   any address that the host has at the start.
 //!
-//! A length that no frame has ends the connection. What comes back from `passt` passes as it is.
+//! A length that no frame has ends the connection. What comes back from `passt` passes as it is, in whole frames, because
+//! the filter itself answers one kind of the guest's ([`super::handshake`]).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
+use super::handshake;
 use crate::driver::Mac;
 
 /// The shortest frame: two hardware addresses and a type.
 const FRAME_MIN: usize = 14;
+/// What stands before each frame.
+const LENGTH: usize = 4;
 /// The longest: a whole packet behind its hardware addresses.
 const FRAME_MAX: usize = super::MTU as usize + FRAME_MIN;
 /// What is read at once, at least one whole frame.
@@ -105,8 +110,7 @@ pub(super) fn announce(passt: impl AsFd, mac: Mac, address: Option<Ipv4Addr>) ->
     frame.extend_from_slice(&address);
     // The shortest that Ethernet carries.
     frame.resize(60, 0);
-    let length = u32::try_from(frame.len()).unwrap_or_default();
-    send_all(passt.as_fd(), &[&length.to_be_bytes()[..], &frame].concat())
+    send_all(passt.as_fd(), &framed_by_length(&frame))
 }
 
 /// The two threads of a filter.
@@ -119,14 +123,16 @@ impl Filter {
     /// Joins the guest's wire with `passt`'s until one of them closes; then both are closed.
     pub(super) fn start(guest: OwnedFd, passt: OwnedFd, refused: Refused) -> io::Result<Self> {
         let (guest_too, passt_too) = (guest.try_clone()?, passt.try_clone()?);
+        let to_guest = Arc::new(Mutex::new(guest.try_clone()?));
+        let to_guest_too = Arc::clone(&to_guest);
         let name = |name: &str| thread::Builder::new().name(name.to_owned());
         let out = name("network-out").spawn(move || {
             // However it ends, the other direction must end too.
-            let _ = outwards(&guest, &passt, &refused);
+            let _ = outwards(&guest, &passt, &to_guest, &refused);
             close(&guest, &passt);
         })?;
         let back = name("network-back").spawn(move || {
-            let _ = back(&passt_too, &guest_too);
+            let _ = back(&passt_too, &to_guest_too);
             close(&guest_too, &passt_too);
         })?;
         Ok(Self { threads: vec![out, back] })
@@ -146,7 +152,12 @@ fn close(guest: &OwnedFd, passt: &OwnedFd) {
     let _ = shutdown(passt, Shutdown::Both);
 }
 
-fn outwards(guest: &OwnedFd, passt: &OwnedFd, refused: &Refused) -> io::Result<()> {
+fn outwards(
+    guest: &OwnedFd,
+    passt: &OwnedFd,
+    to_guest: &Mutex<OwnedFd>,
+    refused: &Refused,
+) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     let mut filled = 0;
     loop {
@@ -155,7 +166,13 @@ fn outwards(guest: &OwnedFd, passt: &OwnedFd, refused: &Refused) -> io::Result<(
             return Ok(());
         }
         filled = filled.saturating_add(count);
-        let send = |frame: &[u8]| send_all(passt.as_fd(), frame);
+        let send = |framed: &[u8]| {
+            send_all(passt.as_fd(), framed)?;
+            match framed.get(LENGTH..).and_then(handshake::completion) {
+                Some(answer) => send_frames(to_guest, &framed_by_length(&answer)),
+                None => Ok(()),
+            }
+        };
         let taken = sort(buffer.get(..filled).unwrap_or_default(), refused, send)?;
         buffer.copy_within(taken..filled, 0);
         filled = filled.saturating_sub(taken);
@@ -180,15 +197,48 @@ fn sort(bytes: &[u8], refused: &Refused, mut pass: impl FnMut(&[u8]) -> io::Resu
     Ok(taken)
 }
 
-fn back(passt: &OwnedFd, guest: &OwnedFd) -> io::Result<()> {
+fn back(passt: &OwnedFd, guest: &Mutex<OwnedFd>) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
+    let mut filled = 0;
     loop {
-        let count = receive(passt.as_fd(), &mut buffer)?;
+        let count = receive(passt.as_fd(), buffer.get_mut(filled..).unwrap_or_default())?;
         if count == 0 {
             return Ok(());
         }
-        send_all(guest.as_fd(), buffer.get(..count).unwrap_or_default())?;
+        filled = filled.saturating_add(count);
+        let whole = whole_frames(buffer.get(..filled).unwrap_or_default())?;
+        send_frames(guest, buffer.get(..whole).unwrap_or_default())?;
+        buffer.copy_within(whole..filled, 0);
+        filled = filled.saturating_sub(whole);
     }
+}
+
+/// How many of the bytes are whole frames.
+fn whole_frames(bytes: &[u8]) -> io::Result<usize> {
+    let mut end = 0_usize;
+    while let Some(length) = bytes.get(end..).and_then(<[u8]>::first_chunk::<LENGTH>) {
+        let size = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+        if size > BUFFER - LENGTH {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let next = end.saturating_add(LENGTH).saturating_add(size);
+        if next > bytes.len() {
+            break;
+        }
+        end = next;
+    }
+    Ok(end)
+}
+
+/// Sends whole frames to the guest, which both threads do.
+fn send_frames(guest: &Mutex<OwnedFd>, frames: &[u8]) -> io::Result<()> {
+    let guest = guest.lock().unwrap_or_else(PoisonError::into_inner);
+    send_all(guest.as_fd(), frames)
+}
+
+fn framed_by_length(frame: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(frame.len()).unwrap_or_default();
+    [&length.to_be_bytes()[..], frame].concat()
 }
 
 fn receive(from: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
@@ -276,10 +326,14 @@ mod tests {
         let mut filter = Filter::start(a.into(), b.into(), refused()).unwrap();
         let (good, bad) = (framed(&to("8.8.8.8", 6)), framed(&to("127.0.0.1", 6)));
         guest.write_all(&[bad.clone(), good.clone(), bad].concat()).unwrap();
-        passt.write_all(b"anything").unwrap();
-        let mut answer = [0; 8];
+        // The guest gets whole frames, however they come.
+        let anything = framed_by_length(b"anything");
+        let (first, second) = anything.split_at(7);
+        passt.write_all(first).unwrap();
+        passt.write_all(second).unwrap();
+        let mut answer = vec![0; anything.len()];
         guest.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"anything");
+        assert_eq!(answer, anything);
         drop(guest);
         let mut seen = Vec::new();
         passt.read_to_end(&mut seen).unwrap();

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 
-use crate::support::{Home, Killed, code, eventually, kill, skipped, text};
+use crate::support::{Home, Killed, code, eventually, kill, missing, skipped, text};
 
 fn has_passt(test: &str) -> bool {
     let there = std::process::Command::new("passt").arg("--version").output().is_ok();
@@ -134,4 +134,29 @@ fn passt_of(parent: i32) -> Option<u32> {
     pids.find(|pid| {
         std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("passt"))
     })
+}
+
+#[test]
+fn a_server_that_speaks_first_is_heard_by_a_client_that_says_nothing() {
+    let test = "a_server_that_speaks_first_is_heard_by_a_client_that_says_nothing";
+    let Some(home) = Home::new(test) else { return };
+    if let Some(reason) = missing("Container") {
+        return skipped(test, &reason);
+    }
+    let script = "while :; do echo 220 ready | nc -l -p 25; done";
+    let port = free_port();
+    let publish = format!("{port}:25");
+    let args = ["run", "--isolation", "Container", "-p", &publish, &home.image, "--", "sh", "-c", script];
+    let mut child = Killed(home.vimana(&args).stderr(Stdio::null()).spawn().unwrap());
+    let greeting = eventually("the server greets", 30, || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(5))).ok()?;
+        let mut bytes = [0; 64];
+        let count = stream.read(&mut bytes).ok().filter(|count| *count > 0)?;
+        Some(text(&bytes[..count]))
+    });
+    assert_eq!(greeting, "220 ready\n");
+    kill(child.0.id(), libc::SIGTERM);
+    child.0.wait().unwrap();
+    home.assert_nothing_is_left();
 }
