@@ -1,13 +1,13 @@
 //! The keeper: the small process that owns one running spacecore.
 //!
-//! It is `vimana` executed again, with a single thread at its start. It owns the VMM, the guest channel, the folders
-//! that it serves to the guest, and the exit status.
+//! It is `vimana` executed again, with a single thread at its start. It owns the machine (a VMM, a container or a Wasm
+//! program), the guest channel, the folders that it serves to a virtual machine's guest, and the exit status.
 //!
 //! ```text
-//!   vimana run ----control socket---- keeper ----guest channel---- PID 1 of the guest
+//!   vimana run ----control socket---- keeper ----guest channel---- guest: PID 1, or a thread for Wasm
 //!     streams, signals                  |  \
 //!                                       |   passt
-//!                                      VMM
+//!                                      machine
 //! ```
 //!
 //! - [`assignment`]: what a keeper is told to keep.
