@@ -61,8 +61,10 @@ const MASKED: [&str; 13] = [
     "/sys/firmware",
 ];
 
-/// Those that may be read.
-const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// Those that may be read. The folder of control groups is a file system in memory where the host has version 1, which the
+/// runtime doesn't mount read-only.
+const READONLY: [&str; 6] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", "/sys/fs/cgroup"];
 
 /// The files that `spacecore` writes when it is configured; mounted where the root can't be written.
 pub(super) const WRITTEN: [&str; 3] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
