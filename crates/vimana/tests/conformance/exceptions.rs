@@ -2,7 +2,7 @@
 
 use crate::isolation::Isolation::{self, MicroVm, Wasm};
 use crate::rig::{Rig, Running, kill};
-use crate::{kept, limits, signals, terminal};
+use crate::{kept, limits, protection, signals, terminal};
 
 /// One of them.
 pub struct Exception {
@@ -46,6 +46,12 @@ pub const ALL: &[Exception] = &[
         "there_are_no_more_processes_than_allowed",
         "the memory of its own kernel bounds them",
         Some(limits::processes_end_where_memory_does),
+    ),
+    exception(
+        MicroVm,
+        "privileges_are_bounded",
+        "the machine is the boundary: no_new_privs is off, so that sudo and su work; no capability that reaches beyond either",
+        Some(protection::capabilities_are_bounded),
     ),
     exception(
         Wasm,
