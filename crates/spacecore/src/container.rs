@@ -79,7 +79,7 @@ pub(crate) struct Children {
 }
 
 impl Children {
-    /// Starts to listen for the ends of children.
+    /// Starts to listen for the ends of children; what is forked has their signal blocked until it is a program.
     ///
     /// # Errors
     /// The kernel has no more descriptors.
@@ -108,16 +108,6 @@ impl Children {
     pub(crate) fn take(&self) {
         let mut buffer = [0; 128 * 4];
         while rustix::io::read(&self.signals, &mut buffer).is_ok_and(|length| length > 0) {}
-    }
-}
-
-/// Undoes for a new process what [`Children::listen`] did to its signals.
-#[allow(unsafe_code)]
-pub(crate) fn stop_listening() {
-    let set = child_signal();
-    // SAFETY: `set` is an initialised signal set.
-    unsafe {
-        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
     }
 }
 

@@ -12,6 +12,7 @@ use crate::environment;
 use crate::inside::enter_working_directory;
 use crate::paths::Inside;
 use crate::refusal::{OrRefuse, refuse};
+use crate::signals;
 use crate::users::{self, Identity};
 
 /// The capabilities that container engines leave to root: chown, dac_override, fowner, fsetid, kill, setgid, setuid,
@@ -119,13 +120,13 @@ fn execute(program: &str, args: &[String], env: &[String]) -> Result<Infallible,
         strings.iter().map(|string| string.as_ptr()).chain(null).collect::<Vec<_>>()
     };
     let (args, variables) = (pointers(&args), pointers(&variables));
+    signals::be_default();
     let mut found: Option<(String, std::io::Error)> = None;
     for candidate in environment::candidates(program, env) {
         let path = c_strings(std::slice::from_ref(&candidate), "program")?;
         // SAFETY: both arrays end with a null pointer and point to strings that live in this function; no other thread
         // exists.
         unsafe {
-            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
             libc::execve(path[0].as_ptr(), args.as_ptr(), variables.as_ptr());
         }
         let error = std::io::Error::last_os_error();

@@ -38,6 +38,7 @@ mod relay;
 mod root;
 mod running;
 mod shutdown;
+mod signals;
 mod stats;
 mod steps;
 mod terminal;

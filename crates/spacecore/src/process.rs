@@ -197,10 +197,7 @@ fn fork(place: Place<'_>, spec: &Process, hostname: &str, ends: Ends) -> Result<
 fn run_child(place: Place<'_>, spec: &Process, hostname: &str, ends: Ends) -> ! {
     crate::shutdown::forget_that_this_is_pid_1();
     match place {
-        Place::Here(_) => {
-            crate::container::stop_listening();
-            crate::container::be_ended_first();
-        }
+        Place::Here(_) => crate::container::be_ended_first(),
         Place::New(..) | Place::Beside(_) => crate::cgroup::join(),
     }
     let mut report = std::fs::File::from(match duplicate(&ends.report) {
