@@ -25,6 +25,7 @@ use crate::boot::{make_dev, open_channel, say_hello};
 use crate::channel::{Channel, HungUp};
 use crate::container::{self, Children};
 use crate::folder::Folder;
+use crate::init::Init;
 use crate::modules::{Known, Modules};
 use crate::network::set_up_loopback;
 use crate::process::Report;
@@ -54,12 +55,14 @@ enum Source {
     Folder(u16),
     Process(u16, End),
     Children,
+    Init,
 }
 
 /// What PID 1 is PID 1 of.
 #[derive(Debug)]
 enum Kind {
-    Machine(Modules),
+    /// With the first process of the workload's pid namespace, from its start until everything in it has ended.
+    Machine(Modules, Option<Init>),
     Container(Children),
 }
 
@@ -108,7 +111,7 @@ fn boot() -> Result<Guest, Refusal> {
     make_dev()?;
     set_up_loopback()?;
     steps.end("make /dev and loopback");
-    Ok(Guest::new(Kind::Machine(modules), channel, steps))
+    Ok(Guest::new(Kind::Machine(modules, None), channel, steps))
 }
 
 /// Takes over a container that its runtime has made.
@@ -151,7 +154,7 @@ impl Guest {
                 Source::Channel => self.receive(),
                 Source::Folder(stream) => self.pump_folder(stream),
                 Source::Process(number, end) => self.process_event(number, end),
-                Source::Children => self.reap(),
+                Source::Children | Source::Init => self.reap(),
             }
         }
         self.check_deadlines();
@@ -180,8 +183,9 @@ impl Guest {
 
     /// Ends the machine, with what is on disks written there.
     fn end(&mut self) -> ! {
-        if let Some(workload) = self.processes.get_mut(&WORKLOAD) {
-            workload.signal(libc::SIGKILL);
+        // Those of a container end with this process.
+        if let Kind::Machine(_, Some(init)) = &self.kind {
+            init.kill();
         }
         match self.has_disk {
             true => {
@@ -200,9 +204,16 @@ impl Guest {
             events |= PollFlags::OUT;
         }
         let mut fds = vec![PollFd::from_borrowed_fd(self.channel.as_fd(), events)];
-        if let Kind::Container(children) = &self.kind {
-            sources.push(Source::Children);
-            fds.push(PollFd::new(children.signals(), PollFlags::IN));
+        match &self.kind {
+            Kind::Container(children) => {
+                sources.push(Source::Children);
+                fds.push(PollFd::new(children.signals(), PollFlags::IN));
+            }
+            Kind::Machine(_, Some(init)) => {
+                sources.push(Source::Init);
+                fds.push(PollFd::new(init, PollFlags::IN));
+            }
+            Kind::Machine(_, None) => {}
         }
         for (number, process) in &self.processes {
             process.interests(&self.channel, |end, fd, events| {
@@ -339,15 +350,31 @@ impl Guest {
             children.take();
         }
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            if let Kind::Machine(_, init) = &mut self.kind {
+                init.take_if(|init| init.pid() == pid);
+            }
             if let Some((number, process)) =
                 self.processes.iter_mut().find(|(_, process)| process.pid() == pid)
             {
                 process.exited(status.exit_status(), status.terminating_signal());
-                if *number == WORKLOAD && matches!(self.kind, Kind::Container(_)) {
-                    container::kill_the_rest();
+                if *number == WORKLOAD {
+                    self.kill_the_rest();
                 }
             }
         }
+    }
+
+    /// Kills what the workload has left behind.
+    fn kill_the_rest(&self) {
+        match &self.kind {
+            Kind::Container(_) => container::kill_the_rest(),
+            Kind::Machine(_, init) => init.iter().for_each(Init::kill),
+        }
+    }
+
+    /// Whether something of the workload's can still run, and write to its disks.
+    fn has_the_rest(&self) -> bool {
+        matches!(self.kind, Kind::Machine(_, Some(_)))
     }
 
     /// Reports the processes that have ended and whose output is all sent. The workload's end is reported last.
@@ -359,7 +386,7 @@ impl Guest {
             .filter_map(|(number, process)| Some((*number, process.ended()?)))
             .collect::<Vec<_>>();
         for (number, status) in ended {
-            if number == WORKLOAD && self.processes.len() > 1 {
+            if number == WORKLOAD && (self.processes.len() > 1 || self.has_the_rest()) {
                 continue;
             }
             let refused = self.processes.remove(&number).is_some_and(|process| process.is_refused());

@@ -12,6 +12,7 @@ use spacecore::wire::message::{Configuration, Process, Refusal, RefusalKind, ToH
 
 use crate::configure::Outside;
 use crate::exec::{become_program, lead_session};
+use crate::init::Init;
 use crate::inside::{link_console, move_in, show_console, write_etc};
 use crate::paths::Inside;
 use crate::refusal::OrRefuse;
@@ -22,8 +23,8 @@ use crate::terminal::Terminal;
 /// Where a process runs.
 #[derive(Debug)]
 pub(crate) enum Place<'a> {
-    /// In new namespaces that it sets up: the workload.
-    New(&'a Configuration, &'a Outside, Steps),
+    /// Among the processes of this first one, with new mounts that it sets up: the workload.
+    New(&'a Init, &'a Configuration, &'a Outside, Steps),
     /// In the namespaces of the workload, which this descriptor of a process names.
     Beside(BorrowedFd<'a>),
     /// In the namespaces of PID 1, which are a container's; the workload, where there is a configuration.
@@ -145,20 +146,9 @@ pub(crate) fn start(
         rustix::io::ioctl_fionbio(fd, true).or_refuse(RefusalKind::Other, || "making a pipe".to_owned())?;
     }
     let (pid, pidfd) = match place {
-        Place::New(..) | Place::Here(_) => fork(place, spec, hostname, ends)?,
-        Place::Beside(workload) => {
-            let kind = ThreadNameSpaceType::PROCESS_ID;
-            let what = || "joining the workload's processes".to_owned();
-            let own =
-                rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())
-                    .or_refuse(RefusalKind::Other, what)?;
-            rustix::thread::move_into_thread_name_spaces(workload, kind)
-                .or_refuse(RefusalKind::Other, what)?;
-            let forked = fork(place, spec, hostname, ends);
-            rustix::thread::move_into_thread_name_spaces(own.as_fd(), kind)
-                .or_refuse(RefusalKind::Other, what)?;
-            forked?
-        }
+        Place::New(init, ..) => among(init.as_fd(), || fork(place, spec, hostname, ends))?,
+        Place::Beside(workload) => among(workload, || fork(place, spec, hostname, ends))?,
+        Place::Here(_) => fork(place, spec, hostname, ends)?,
     };
     Ok(Child { pid, pidfd, report, stdin, stdout, stderr, slave })
 }
@@ -168,13 +158,36 @@ fn null() -> Result<OwnedFd, Refusal> {
         .or_refuse(RefusalKind::Other, || "opening /dev/null".to_owned())
 }
 
+/// Forks in the pid namespace of a process.
+fn among<T>(process: BorrowedFd<'_>, fork: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    let kind = ThreadNameSpaceType::PROCESS_ID;
+    let what = || "joining the workload's processes".to_owned();
+    let own = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())
+        .or_refuse(RefusalKind::Other, what)?;
+    rustix::thread::move_into_thread_name_spaces(process, kind).or_refuse(RefusalKind::Other, what)?;
+    let forked = fork();
+    rustix::thread::move_into_thread_name_spaces(own.as_fd(), kind).or_refuse(RefusalKind::Other, what)?;
+    forked
+}
+
 /// Forks; the child never returns from here.
-#[allow(unsafe_code)]
 fn fork(place: Place<'_>, spec: &Process, hostname: &str, ends: Ends) -> Result<(Pid, OwnedFd), Refusal> {
     let namespaces = match place {
-        Place::New(..) => libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC,
+        Place::New(..) => libc::CLONE_NEWNS | libc::CLONE_NEWIPC,
         Place::Beside(_) | Place::Here(_) => 0,
     };
+    match clone(namespaces)? {
+        Some(forked) => Ok(forked),
+        None => run_child(place, spec, hostname, ends),
+    }
+}
+
+/// Forks into new namespaces of these kinds (`CLONE_NEW...`); nothing is returned in the child.
+///
+/// # Errors
+/// There is no room for a process more.
+#[allow(unsafe_code)]
+pub(crate) fn clone(namespaces: libc::c_int) -> Result<Option<(Pid, OwnedFd)>, Refusal> {
     let flags = libc::c_long::from(namespaces | libc::CLONE_PIDFD | libc::SIGCHLD);
     let mut pidfd: libc::c_int = -1;
     let none = std::ptr::null_mut::<libc::c_void>();
@@ -182,18 +195,17 @@ fn fork(place: Place<'_>, spec: &Process, hostname: &str, ends: Ends) -> Result<
     // its memory; `pidfd` is where the kernel puts the descriptor that CLONE_PIDFD asks for.
     let result = unsafe { libc::syscall(libc::SYS_clone, flags, none, &raw mut pidfd, none, 0) };
     if result == 0 {
-        run_child(place, spec, hostname, ends);
+        return Ok(None);
     }
     let error = std::io::Error::last_os_error();
     let pid = i32::try_from(result).ok().filter(|pid| *pid > 0).and_then(Pid::from_raw);
     match pid {
         // SAFETY: the kernel has just opened this descriptor for nobody else.
-        Some(pid) => Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) })),
+        Some(pid) => Ok(Some((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))),
         None => Err(error).or_refuse(RefusalKind::Other, || "forking".to_owned()),
     }
 }
 
-#[allow(unsafe_code)]
 fn run_child(place: Place<'_>, spec: &Process, hostname: &str, ends: Ends) -> ! {
     crate::shutdown::forget_that_this_is_pid_1();
     match place {
@@ -236,7 +248,7 @@ fn set_up_child(
         .or_refuse(RefusalKind::Other, standard)
         .map_err(process_alone)?;
     let inside = match place {
-        Place::New(configuration, outside, mut steps) => {
+        Place::New(_, configuration, outside, mut steps) => {
             let inside =
                 move_in(configuration, outside, &mut steps, &mut |stream| say(&Report::Mounted(stream)))
                     .map_err(|refusal| (refusal, false))?;

@@ -12,7 +12,6 @@ use spacecore::wire::message::{ExitStatus, Process, TerminalSize, ToHost};
 use spacecore::wire::{stderr_of, stdin_of, stdout_of};
 
 use crate::channel::Channel;
-use crate::dispositions;
 use crate::process::{Child, Report, signal};
 use crate::terminal::{END_OF_FILE, resize};
 
@@ -51,8 +50,6 @@ pub(crate) struct Running {
     exit: Option<ExitStatus>,
     linger_until: Option<Instant>,
     killed: bool,
-    /// The signal that it was killed for, because the kernel wouldn't have delivered it.
-    stands_for: Option<i32>,
 }
 
 /// Opens the streams of a process that is about to start, so that the keeper may use them at once.
@@ -94,7 +91,6 @@ impl Running {
             exit: None,
             linger_until: None,
             killed: false,
-            stands_for: None,
         }
     }
 
@@ -251,20 +247,12 @@ impl Running {
     }
 
     /// Sends it a signal, unless it has exited.
-    ///
-    /// The kernel keeps signals from the first process of a pid namespace that it doesn't expect. A person who presses
-    /// Ctrl-C means the workload, not its number: such a signal ends it as it would outside.
     pub(crate) fn signal(&mut self, number: i32) {
         if self.exit.is_some() {
             return;
         }
-        // In a container PID 1 is the first process, and the workload one like any other.
-        let is_first = self.number == 0 && !crate::mode::is_container();
-        if is_first && dispositions::ends_by_default(number) && !dispositions::expects(self.pid, number) {
-            self.stands_for = Some(number);
-        }
-        self.killed |= number == libc::SIGKILL || self.stands_for.is_some();
-        signal(&self.pidfd, if self.stands_for.is_some() { libc::SIGKILL } else { number });
+        self.killed |= number == libc::SIGKILL;
+        signal(&self.pidfd, number);
     }
 
     /// Sets the size of its terminal.
@@ -279,7 +267,7 @@ impl Running {
         let status = match signal {
             None => ExitStatus::Code(code.and_then(|code| u8::try_from(code & 0xff).ok()).unwrap_or(0)),
             Some(signal) => ExitStatus::Signal {
-                signal: self.stands_for.filter(|_| signal == libc::SIGKILL).unwrap_or(signal),
+                signal,
                 out_of_memory: signal == libc::SIGKILL
                     && !self.killed
                     && crate::stats::ran_out_of_memory(self.pid),

@@ -98,7 +98,7 @@ pub(crate) fn network_bytes(dev: &str) -> (u64, u64) {
     sums
 }
 
-/// Counts the processes in the workload's pid namespace.
+/// Counts the processes in the workload's pid namespace but its first, which isn't the workload's.
 fn count_processes(workload: Pid) -> u32 {
     let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let Some(own) = namespace(&workload.as_raw_nonzero().to_string()) else {
@@ -112,7 +112,7 @@ fn count_processes(workload: Pid) -> u32 {
         .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
         .filter(|name| namespace(name).is_some_and(|namespace| namespace == own))
         .count();
-    u32::try_from(inside).unwrap_or(u32::MAX)
+    u32::try_from(inside.saturating_sub(1)).unwrap_or(u32::MAX)
 }
 
 /// Whether the kernel's log, or in a container the control group, says that this process was killed for want of memory.

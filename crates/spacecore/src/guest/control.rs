@@ -7,6 +7,7 @@ use spacecore::wire::link::Incoming;
 use spacecore::wire::message::{Configuration, Process, Refusal, RefusalKind, ToGuest, ToHost};
 
 use super::{Guest, Kind, Phase, WORKLOAD};
+use crate::init::Init;
 use crate::process::{Place, start};
 use crate::refusal::refuse;
 use crate::running::{Running, close_streams, open_streams};
@@ -74,8 +75,8 @@ impl Guest {
         configure::check(configuration)?;
         self.hostname.clone_from(&configuration.hostname);
         self.stop_signal = configuration.process.stop_signal;
-        let modules = match &mut self.kind {
-            Kind::Machine(modules) => modules,
+        let (modules, init) = match &mut self.kind {
+            Kind::Machine(modules, init) => (modules, init),
             Kind::Container(_) => {
                 container::apply(configuration, &mut steps)?;
                 let spec = &configuration.process;
@@ -94,7 +95,8 @@ impl Guest {
         let spec = &configuration.process;
         open_streams(&mut self.channel, WORKLOAD, spec);
         let relayed = !outside.folders.is_empty();
-        let place = Place::New(configuration, &outside, steps);
+        let init = init.insert(Init::start()?);
+        let place = Place::New(init, configuration, &outside, steps);
         let child = start(place, spec, &configuration.hostname, relayed)?;
         self.folders.append(&mut outside.folders);
         self.processes.insert(WORKLOAD, Running::new(WORKLOAD, child));
@@ -115,7 +117,7 @@ impl Guest {
             .ok_or_else(|| refuse(RefusalKind::Other, "the workload isn't running"))?;
         let relayed = !self.folders.is_empty();
         let place = match self.kind {
-            Kind::Machine(_) => Place::Beside(workload.pidfd()),
+            Kind::Machine(..) => Place::Beside(workload.pidfd()),
             Kind::Container(_) => Place::Here(None),
         };
         let child = start(place, spec, &self.hostname, relayed)?;

@@ -30,7 +30,7 @@ fn a_workload_s_output_and_exit_code_arrive_whole() {
     let mut machine = started("output", parts, configuration(shell(script)));
     let status = machine.keeper.wait_ended(0);
     assert_eq!(status, ExitStatus::Code(7));
-    assert_eq!(machine.keeper.output(0), "out\nbox\nbox\n1\n");
+    assert_eq!(machine.keeper.output(0), "out\nbox\nbox\n2\n");
     assert_eq!(machine.keeper.errors(0), "err\n");
     let asked = Instant::now();
     machine.keeper.send(&ToGuest::Shutdown { grace_ms: 1000 });
@@ -66,7 +66,7 @@ fn processes_run_beside_the_workload_with_their_own_user_folder_and_streams() {
     assert_eq!(keeper.run(1, numbers).0, "1234\n5678\n/\n");
 
     let confined = "grep -e CapEff -e CapBnd /proc/self/status; wc -c < /proc/kcore; touch /sys/x 2>/dev/null || echo no; \
-                    echo x 2>/dev/null > /proc/sys/kernel/hostname || echo no; ls /dev; kill -0 1 && echo same";
+                    echo x 2>/dev/null > /proc/sys/kernel/hostname || echo no; ls /dev; kill -0 2 && echo same";
     let (output, _) = keeper.run(1, shell(confined));
     let mut lines = output.lines();
     assert_eq!(lines.next(), Some("CapEff:\t00000000a80425fb"));
@@ -77,6 +77,14 @@ fn processes_run_beside_the_workload_with_their_own_user_folder_and_streams() {
     assert_eq!(
         keeper.run(1, shell("ls -d /escape/ && cat /etc/hosts | tail -1")).0,
         "/escape/\n127.0.1.1\tbox\n"
+    );
+
+    let above = "kill -9 1; kill -STOP 1; kill -SEGV 1; readlink /proc/1/exe || echo no exe; head -c 1 /proc/1/mem || echo no mem; \
+                 (sh -c 'sleep 0.1' &); sleep 1; grep -l '^State:.Z' /proc/[0-9]*/status; echo alive";
+    assert_eq!(
+        keeper.run(1, shell(above)).0,
+        "no exe\nno mem\nalive\n",
+        "the first process is out of reach, and reaps"
     );
 
     for (program, kind) in [

@@ -141,7 +141,7 @@ fn no_signal_is_blocked_or_ignored(rig: &Rig) {
 }
 
 fn other_processes_arent_seen(rig: &Rig) {
-    // Itself, and in a container PID 1 beside it.
+    // Itself, and PID 1 beside it.
     let said = survey(rig).part("processes");
     let count = said.lines().count();
     assert!((1..=2).contains(&count), "{said}");

@@ -29,7 +29,7 @@ fn a_workload_runs_on_a_kernel_and_in_a_namespace_of_its_own() {
     let script = "echo pid $$; uname -r; hostname; id -u; pwd; cat /proc/1/comm; ls /sys/class/net; touch /x && echo writable";
     let output = home.output(&[], script);
     let out = text(&output.stdout);
-    assert!(out.contains("pid 1\n") && out.contains("writable\n"), "{out}{}", text(&output.stderr));
+    assert!(out.contains("pid 2\n") && out.contains("writable\n"), "{out}{}", text(&output.stderr));
     assert!(!out.contains(text(&std::fs::read("/proc/sys/kernel/osrelease").unwrap()).trim()), "{out}");
     assert!(!out.contains("eth"), "no network was asked for: {out}");
 }
