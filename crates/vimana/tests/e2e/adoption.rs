@@ -96,7 +96,7 @@ fn a_keeper_outlives_its_parent_and_is_adopted_with_its_workload_running() {
     assert_eq!(standing, Standing::Running);
 
     let spec = Process {
-        args: ["sh", "-c", "cat /proc/1/comm; echo beside; exit 6"].map(String::from).to_vec(),
+        args: ["sh", "-c", "cat /proc/2/comm; echo beside; exit 6"].map(String::from).to_vec(),
         env: vec!["PATH=/bin".into()],
         user: String::new(),
         working_directory: String::new(),
