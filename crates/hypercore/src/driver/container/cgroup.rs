@@ -27,7 +27,7 @@ pub(super) fn is_unified() -> bool {
 }
 
 /// The controllers of version 1 that limit or measure a container.
-const NEEDED: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "freezer", "devices"];
+pub(super) const NEEDED: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "freezer", "devices"];
 
 /// Takes the hierarchies of version 1 that nothing here needs out of the calling process' own mount namespace: `libcontainer`
 /// moves a container into each that it finds, and shows it there, which takes the kernel longest of all.

@@ -113,7 +113,7 @@ pub(super) fn config(machine: &Machine, container: &Container) -> Result<Value, 
             "cgroupsPath": format!("/{}", group_name(&container.folder)),
             "resources": resources(machine, container),
             "maskedPaths": MASKED,
-            "readonlyPaths": READONLY,
+            "readonlyPaths": readonly(),
             "seccomp": seccomp::filter(),
         },
     });
@@ -128,6 +128,12 @@ pub(super) fn config(machine: &Machine, container: &Container) -> Result<Value, 
         linux.insert("sysctl".to_owned(), sysctl);
     }
     Ok(config)
+}
+
+/// The hierarchies of version 1 lie each in a folder of its own; where there are none nothing is done.
+fn readonly() -> Vec<String> {
+    let hierarchies = super::cgroup::NEEDED.iter().map(|name| format!("/sys/fs/cgroup/{name}"));
+    READONLY.iter().map(ToString::to_string).chain(hierarchies).collect()
 }
 
 fn check(machine: &Machine, container: &Container) -> Result<(), PrepareError> {
