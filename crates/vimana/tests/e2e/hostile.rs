@@ -270,7 +270,8 @@ fn a_guest_that_lies_about_processes_and_streams_is_ended() {
     for (what, lie) in lies {
         let files = [("up", up()), ("lie", lie)];
         let test = "a_guest_that_lies_about_processes_and_streams_is_ended";
-        let outcome = attacked(test, "exec 3<>$port; cat /up /lie >&3", &files, 20_000);
+        let outcome =
+            attacked(test, "exec 3<>$port; cat /up /lie >&3; while :; do sleep 1; done", &files, 20_000);
         assert!(matches!(outcome, None | Some(Outcome::Violation { .. })), "{what}: {outcome:?}");
     }
 }
