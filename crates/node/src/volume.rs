@@ -19,6 +19,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hac::units::Bytes;
 use hypercore::scratch::{self, ScratchError};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -77,7 +78,7 @@ pub enum VolumeError {
     },
     /// A virtual machine wrote it.
     #[error(
-        "the volume {name} was written by a microVM; in a container this machine's kernel would have to trust what that wrote. Run it as MicroVM, or give the container's spacecore or volume another name"
+        "the volume {name} was written by a microVM; in a container this machine's kernel would have to trust what that wrote. Run it as MicroVM, or give the container's spacecore or volume another name, and carry the files over through a folder of this machine"
     )]
     GuestWritten {
         /// The volume.
@@ -97,7 +98,8 @@ pub enum VolumeError {
     },
     /// It has another size.
     #[error(
-        "the volume {name} has {there} bytes, and {wanted} are asked for; resizing isn't there yet: write size = \"{there}\", or leave it out"
+        "the volume {name} has a size of {}, and {} is asked for; resizing isn't there yet: write size = \"{}\", or leave it out",
+        Bytes(*there), Bytes(*wanted), Bytes(*there)
     )]
     Size {
         /// The volume.
@@ -162,7 +164,14 @@ pub fn hold(wanted: &VolumeUse) -> Result<Held, VolumeError> {
     let path = folder.join("lock");
     let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let lock = open.map_err(failed(&path))?;
-    take(&lock, &wanted.name)?;
+    // Readers of a volume that is there disturb nobody; whoever may change something is alone.
+    let only_reads = wanted.readonly && exists(folder);
+    let how = if only_reads {
+        FlockOperation::NonBlockingLockShared
+    } else {
+        FlockOperation::NonBlockingLockExclusive
+    };
+    take(&lock, how, &wanted.name)?;
     let record = match read(folder, &wanted.name)? {
         Some(record) => record,
         None => make(wanted)?,
@@ -174,16 +183,16 @@ pub fn hold(wanted: &VolumeUse) -> Result<Held, VolumeError> {
         // Before the guest can write anything.
         write(folder, Content::Disk { bytes, guest_written: true })?;
     }
-    if wanted.readonly {
+    if wanted.readonly && !only_reads {
         flock(&lock, FlockOperation::LockShared).map_err(|error| failed(&path)(error.into()))?;
     }
     Ok(Held { _lock: lock })
 }
 
-fn take(lock: &File, name: &str) -> Result<(), VolumeError> {
+fn take(lock: &File, how: FlockOperation, name: &str) -> Result<(), VolumeError> {
     let (tries, pause) = PATIENCE;
     for _ in 0..tries {
-        if flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        if flock(lock, how).is_ok() {
             return Ok(());
         }
         std::thread::sleep(pause);
@@ -302,9 +311,9 @@ mod tests {
         assert!(matches!(error, VolumeError::InUse { .. }), "{error}");
         drop(writer);
         let reader = VolumeUse { readonly: true, ..wanted.clone() };
-        let first = hold(&reader).unwrap();
+        let (first, second) = (hold(&reader).unwrap(), hold(&reader).unwrap());
         assert!(matches!(hold(&wanted), Err(VolumeError::InUse { .. })));
-        drop(first);
+        drop((first, second));
         hold(&wanted).unwrap();
     }
 
@@ -339,7 +348,7 @@ mod tests {
         let folder = used(home.path(), Form::Folder);
         assert!(hold(&folder).unwrap_err().to_string().contains("is kept as a disk"));
         let larger = VolumeUse { bytes: Some(1 << 30), ..wanted.clone() };
-        assert!(hold(&larger).unwrap_err().to_string().contains("size = \"10737418240\""));
+        assert!(hold(&larger).unwrap_err().to_string().contains("size = \"10Gi\""));
         fs::write(wanted.folder.join("volume.json"), r#"{"version":9,"content":"x"}"#).unwrap();
         assert!(matches!(hold(&wanted), Err(VolumeError::Version { found: 9, .. })));
         fs::write(wanted.folder.join("volume.json"), "{").unwrap();

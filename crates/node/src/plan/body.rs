@@ -192,6 +192,11 @@ impl Wasm {
         if spec.deployment.user.is_some() {
             notices.push("a Wasm program has no users; spec.deployment.user changes nothing".to_owned());
         }
+        if spec.deployment.workdir.is_some() {
+            notices.push(
+                "a Wasm program has no working folder; spec.deployment.workdir changes nothing".to_owned(),
+            );
+        }
         let wasm = Self { module, table_elements: spec.resources.table_elements, shared_keeper: true };
         Ok(Decided { body: Body::Wasm(wasm), notices })
     }

@@ -1,6 +1,7 @@
 //! Why there is no plan.
 
 use hac::model::{Isolation, Provider};
+use hac::units::Bytes;
 
 /// Why a manifest can't be fulfilled on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -98,7 +99,7 @@ pub enum PlanError {
         name: String,
     },
     /// A volume of an impossible size.
-    #[error("spec.mounts gives the volume {volume} {bytes} bytes; a volume has {least} to {most}")]
+    #[error("spec.mounts gives the volume {volume} a size of {}; a volume has {} to {}", Bytes(*bytes), Bytes(*least), Bytes(*most))]
     VolumeSize {
         /// The volume.
         volume: String,

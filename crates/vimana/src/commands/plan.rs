@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use hypercore::driver::Execution;
 use node::keeper::assignment::Lifetime;
 use serde_json::json;
 
@@ -44,7 +45,19 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         if let Some(initramfs) = &prepared.initramfs {
             writeln!(out, "{:<12} {}", "initramfs", initramfs.display())?;
         }
-        writeln!(out, "{:<12} {command}", "execute")?;
+        match &command.execution {
+            Execution::Program { .. } | Execution::Wasm { .. } => {
+                writeln!(out, "{:<12} {command}", "execute")?
+            }
+            // Some hundred lines, for programs rather than people.
+            Execution::Container { .. } => {
+                writeln!(
+                    out,
+                    "{:<12} libcontainer, with the OCI configuration that --json prints",
+                    "execute"
+                )?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -31,13 +31,15 @@ const CLOSED: u8 = 128 + 13;
 /// ends with this command, however the command ends, and leaves nothing behind.
 ///
 /// Exit codes: the workload's own; 128 and the signal's number if a signal killed it; 126 and 127 if its program can't be
-/// executed or doesn't exist; 125 if Vimana itself failed, or can't do what is asked; 2 for arguments that can't be read.
+/// executed or doesn't exist; 134, 139 and 137 for a Wasm program that traps, exhausts its stack or its memory; 125 if Vimana itself failed, or can't do what is asked; 2 for arguments that can't be read.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   vimana run docker.io/library/alpine:3.20 -- echo hello
   vimana run                                         what ./hac.toml says
   vimana run -p 8080:80 docker.io/library/nginx      http://127.0.0.1:8080
   vimana run -it -v .:/work alpine -- sh             a shell with this folder
+  vimana run --isolation Container -v data:/data docker.io/library/redis
+  vimana run hello.wasm
   vimana run oci:./image-folder -m 128Mi --timings")]
 pub struct Args {
     #[command(flatten)]

@@ -51,6 +51,8 @@ impl PullDisplay {
 
 fn line(step: &Progress<'_>) {
     let text = match step {
+        // An image that is here already is no news.
+        Progress::Resolved { missing: 0, .. } => return,
         Progress::Resolved { layers, missing, bytes, .. } => {
             format!("{missing} of {layers} layers to fetch, {}", BinaryBytes(*bytes))
         }

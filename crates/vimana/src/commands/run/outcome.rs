@@ -51,7 +51,7 @@ fn judge(ended: &Ended, plan: &Plan) -> (u8, Option<String>) {
             };
             (code, Some(refusal.message.clone()))
         }
-        Outcome::NotStarted { reason } => (FAILED, Some(format!("the machine can't be started: {reason}"))),
+        Outcome::NotStarted { reason } => (FAILED, Some(format!("it can't be started: {reason}"))),
         Outcome::Silent { awaited, after_ms, .. } => {
             (FAILED, Some(format!("the guest gave no sign for {} s; awaited was {awaited}", after_ms / 1000)))
         }
@@ -59,8 +59,6 @@ fn judge(ended: &Ended, plan: &Plan) -> (u8, Option<String>) {
             (FAILED, Some(format!("the guest broke the protocol of its channel and was ended: {reason}")))
         }
         Outcome::NetworkEnded { reason } => (FAILED, Some(format!("passt, its network, ended: {reason}"))),
-        Outcome::MachineEnded { reason } => {
-            (FAILED, Some(format!("the virtual machine ended unasked: {reason}")))
-        }
+        Outcome::MachineEnded { reason } => (FAILED, Some(format!("its machine ended unasked: {reason}"))),
     }
 }

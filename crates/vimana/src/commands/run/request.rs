@@ -14,13 +14,14 @@ use node::plan::{Request, Share};
 /// The workload, and what is changed in it.
 #[derive(clap::Args, Default)]
 pub struct Workload {
-    /// A manifest (a file that ends in .toml, .yaml or .yml) or an image's name [default: ./hac.toml]
+    /// A manifest (a file that ends in .toml, .yaml or .yml, or a folder with a hac.toml), a Wasm program (a file that ends in
+    /// .wasm), or an image's name [default: ./hac.toml]
     #[arg(value_name = "MANIFEST | IMAGE")]
     pub source: Option<String>,
     /// Arguments in place of the image's own
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<String>,
-    /// The isolation: MicroVM, Unikernel, Container, Wasm or TEE
+    /// The isolation: MicroVM, Container or Wasm; Unikernel and TEE aren't there yet
     #[arg(long, value_name = "TYPE")]
     pub isolation: Option<Isolation>,
     /// What executes the guest: auto, kvm or tcg
@@ -134,6 +135,12 @@ impl Workload {
         }
         if let Some(name) = &self.name {
             manifest.metadata.name.clone_from(name);
+        }
+        let isolation = manifest.spec.virtualization.isolation;
+        if self.kernel.is_some() && !isolation.is_hardware_virtualisation() {
+            bail!(
+                "--kernel: a spacecore of the isolation {isolation} has no kernel of its own; leave it out"
+            );
         }
         hac::validate(&manifest).map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
         let spec = &manifest.spec;
