@@ -32,7 +32,7 @@ use node::home::Home;
 use quantity::Group;
 
 #[derive(clap::Args)]
-#[command(subcommand_required = true)]
+#[command(subcommand_required = true, after_help = "Example:\n  vimana bench isolation --quick")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
