@@ -10,6 +10,7 @@ pub mod initramfs;
 pub mod kernel;
 pub mod kvm;
 pub mod passt;
+pub mod remove;
 pub mod scratch;
 mod spawn;
 pub mod tap;

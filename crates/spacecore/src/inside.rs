@@ -59,6 +59,8 @@ pub(crate) fn move_in(
     }
     mask()?;
     steps.end("workload's /proc, /sys, /dev");
+    // Before anything of the host's is mounted: nobody's own /etc/hosts is written over.
+    write_etc(&inside, configuration)?;
     let mut folders = outside.folders.iter();
     for mount in &configuration.mounts {
         make_mount(&inside, mount, &mut folders, &mut disks).map_err(|refusal| {
@@ -71,7 +73,6 @@ pub(crate) fn move_in(
     if !configuration.mounts.is_empty() {
         steps.end("mounts");
     }
-    write_etc(&inside, configuration)?;
     if configuration.root.as_ref().is_some_and(|root| root.readonly) {
         let flags = MountFlags::BIND | MountFlags::RDONLY;
         refuse_root(rustix::mount::mount_remount("/", flags, c""), "making the root read-only")?;

@@ -3,8 +3,9 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use spacecore::wire::TO_BE_WRITTEN;
 
 /// The root of the calling process.
 #[derive(Debug)]
@@ -30,7 +31,11 @@ impl Inside {
     /// # Errors
     /// As `open(2)`, and for a link that it mustn't follow.
     pub(crate) fn open(&self, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        self.resolve(path, flags, mode, ResolveFlags::empty())
+    }
+
+    fn resolve(&self, path: &str, flags: OFlags, mode: Mode, more: ResolveFlags) -> Result<OwnedFd, Errno> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
         rustix::fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, mode, resolve)
     }
 
@@ -76,16 +81,19 @@ impl Inside {
         self.open(path, OFlags::PATH, Mode::empty())
     }
 
-    /// Replaces a file's content. A link that leads nowhere, or anything else that can't be written, makes place for a
-    /// plain file.
+    /// Replaces a file's content. A link that leads nowhere or to another mount, or anything else that can't be written,
+    /// makes place for a plain file. What lies on another mount itself is somebody else's and stays as it is, but for a file with
+    /// [`TO_BE_WRITTEN`] in it.
     ///
     /// # Errors
     /// The file can't be made or written.
     pub(crate) fn write_file(&self, path: &str, content: &str) -> Result<(), Errno> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NONBLOCK;
         let mode = Mode::from_raw_mode(0o644);
-        let file = match self.open(path, flags, mode) {
+        let file = match self.resolve(path, flags, mode, ResolveFlags::NO_XDEV) {
             Ok(file) => file,
+            Err(Errno::XDEV) if self.read_file(path) == TO_BE_WRITTEN => self.open(path, flags, mode)?,
+            Err(Errno::XDEV) if !self.is_own_link(path) => return Ok(()),
             Err(_) => {
                 let folder = self.make_folder(parent(path))?;
                 match rustix::fs::unlinkat(&folder, last_name(path), rustix::fs::AtFlags::empty()) {
@@ -102,6 +110,14 @@ impl Inside {
             rest = &rest[length..];
         }
         Ok(())
+    }
+
+    /// Whether this is a link, and one that lies on the root's own mount.
+    fn is_own_link(&self, path: &str) -> bool {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        let found =
+            self.resolve(path, flags, Mode::empty(), ResolveFlags::NO_XDEV).and_then(rustix::fs::fstat);
+        found.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
     }
 
     /// Reads a text file of at most 16 MiB; anything else than a plain file that can be read counts as empty.

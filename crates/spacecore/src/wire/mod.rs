@@ -27,6 +27,9 @@ pub const VERSION: u32 = 1;
 /// The name of the virtio-serial port that carries the channel (`/sys/class/virtio-ports/*/name`).
 pub const PORT_NAME: &str = "vimana.channel";
 
+/// What a file holds that a container's driver has mounted for the guest to write, where the root can't be written.
+pub const TO_BE_WRITTEN: &str = "to be written by the guest\n";
+
 /// What makes a guest binary PID 1 of a container rather than of a microVM: its first argument.
 pub const CONTAINER_MODE: &str = "container";
 

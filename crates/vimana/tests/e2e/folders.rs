@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::support::{Home, code, text};
+use crate::support::{Home, code, missing, skipped, text};
 
 #[test]
 fn a_folder_is_read_and_written_and_a_read_only_one_only_read() {
@@ -79,5 +79,43 @@ fn a_source_that_doesnt_exist_is_named_before_anything_starts() {
     let output = home.output(&["-v", "/no/such/folder:/x"], "true");
     assert_eq!(code(output.status), 125);
     assert!(text(&output.stderr).contains("/no/such/folder"), "{}", text(&output.stderr));
+    home.assert_nothing_is_left();
+}
+
+#[test]
+fn what_a_user_mounts_over_etc_hosts_is_read_and_never_written() {
+    let test = "what_a_user_mounts_over_etc_hosts_is_read_and_never_written";
+    let Some(home) = Home::new(test) else { return };
+    let own = home.path().join("hosts");
+    fs::write(&own, "192.0.2.7 own\n").unwrap();
+    for isolation in ["MicroVM", "Container"] {
+        if let Some(reason) = missing(isolation) {
+            skipped(&format!("{test}: {isolation}"), &reason);
+            continue;
+        }
+        for mode in ["", ":ro"] {
+            let mount = format!("{}:/etc/hosts{mode}", own.display());
+            let args = [
+                "run",
+                "--isolation",
+                isolation,
+                "-m",
+                "96Mi",
+                "--network",
+                "none",
+                "-v",
+                &mount,
+                &home.image,
+            ];
+            let output = home.vimana(&args).args(["--", "cat", "/etc/hosts"]).output().unwrap();
+            assert_eq!(
+                text(&output.stdout),
+                "192.0.2.7 own\n",
+                "{isolation}{mode}: {}",
+                text(&output.stderr)
+            );
+            assert_eq!(fs::read_to_string(&own).unwrap(), "192.0.2.7 own\n", "{isolation}{mode}");
+        }
+    }
     home.assert_nothing_is_left();
 }

@@ -111,7 +111,8 @@ impl Instance for Running {
         }
         let ended = self.wait(WaitIdOptions::empty()).map(|ended| ended.cloned());
         let ended = ended.map_err(|source| self.failure(source))?;
-        self.remove().map_err(|source| self.failure(source))?;
+        // What can't be removed now, the next command clears away: how it ended counts more.
+        let _ = self.remove();
         ended.ok_or_else(|| self.failure(io::ErrorKind::NotFound.into()))
     }
 
@@ -119,7 +120,8 @@ impl Instance for Running {
         let ended = self.wait(WaitIdOptions::NOHANG).map(|ended| ended.cloned());
         let ended = ended.map_err(|source| self.failure(source))?;
         if ended.is_some() {
-            self.remove().map_err(|source| self.failure(source))?;
+            // As above.
+            let _ = self.remove();
         }
         Ok(ended)
     }

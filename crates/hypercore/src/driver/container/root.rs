@@ -20,11 +20,14 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
+use spacecore::wire::TO_BE_WRITTEN;
+
 use super::cgroup;
 use super::config::{FIRST_ID, WRITTEN};
 use super::copy;
 use super::mapping::{self, Use};
 use crate::driver::{Container, MountSource};
+use crate::remove::remove_tree;
 use crate::scratch;
 
 /// Folders that every Linux system has: the first that holds nothing that is needed here becomes the stage.
@@ -118,7 +121,7 @@ pub(super) fn make(container: &Container, namespace: &OwnedFd) -> Result<Stage, 
         }
     }
     for (at, file) in WRITTEN.iter().zip(&stage.written) {
-        fs::write(file, "")
+        fs::write(file, TO_BE_WRITTEN)
             .and_then(|()| chown(file, Some(FIRST_ID), Some(FIRST_ID)))
             .doing(|| opening(file))?;
         make_file(&stage.root, at).doing(|| format!("making {at} in the root"))?;
@@ -312,7 +315,7 @@ pub(super) fn remove(folder: &Path) -> io::Result<()> {
     };
     gone(fs::remove_file(folder.join(UPPER_FILE)))?;
     for name in ["upper", "work", copy::TREE] {
-        gone(fs::remove_dir_all(folder.join(name)))?;
+        gone(remove_tree(&folder.join(name)))?;
     }
     Ok(())
 }
