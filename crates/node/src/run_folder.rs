@@ -6,11 +6,12 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use hypercore::driver::container;
+use hypercore::remove::remove_tree;
 use rustix::fs::{FlockOperation, flock};
 
 const LOCK: &str = "lock";
@@ -51,7 +52,7 @@ impl RunFolder {
     /// # Errors
     /// Something in it can't be removed.
     pub fn remove(self) -> io::Result<()> {
-        fs::remove_dir_all(&self.path)
+        remove_tree(&self.path)
     }
 }
 
@@ -66,10 +67,10 @@ pub(crate) fn make(path: &Path) -> io::Result<()> {
 /// Something can't be removed.
 pub fn clear(path: &Path) -> io::Result<()> {
     let container = path.join(CONTAINER);
-    if container.exists() {
+    if container.symlink_metadata().is_ok_and(|found| found.is_dir()) {
         container::clear(&container)?;
     }
-    match fs::remove_dir_all(path) {
+    match remove_tree(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
@@ -92,7 +93,11 @@ pub fn sweep(run: &Path) -> io::Result<usize> {
             // Whoever else swept it away did the same.
             let _ = fs::remove_file(&path);
         }
-        if path.is_dir() && !path.join("outcome.json").exists() && !is_held(&path) && clear(&path).is_ok() {
+        if path.symlink_metadata().is_ok_and(|found| found.is_dir())
+            && !path.join("outcome.json").exists()
+            && !is_held(&path)
+            && clear(&path).is_ok()
+        {
             swept += 1;
         }
     }
@@ -115,14 +120,34 @@ fn is_held(path: &Path) -> bool {
 
 /// Holds the gate that every change of the folder `run` goes through.
 pub(crate) fn gate(run: &Path) -> io::Result<File> {
-    let file =
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(run.join(".gate"))?;
+    check_own(run)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let file = options.open(run.join(".gate"))?;
     flock(&file, FlockOperation::LockExclusive)?;
     Ok(file)
 }
 
+/// Refuses a folder in which others could put something for this user to follow, to join, or to clear away.
+///
+/// # Errors
+/// It isn't a folder of this user's, or others may write to it.
+pub(crate) fn check_own(run: &Path) -> io::Result<()> {
+    let found = run.symlink_metadata()?;
+    if found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let path = run.display();
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!("{path} must be a folder of the user who runs this, and nobody else may write to it"),
+    ))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -139,6 +164,21 @@ mod tests {
         assert!(held.path().exists() && !dead_path.exists() && !run.join("half-removed").exists());
         held.remove().unwrap();
         assert_eq!(sweep(&run).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_to_is_refused_and_no_link_is_followed() {
+        let home = tempfile::tempdir().unwrap();
+        let run = home.path().join("run");
+        let precious = home.path().join("precious/upper");
+        fs::create_dir_all(&precious).unwrap();
+        fs::create_dir_all(run.join("dead")).unwrap();
+        std::os::unix::fs::symlink(home.path().join("precious"), run.join("dead/container")).unwrap();
+        std::os::unix::fs::symlink(home.path().join("precious"), run.join("linked")).unwrap();
+        sweep(&run).unwrap();
+        assert!(precious.exists() && !run.join("dead").exists());
+        fs::set_permissions(&run, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(sweep(&run).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 
     #[test]

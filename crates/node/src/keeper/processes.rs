@@ -49,9 +49,9 @@ impl Processes {
         }
     }
 
-    /// Gives the workload's streams to a client.
+    /// Gives the workload's streams to a client, unless it has them already.
     pub fn attach(&mut self, client: u32, link: &mut Link) {
-        if let Some(workload) = self.live.get_mut(&0) {
+        if let Some(workload) = self.live.get_mut(&0).filter(|workload| workload.owner != Some(client)) {
             workload.owner = Some(client);
             open_on_client(0, workload, link);
         }

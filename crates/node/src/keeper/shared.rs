@@ -29,6 +29,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, Shutdown, recvmsg, sendmsg, shutdown,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::assignment::{Assignment, Lifetime, VERSION};
 use super::host;
@@ -55,7 +56,9 @@ pub fn join(run: &Path, assignment: &OwnedFd, control: &OwnedFd) -> bool {
 }
 
 fn offer(run: &Path, assignment: &OwnedFd, control: &OwnedFd) -> io::Result<bool> {
+    run_folder::check_own(run)?;
     let stream = UnixStream::connect(socket_path(run))?;
+    check_peer(&stream)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let fds = [assignment.as_fd(), control.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
@@ -67,7 +70,17 @@ fn offer(run: &Path, assignment: &OwnedFd, control: &OwnedFd) -> io::Result<bool
     Ok(answer == [TAKEN])
 }
 
+/// Refuses a process of another user, who must neither be told what runs nor have anything run here.
+fn check_peer(stream: &UnixStream) -> io::Result<()> {
+    let peer = rustix::net::sockopt::socket_peercred(stream)?;
+    match peer.uid == rustix::process::geteuid() {
+        true => Ok(()),
+        false => Err(io::ErrorKind::PermissionDenied.into()),
+    }
+}
+
 fn accept(stream: &UnixStream) -> io::Result<(OwnedFd, OwnedFd)> {
+    check_peer(stream)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut byte = [0; 1];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
@@ -89,6 +102,7 @@ fn accept(stream: &UnixStream) -> io::Result<(OwnedFd, OwnedFd)> {
 /// The process lacks what every keeper needs. How each spacecore fares is told to those who started it.
 pub fn keep(assignment: Assignment, control: OwnedFd) -> io::Result<()> {
     let signals = Signals::block(&host::SIGNALS)?;
+    allow_many_files();
     let run = assignment.run_folder.parent().unwrap_or(Path::new("/")).to_owned();
     let listener = listen(&run)?;
     let (ended, endings) = mpsc::channel();
@@ -100,6 +114,7 @@ pub fn keep(assignment: Assignment, control: OwnedFd) -> io::Result<()> {
         ended,
         endings,
         spacecores: Vec::new(),
+        is_full: false,
         next: 0,
     };
     keeper.start(assignment, control)?;
@@ -110,6 +125,13 @@ pub fn keep(assignment: Assignment, control: OwnedFd) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Lets this process have as many open files as it may: each of its programs may hold some hundred.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where that isn't possible, fewer programs fit in.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Binds the socket on which others join; nothing where another keeper has it.
@@ -139,6 +161,8 @@ struct Keeper {
     endings: mpsc::Receiver<u64>,
     /// By number, with the control socket of each.
     spacecores: Vec<(u64, OwnedFd)>,
+    /// Whether nobody more fits in until one has ended.
+    is_full: bool,
     next: u64,
 }
 
@@ -159,7 +183,8 @@ impl Keeper {
 
     fn turn(&mut self) -> io::Result<()> {
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.bell, PollFlags::IN)];
-        fds.extend(self.listener.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
+        let open = self.listener.iter().filter(|_| !self.is_full);
+        fds.extend(open.map(|listener| PollFd::new(listener, PollFlags::IN)));
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -174,13 +199,22 @@ impl Keeper {
         let _ = rustix::io::read(&self.bell, &mut count);
         while let Ok(number) = self.endings.try_recv() {
             self.spacecores.retain(|(known, _)| *known != number);
+            self.is_full = false;
         }
         self.take_in();
         Ok(())
     }
 
     fn take_in(&mut self) {
-        while let Some(Ok((stream, _))) = self.listener.as_ref().map(UnixListener::accept) {
+        while let Some(accepted) = self.listener.as_ref().map(UnixListener::accept) {
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Without a descriptor to spare nobody fits in before somebody has ended.
+                    self.is_full = error.kind() != io::ErrorKind::WouldBlock;
+                    return;
+                }
+            };
             let taken = accept(&stream).and_then(|(assignment, control)| {
                 let assignment = Assignment::from_fd(assignment)?;
                 match is_shareable(&assignment) {

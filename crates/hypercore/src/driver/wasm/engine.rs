@@ -48,6 +48,8 @@ fn config() -> Config {
     config
         .epoch_interruption(true)
         .cranelift_opt_level(OptLevel::Speed)
+        // A program is compiled in the keeper that its neighbours run in: it gets one processor for that, not all.
+        .parallel_compilation(false)
         .max_wasm_stack(STACK)
         .async_stack_size(STACK + HOST_STACK)
         // For unwinders of the system, such as debuggers'; wasmtime walks its frames without.

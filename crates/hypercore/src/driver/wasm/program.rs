@@ -19,7 +19,7 @@ use super::names;
 use super::state::State;
 
 /// The largest program that is read, in bytes.
-pub const PROGRAM_MAX: u64 = 512 << 20;
+pub const PROGRAM_MAX: u64 = 64 << 20;
 
 /// The interface of WASI 0.2 that a component must export to be run.
 const RUN: &str = "wasi:cli/run@0.2";

@@ -5,9 +5,9 @@ use hypercore::passt::{GuestNetwork, Passt};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use spacecore::wire::message::Network;
 
-use super::{Host, shown};
+use super::{Host, PARENT, shown};
 use crate::folder::Folder;
-use crate::keeper::assignment::FolderShare;
+use crate::keeper::assignment::{FolderShare, Lifetime};
 use crate::keeper::driver;
 use crate::keeper::shares::Shares;
 use crate::keeper::state::Input;
@@ -56,6 +56,12 @@ impl Host {
         }
         let mut guest = WireSocket::new(ours).map_err(|e| told(&e))?;
         self.processes.open_workload(&mut guest.link, self.assignment.configuration.process.stdin);
+        if self.assignment.lifetime == Lifetime::Bound
+            && let Some(parent) = self.clients.get_mut(&PARENT)
+        {
+            // A workload may have ended before its parent has said a word; what it printed is the parent's.
+            self.processes.attach(PARENT, &mut parent.link);
+        }
         for share in &self.assignment.folders {
             guest.link.open_folder(share.stream);
         }
