@@ -102,7 +102,9 @@ impl Rig {
             fetch_kernel(&shared.join("home"))?;
         }
         let image = workload::image(&shared, isolation)?;
-        let report = once(&shared, "doctor", || {
+        // Before the kernel is fetched the report says that it lacks.
+        let name = if isolation == Isolation::MicroVm { "doctor-with-kernel" } else { "doctor" };
+        let report = once(&shared, name, || {
             let output = Command::new(VIMANA)
                 .args(["doctor", "--json"])
                 .env("VIMANA_HOME", shared.join("home"))
