@@ -101,6 +101,8 @@ pub struct Virtual {
     pub disks: Vec<Disk>,
     /// Whether the kernel speaks on a serial console; its wire is [`Wiring::console`].
     pub console: bool,
+    /// The folder that remembers which libraries the driver's program needs, if there is one.
+    pub cache: Option<PathBuf>,
 }
 
 /// A container.
@@ -230,6 +232,16 @@ pub enum Execution {
         /// Its arguments.
         #[serde(serialize_with = "lossy")]
         args: Vec<OsString>,
+        /// The disks, in the order of their descriptors.
+        disks: Vec<Disk>,
+        /// What its jail shows it beside its program and libraries.
+        shown: Vec<PathBuf>,
+        /// What executes the guest's instructions.
+        accelerator: Accelerator,
+        /// Its virtual processors.
+        vcpus: u32,
+        /// The folder that remembers which libraries the program needs.
+        cache: Option<PathBuf>,
     },
     /// A container, described as the OCI runtime specification has it (`config.json`).
     Container {
@@ -260,7 +272,7 @@ fn lossy<S: serde::Serializer>(args: &[OsString], serializer: S) -> Result<S::Ok
 impl fmt::Display for Prepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.execution {
-            Execution::Program { program, args } => {
+            Execution::Program { program, args, .. } => {
                 write!(f, "{}", quoted(&program.to_string_lossy()))?;
                 args.iter().try_for_each(|arg| write!(f, " {}", quoted(&arg.to_string_lossy())))
             }
@@ -475,6 +487,11 @@ mod tests {
             execution: Execution::Program {
                 program: "/usr/bin/qemu-system-x86_64".into(),
                 args: ["-m", "64M", "-append", "quiet init='x'", ""].map(OsString::from).to_vec(),
+                disks: Vec::new(),
+                shown: Vec::new(),
+                accelerator: Accelerator::Tcg,
+                vcpus: 1,
+                cache: None,
             },
         };
         assert_eq!(

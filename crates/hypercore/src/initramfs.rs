@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::kernel::{Kernel, MissingModule};
 
 /// Changes whenever the same input would give other bytes.
-const LAYOUT: &str = "initramfs 1";
+const LAYOUT: &str = "initramfs 2";
 
 /// Why there is no initramfs.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +96,7 @@ fn keep(folder: &Path, target: &Path, archive: &[u8]) -> io::Result<()> {
     crate::private_folder(folder)?;
     let mut file = tempfile::Builder::new().prefix(".initramfs-").tempfile_in(folder)?;
     file.write_all(archive)?;
+    file.as_file().set_permissions(crate::readable_by_all())?;
     file.as_file().sync_all()?;
     file.persist(target).map_err(|error| error.error)?;
     fs::File::open(folder)?.sync_all()

@@ -7,13 +7,21 @@ pub mod doctor;
 pub mod driver;
 pub mod guest;
 pub mod initramfs;
+pub mod jail;
 pub mod kernel;
 pub mod kvm;
 pub mod passt;
 pub mod remove;
 pub mod scratch;
-mod spawn;
+mod seccomp;
+pub mod spawn;
 pub mod tap;
+
+/// The mode of what a program in a jail reads as a user of its own. The folders above it are this user's alone.
+fn readable_by_all() -> std::fs::Permissions {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::Permissions::from_mode(0o644)
+}
 
 /// Makes a folder, and those above it that lack, for this user alone: what is booted from must not be another user's to
 /// change, whatever the process' file mode mask says.

@@ -20,7 +20,7 @@ mod route;
 use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use serde::{Deserialize, Serialize};
@@ -157,7 +157,6 @@ fn protocol_name(protocol: Protocol) -> &'static str {
 #[derive(Debug)]
 pub struct Passt {
     spawned: Spawned,
-    handle: OwnedFd,
     published: Vec<Publish>,
     filter: Filter,
 }
@@ -181,24 +180,22 @@ impl Passt {
         let published = plan.published.iter().map(free).collect::<Result<Vec<_>, _>>()?;
         let (args, guest) = arguments(&host, &published).ok_or(PasstError::NoRoute)?;
         let (helper, theirs) = UnixStream::pair().map_err(PasstError::Execute)?;
-        let mut spawned = spawn::spawn(&program, &args, vec![theirs.into()]).map_err(PasstError::Execute)?;
+        let spawned =
+            spawn::spawn(&program, &args, vec![theirs.into()], None).map_err(PasstError::Execute)?;
         let refused = Refused { own: host.addresses, dns: guest.dns.clone() };
-        let joined = spawn::handle(&spawned.child).and_then(|handle| {
-            filter::announce(&helper, MAC, guest.ipv4.map(|(address, _, _)| address))?;
-            Ok((handle, Filter::start(socket, helper.into(), refused)?))
-        });
-        let (handle, filter) = joined.inspect_err(|_| end(&mut spawned)).map_err(PasstError::Execute)?;
-        Ok((Self { spawned, handle, published, filter }, guest))
+        let announced = filter::announce(&helper, MAC, guest.ipv4.map(|(address, _, _)| address));
+        let filter = announced.and_then(|()| Filter::start(socket, helper.into(), refused));
+        Ok((Self { filter: filter.map_err(PasstError::Execute)?, spawned, published }, guest))
     }
 
     /// Its process.
     pub fn pid(&self) -> i32 {
-        i32::try_from(self.spawned.child.id()).unwrap_or(-1)
+        self.spawned.pid()
     }
 
     /// Becomes readable, for `poll`, when it has ended.
     pub fn handle(&self) -> BorrowedFd<'_> {
-        self.handle.as_fd()
+        self.spawned.handle()
     }
 
     /// The published ports, with the ones that were chosen for 0.
@@ -208,7 +205,7 @@ impl Passt {
 
     /// Says what it said last, if it has ended.
     pub fn ended(&mut self) -> Option<String> {
-        let ended = !matches!(self.spawned.child.try_wait(), Ok(None));
+        let ended = !matches!(self.spawned.try_wait(), Ok(None));
         ended.then(|| self.spawned.stderr())
     }
 
@@ -220,15 +217,11 @@ impl Passt {
 
 impl Drop for Passt {
     fn drop(&mut self) {
-        end(&mut self.spawned);
+        // Both fail only for one that is already reaped.
+        let _ = self.spawned.kill();
+        let _ = self.spawned.wait();
         self.filter.join();
     }
-}
-
-/// Kills and reaps. Both fail only for a child that is already reaped.
-fn end(spawned: &mut Spawned) {
-    let _ = spawned.child.kill();
-    let _ = spawned.child.wait();
 }
 
 /// Finds out whether a port is free, before a machine is started for it.

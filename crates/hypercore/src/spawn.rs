@@ -4,14 +4,17 @@
 //! They begin at [`FIRST`], above anything that a small process has open. The child gets no other descriptor, an empty
 //! environment, a session of its own, `/` as its folder, and a death signal, so that it ends however its parent ends.
 
-use std::ffi::OsString;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
+use std::ffi::{CString, OsString};
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+
+use crate::jail::{Failed, Jail, Ready, Step, last_error};
 
 /// The number of the first descriptor handed to a child; the others follow.
 pub(crate) const FIRST: RawFd = 100;
@@ -22,17 +25,83 @@ const STDERR_KEPT: u64 = 64 * 1024;
 /// What is shown of it.
 const STDERR_SHOWN: usize = 4096;
 
-/// A child and what it says on standard error.
+/// A child and what it says on standard error. Dropping it kills and reaps it.
 #[derive(Debug)]
-pub(crate) struct Spawned {
-    pub(crate) child: Child,
+pub struct Spawned {
+    pid: Pid,
+    handle: OwnedFd,
     stderr: OwnedFd,
+    ended: Option<Status>,
+}
+
+/// How a child ended: its exit code, or the signal that killed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The exit code, if it exited by itself.
+    pub code: Option<i32>,
+    /// The signal, if one killed it.
+    pub signal: Option<i32>,
 }
 
 impl Spawned {
     /// The last 4 KiB of the first 64 KiB that the child wrote to standard error.
-    pub(crate) fn stderr(&self) -> String {
+    pub fn stderr(&self) -> String {
         stderr_of(&self.stderr)
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Becomes readable, for `poll`, when it has ended.
+    pub fn handle(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+
+    /// Kills it. It must still be waited for. Nothing happens if it has ended.
+    ///
+    /// # Errors
+    /// It has become another user's.
+    pub fn kill(&self) -> io::Result<()> {
+        match rustix::process::pidfd_send_signal(&self.handle, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// Somebody else has waited for it.
+    pub fn wait(&mut self) -> io::Result<Status> {
+        self.wait_with(WaitIdOptions::EXITED)?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
+    }
+
+    /// How it ended; nothing while it runs.
+    ///
+    /// # Errors
+    /// Somebody else has waited for it.
+    pub fn try_wait(&mut self) -> io::Result<Option<Status>> {
+        self.wait_with(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
+    }
+
+    fn wait_with(&mut self, options: WaitIdOptions) -> io::Result<Option<Status>> {
+        if self.ended.is_none() {
+            let wait = || rustix::process::waitid(WaitId::PidFd(self.handle.as_fd()), options);
+            let ended = rustix::io::retry_on_intr(wait)?;
+            self.ended =
+                ended.map(|ended| Status { code: ended.exit_status(), signal: ended.terminating_signal() });
+        }
+        Ok(self.ended)
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        // Both fail only for a child that is already reaped.
+        let _ = self.kill();
+        let _ = self.wait();
     }
 }
 
@@ -46,34 +115,167 @@ pub(crate) fn stderr_of(memory: &OwnedFd) -> String {
     String::from_utf8_lossy(&bytes[begin..end]).trim().to_owned()
 }
 
-/// Starts `program`; `fds[i]` becomes the child's descriptor `FIRST + i`.
-pub(crate) fn spawn(program: &Path, args: &[OsString], fds: Vec<OwnedFd>) -> io::Result<Spawned> {
-    let parked = park(fds)?;
-    let moves: Vec<(RawFd, RawFd)> = parked.iter().map(AsRawFd::as_raw_fd).zip(FIRST..).collect();
-    let stderr = bounded_memory()?;
-    let parent = rustix::process::getpid();
+/// Everything that the child needs, made before there is a child: it must not need memory.
+struct Start {
+    program: CString,
+    /// Pointers to the arguments' bytes, and a null pointer.
+    arguments: Vec<*const libc::c_char>,
+    moves: Vec<(RawFd, RawFd)>,
+    null: OwnedFd,
+    stderr: OwnedFd,
+    /// Where a failure is told; closed by the program's execution.
+    report: OwnedFd,
+    /// Closed by the parent when the child may go on.
+    go: OwnedFd,
+    jail: Option<Ready>,
+}
 
-    let mut command = Command::new(program);
-    command.args(args).env_clear().current_dir("/");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(stderr.try_clone()?));
-    // SAFETY: between fork and exec the closure makes system calls on plain numbers and touches no memory but its own
-    // captures; it neither allocates nor takes a lock.
-    #[allow(unsafe_code)]
-    unsafe {
-        command.pre_exec(move || {
-            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-            // The parent may have died before the line above, which then never fires.
-            if rustix::process::getppid() != Some(parent) {
-                return Err(io::ErrorKind::BrokenPipe.into());
-            }
-            rustix::process::setsid()?;
-            close_all_on_exec()?;
-            moves.iter().try_for_each(|(from, to)| place(*from, *to))
-        });
+/// Starts `program`; `fds[i]` becomes the child's descriptor `FIRST + i`.
+pub(crate) fn spawn(
+    program: &Path,
+    args: &[OsString],
+    fds: Vec<OwnedFd>,
+    jail: Option<&Jail>,
+) -> io::Result<Spawned> {
+    let parked = park(fds)?;
+    let stderr = bounded_memory()?;
+    let words: Vec<CString> = std::iter::once(program.as_os_str())
+        .chain(args.iter().map(OsString::as_os_str))
+        .map(|word| CString::new(word.as_bytes()))
+        .collect::<Result<_, _>>()?;
+    let high = |fd: &dyn AsFd| rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), PARKED);
+    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let ((heard, report), (waits, go)) = (pipe()?, pipe()?);
+    let start = Start {
+        program: CString::new(program.as_os_str().as_bytes())?,
+        arguments: words.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect(),
+        moves: parked.iter().map(AsRawFd::as_raw_fd).zip(FIRST..).collect(),
+        null: high(&null)?,
+        stderr: high(&stderr)?,
+        report: high(&report)?,
+        go: high(&waits)?,
+        jail: jail.map(Jail::ready).transpose()?,
+    };
+    drop((null, report, waits));
+    let pid = start.fork([go.as_raw_fd(), heard.as_raw_fd()])?;
+    let Start { jail, report, .. } = start;
+    drop(report);
+    let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    let child = Spawned { pid, handle, stderr, ended: None };
+    if jail.is_some_and(|jail| jail.is_mapped()) {
+        map_user(pid)?;
     }
-    let child = command.spawn()?;
-    drop(parked);
-    Ok(Spawned { child, stderr })
+    drop((go, parked));
+    let mut failure = Vec::new();
+    fs::File::from(heard).read_to_end(&mut failure)?;
+    match failure.split_first() {
+        None => Ok(child),
+        Some((step, number)) => Err(failed(*step, number)),
+    }
+}
+
+fn failed(step: u8, number: &[u8]) -> io::Error {
+    let number = number.try_into().map_or(0, i32::from_ne_bytes);
+    let reason = io::Error::from_raw_os_error(number);
+    match Step::from_number(step) {
+        Some(Step::Execute) | None => reason,
+        Some(step) => io::Error::new(reason.kind(), format!("{}: {reason}", step.words())),
+    }
+}
+
+/// Tells the kernel who the child is in its user namespace: the same user as outside, and nobody else.
+fn map_user(pid: Pid) -> io::Result<()> {
+    let pid = pid.as_raw_nonzero();
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
+    fs::write(format!("/proc/{pid}/gid_map"), format!("{group} {group} 1\n"))?;
+    fs::write(format!("/proc/{pid}/uid_map"), format!("{user} {user} 1\n"))
+}
+
+impl Start {
+    /// Makes the child, which must not hold the parent's ends of its pipes.
+    #[allow(unsafe_code)]
+    fn fork(&self, parents: [RawFd; 2]) -> io::Result<Pid> {
+        let flags = self.jail.as_ref().map_or(0, Ready::flags) | libc::SIGCHLD;
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: without CLONE_VM this is a fork. The child makes system calls on what is in `self` and touches no other
+        // memory, so that it doesn't matter which locks other threads of the parent hold.
+        let pid = unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(flags), none, none, none, 0) };
+        if pid == 0 {
+            // SAFETY: nothing in this process uses the parent's ends.
+            parents.iter().for_each(|end| unsafe {
+                libc::close(*end);
+            });
+            let (step, number) = self.become_program();
+            let [a, b, c, d] = number.to_ne_bytes();
+            let words = [step as u8, a, b, c, d];
+            // SAFETY: the buffer outlives the call; the process ends without running anybody's destructors.
+            unsafe {
+                libc::write(self.report.as_raw_fd(), words.as_ptr().cast(), words.len());
+                libc::_exit(127)
+            }
+        }
+        i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(io::Error::last_os_error)
+    }
+
+    /// What the child does; returns only if it can't.
+    fn become_program(&self) -> Failed {
+        match self.try_become() {
+            Ok(()) => (Step::Execute, last_error()),
+            Err(failed) => failed,
+        }
+    }
+
+    #[allow(unsafe_code)]
+    fn try_become(&self) -> Result<(), Failed> {
+        let at = |step: Step| move |error: rustix::io::Errno| (step, error.raw_os_error());
+        let broken = |_: io::Error| (Step::Descriptors, last_error());
+        // Until the parent has said who this is. Nothing is ever written.
+        let mut byte = [0; 1];
+        rustix::io::retry_on_intr(|| rustix::io::read(&self.go, &mut byte)).map_err(at(Step::Parent))?;
+        rustix::process::setsid().map_err(at(Step::Session))?;
+        close_all_on_exec().map_err(broken)?;
+        for (from, to) in [(&self.null, 0), (&self.null, 1), (&self.stderr, 2)] {
+            place(from.as_raw_fd(), to).map_err(broken)?;
+        }
+        for (from, to) in &self.moves {
+            place(*from, *to).map_err(broken)?;
+        }
+        // SAFETY: the path is a constant; the set is this function's own.
+        unsafe {
+            libc::chdir(c"/".as_ptr());
+            let mut none = std::mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        }
+        if let Some(jail) = &self.jail {
+            jail.enter()?;
+        }
+        // After the change of user, which takes it back.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(at(Step::DeathSignal))?;
+        if self.is_orphan() {
+            return Err((Step::Parent, libc::ESRCH));
+        }
+        if let Some(jail) = &self.jail {
+            jail.lock()?;
+        }
+        let environment = [std::ptr::null::<libc::c_char>()];
+        // SAFETY: both arrays end with a null pointer; the words that the first points to outlive the call.
+        unsafe { libc::execve(self.program.as_ptr(), self.arguments.as_ptr(), environment.as_ptr()) };
+        Ok(())
+    }
+
+    /// Whether the parent died before its death could have an effect: the report then has no reader.
+    fn is_orphan(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let mut reader = [PollFd::new(&self.report, PollFlags::empty())];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut reader, Some(&now)).is_ok_and(|ready| ready > 0)
+            && reader[0].revents().contains(PollFlags::ERR)
+    }
 }
 
 /// Moves descriptors up to where they can't be one of the targets.
@@ -110,13 +312,6 @@ pub(crate) fn bounded_memory() -> io::Result<OwnedFd> {
     Ok(memory)
 }
 
-/// Opens a handle that becomes readable when the child has ended.
-pub(crate) fn handle(child: &Child) -> io::Result<OwnedFd> {
-    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
-    let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
-    Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
-}
-
 /// Looks a program up in `PATH`, then where system programs lie on machines whose `PATH` doesn't name it.
 pub(crate) fn find(program: &str) -> Option<std::path::PathBuf> {
     use std::os::unix::fs::PermissionsExt;
@@ -134,11 +329,10 @@ pub(crate) fn find(program: &str) -> Option<std::path::PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
     use std::os::unix::net::UnixStream;
 
     fn shell(script: &str, fds: Vec<OwnedFd>) -> Spawned {
-        spawn(Path::new("/bin/sh"), &["-c".into(), script.into()], fds).expect("a shell starts")
+        spawn(Path::new("/bin/sh"), &["-c".into(), script.into()], fds, None).expect("a shell starts")
     }
 
     #[test]
@@ -146,7 +340,7 @@ mod tests {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let (_other, second) = UnixStream::pair().unwrap();
         let mut spawned = shell("ls /proc/self/fd 1>&2", vec![theirs.into(), second.into()]);
-        spawned.child.wait().unwrap();
+        spawned.wait().unwrap();
         let mut listed: Vec<i32> = spawned.stderr().split_whitespace().map(|n| n.parse().unwrap()).collect();
         listed.sort_unstable();
         // One more number is the folder that `ls` itself reads.
@@ -159,14 +353,14 @@ mod tests {
     #[test]
     fn a_child_that_writes_without_end_is_cut_off_and_not_blocked() {
         let mut flood = shell("head -c 300000 /dev/zero | tr '\\0' x 1>&2; exit 7", Vec::new());
-        assert_eq!(flood.child.wait().unwrap().code(), Some(7));
+        assert_eq!(flood.wait().unwrap().code, Some(7));
         assert_eq!(flood.stderr().len(), STDERR_SHOWN);
     }
 
     #[test]
     fn a_program_that_is_missing_is_an_error_and_not_a_child() {
         let (_ours, theirs) = UnixStream::pair().unwrap();
-        let error = spawn(Path::new("/nonexistent"), &[], vec![theirs.into()]).unwrap_err();
+        let error = spawn(Path::new("/nonexistent"), &[], vec![theirs.into()], None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

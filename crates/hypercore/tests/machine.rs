@@ -82,6 +82,7 @@ fn a_machine(folder: &Path, script: &str) -> Result<Machine, String> {
             command_line: Vec::new(),
             disks: Vec::new(),
             console: false,
+            cache: None,
         }),
     })
 }

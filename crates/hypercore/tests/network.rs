@@ -113,6 +113,7 @@ fn a_guest_answers_on_its_published_port_and_reaches_no_service_of_its_host() {
             command_line: Vec::new(),
             disks: Vec::new(),
             console: false,
+            cache: None,
         }),
     };
     let (mut channel, theirs) = UnixStream::pair().unwrap();

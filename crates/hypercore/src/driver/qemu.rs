@@ -9,6 +9,9 @@
 //! | 101 | the guest channel, a virtio-serial port named [`CHANNEL_PORT`] |
 //! | next | the network card's frames, if there is a card |
 //! | next | the serial console, if there is one |
+//! | next | each disk |
+//!
+//! QEMU runs in a jail (see [`crate::jail`]), in which it finds its kernel, its initramfs and its own files, and nothing else.
 //!
 //! A kernel image that is an ELF file is entered through its PVH entry by the `qboot` firmware, where QEMU's package has
 //! it: this is the fastest start that was measured (see `docs/adr/0004-the-guest-kernel-is-stored-uncompressed.md`).
@@ -19,20 +22,19 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use serde_json::json;
 
 use self::qmp::Qmp;
 use super::{
-    Accelerator, Body, CHANNEL_PORT, ControlError, Driver, Ended, Execution, Instance, Machine, Observation,
-    ObserveError, PrepareError, Prepared, SERIAL_MAX, StartError, StopError, Virtual, Wiring,
+    Accelerator, Body, CHANNEL_PORT, ControlError, Disk, Driver, Ended, Execution, Instance, Machine,
+    Observation, ObserveError, PrepareError, Prepared, SERIAL_MAX, StartError, StopError, Virtual, Wiring,
 };
-use crate::spawn::{self, FIRST, Spawned};
+use crate::jail::{self, Device, Ids, Jail};
+use crate::spawn::{self, FIRST, Spawned, Status};
 
 const PROGRAM: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
@@ -44,6 +46,11 @@ const MACHINE: &str = "q35,usb=off,smbus=off,sata=off,vmport=off,hpet=off,graphi
 /// What the guest's kernel is told on every start; `rdinit` names the initramfs's PID 1. `panic=-1` with `-no-reboot`
 /// makes a kernel panic the end of the machine.
 const COMMAND_LINE: [&str; 3] = ["rdinit=/init", "panic=-1", "cryptomgr.notests"];
+
+/// The most threads that QEMU may have beside those of its virtual processors: its workers for disks are 64.
+const THREADS: u64 = 96;
+/// What QEMU may keep of translated code, in MiB.
+const TRANSLATED_MIB: u32 = 128;
 
 /// The driver, with the program that it found.
 #[derive(Clone, Debug)]
@@ -82,8 +89,8 @@ impl Driver for Qemu {
         args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
         args.pair("-M", MACHINE);
         let (accelerator, processor) = match hardware.accelerator {
-            Accelerator::Kvm => ("kvm", "host"),
-            Accelerator::Tcg => ("tcg,thread=multi", "max"),
+            Accelerator::Kvm => ("kvm".to_owned(), "host"),
+            Accelerator::Tcg => (format!("tcg,thread=multi,tb-size={TRANSLATED_MIB}"), "max"),
         };
         args.pair("-accel", accelerator);
         args.pair("-cpu", processor);
@@ -91,9 +98,6 @@ impl Driver for Qemu {
         args.pair("-m", format!("{}M", machine.memory_mib));
         args.kernel(hardware)?;
         args.channel();
-        for (index, disk) in hardware.disks.iter().enumerate() {
-            args.disk(index, disk)?;
-        }
         let mut number = FIRST + 2;
         if let Some(network) = machine.network {
             args.network(number, network);
@@ -102,29 +106,85 @@ impl Driver for Qemu {
         if hardware.console {
             args.pair("-chardev", format!("socket,id=console,fd={number}"));
             args.pair("-serial", "chardev:console");
+            number += 1;
         }
+        for (disk, number) in hardware.disks.iter().zip(number..) {
+            args.disk(number, disk)?;
+        }
+        let kernel = [&hardware.kernel, &hardware.initramfs].map(|path| absolute(path).map(PathBuf::from));
+        let kernel = kernel.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(Prepared {
             driver: self.name(),
             network: machine.network.is_some(),
             console: hardware.console,
-            execution: Execution::Program { program, args: args.0 },
+            execution: Execution::Program {
+                shown: kernel.into_iter().chain(own_files(&program)).collect(),
+                program,
+                args: args.0,
+                disks: hardware.disks.clone(),
+                accelerator: hardware.accelerator,
+                vcpus,
+                cache: hardware.cache.clone(),
+            },
         })
     }
 
     fn start(&self, prepared: &Prepared, wiring: Wiring) -> Result<Box<dyn Instance>, StartError> {
         wired("a network", prepared.network, wiring.network.is_some())?;
         wired("a console", prepared.console, wiring.console.is_some())?;
-        let Execution::Program { program, args } = &prepared.execution else {
+        let Execution::Program { program, args, disks, shown, accelerator, vcpus, cache } =
+            &prepared.execution
+        else {
             return Err(StartError::Prepared { driver: self.name(), other: prepared.driver });
         };
         let failed = |source| StartError::Execute { program: program.clone(), source };
         let (qmp, theirs) = Qmp::pair().map_err(failed)?;
         let wires = [Some(theirs), Some(wiring.channel), wiring.network, wiring.console];
-        let fds = wires.into_iter().flatten().collect();
-        let mut spawned = spawn::spawn(program, args, fds).map_err(failed)?;
-        let handle = spawn::handle(&spawned.child).inspect_err(|_| end(&mut spawned)).map_err(failed)?;
-        Ok(Box::new(Running { spawned, handle, qmp, ended: None }))
+        let mut fds: Vec<OwnedFd> = wires.into_iter().flatten().collect();
+        let mut file_bytes = 0;
+        for disk in disks {
+            let (opened, bytes) = open(disk).map_err(failed)?;
+            file_bytes = file_bytes.max(if disk.readonly { 0 } else { bytes });
+            fds.push(opened);
+        }
+        let closure = jail::closure(program, cache.as_deref()).map_err(failed)?;
+        let mut devices = vec![Device::Null, Device::Urandom];
+        if *accelerator == Accelerator::Kvm {
+            devices.push(Device::Kvm);
+        }
+        let root = rustix::process::geteuid().is_root();
+        let jail = Jail {
+            shown: closure.into_iter().chain(shown.iter().cloned()).collect(),
+            devices,
+            accelerator: *accelerator,
+            file_bytes,
+            threads: u64::from(*vcpus).saturating_add(THREADS),
+            ids: root.then(Ids::take).transpose().map_err(failed)?,
+            without: Vec::new(),
+        };
+        let spawned = jail.start(program, args, fds).map_err(failed)?;
+        Ok(Box::new(Running { spawned, qmp, ended: None, _jail: jail }))
     }
+}
+
+/// Opens a disk for QEMU, which has no right to its path; says how many bytes it has.
+fn open(disk: &Disk) -> io::Result<(OwnedFd, u64)> {
+    let mut file =
+        fs::OpenOptions::new().read(true).write(!disk.readonly).open(&disk.path).map_err(|error| {
+            io::Error::new(error.kind(), format!("opening the disk {}: {error}", disk.path.display()))
+        })?;
+    // A block device has no length of its own.
+    let bytes = io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
+    Ok((file.into(), bytes))
+}
+
+/// Where QEMU's packages keep its firmware and its loadable parts.
+fn own_files(program: &Path) -> impl Iterator<Item = PathBuf> {
+    let above = program.parent().and_then(Path::parent).unwrap_or(Path::new("/usr")).to_owned();
+    let machine = format!("lib/{}-linux-gnu/qemu", std::env::consts::ARCH);
+    let folders = ["share/qemu", "share/seabios", "share/qemu-kvm", &machine, "lib/qemu", "lib64/qemu-kvm"]
+        .map(|folder| above.join(folder));
+    folders.into_iter().filter(|folder| folder.is_dir())
 }
 
 fn wired(wire: &'static str, prepared: bool, given: bool) -> Result<(), StartError> {
@@ -220,12 +280,16 @@ impl Args {
         self.pair("-device", format!("virtserialport,chardev=channel,name={CHANNEL_PORT}"));
     }
 
-    fn disk(&mut self, index: usize, disk: &super::Disk) -> Result<(), PrepareError> {
-        let node = format!("disk{index}");
-        // Written as JSON, a path may have commas.
+    fn disk(&mut self, number: i32, disk: &Disk) -> Result<(), PrepareError> {
+        let node = format!("disk{number}");
+        // What the set is, is only for those who read this line; a comma in it is written twice.
+        let path = absolute(&disk.path)?.replace(',', ",,");
+        self.pair("-add-fd", format!("fd={number},set={number},opaque={path}"));
         let file = json!({
             "driver": "raw", "node-name": node, "read-only": disk.readonly, "discard": "unmap",
-            "file": { "driver": backing(&disk.path), "filename": absolute(&disk.path)?, "read-only": disk.readonly },
+            "file": {
+                "driver": backing(&disk.path), "filename": format!("/dev/fdset/{number}"), "read-only": disk.readonly,
+            },
         });
         self.pair("-blockdev", file.to_string());
         let serial = &disk.serial;
@@ -259,9 +323,10 @@ fn starts_with_elf(path: &Path) -> bool {
 #[derive(Debug)]
 struct Running {
     spawned: Spawned,
-    handle: OwnedFd,
     qmp: Qmp,
     ended: Option<Ended>,
+    /// Its user is nobody else's until it has ended.
+    _jail: Jail,
 }
 
 impl Running {
@@ -269,24 +334,24 @@ impl Running {
         StopError::Wait { pid: self.pid(), source }
     }
 
-    fn keep(&mut self, status: ExitStatus) -> Ended {
-        let (code, signal) = (status.code(), status.signal());
+    fn keep(&mut self, status: Status) -> Ended {
+        let Status { code, signal } = status;
         self.ended.insert(Ended { code, signal, stderr: self.spawned.stderr() }).clone()
     }
 
     fn proc(&self, file: &str) -> Result<String, ObserveError> {
-        let path = format!("/proc/{}/{file}", self.spawned.child.id());
+        let path = format!("/proc/{}/{file}", self.spawned.pid());
         fs::read_to_string(path).map_err(ObserveError::Proc)
     }
 }
 
 impl Instance for Running {
     fn pid(&self) -> i32 {
-        i32::try_from(self.spawned.child.id()).unwrap_or(-1)
+        self.spawned.pid()
     }
 
     fn handle(&self) -> BorrowedFd<'_> {
-        self.handle.as_fd()
+        self.spawned.handle()
     }
 
     fn pause(&mut self) -> Result<(), ControlError> {
@@ -310,8 +375,8 @@ impl Instance for Running {
         if let Some(ended) = &self.ended {
             return Ok(ended.clone());
         }
-        self.spawned.child.kill().map_err(|error| self.wait_error(error))?;
-        let status = self.spawned.child.wait().map_err(|error| self.wait_error(error))?;
+        self.spawned.kill().map_err(|error| self.wait_error(error))?;
+        let status = self.spawned.wait().map_err(|error| self.wait_error(error))?;
         Ok(self.keep(status))
     }
 
@@ -319,23 +384,9 @@ impl Instance for Running {
         if let Some(ended) = &self.ended {
             return Ok(Some(ended.clone()));
         }
-        let status = self.spawned.child.try_wait().map_err(|error| self.wait_error(error))?;
+        let status = self.spawned.try_wait().map_err(|error| self.wait_error(error))?;
         Ok(status.map(|status| self.keep(status)))
     }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if self.ended.is_none() {
-            end(&mut self.spawned);
-        }
-    }
-}
-
-/// Kills and reaps. Both fail only for a child that is already reaped.
-fn end(spawned: &mut Spawned) {
-    let _ = spawned.child.kill();
-    let _ = spawned.child.wait();
 }
 
 /// Reads `/proc/PID/stat` and `/proc/PID/statm` (proc(5)).
@@ -357,7 +408,7 @@ fn observation(stat: &str, statm: &str) -> Option<Observation> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::{Disk, Mac, Network};
+    use crate::driver::{Mac, Network};
 
     fn machine() -> Machine {
         Machine {
@@ -372,6 +423,7 @@ mod tests {
                 command_line: Vec::new(),
                 disks: Vec::new(),
                 console: false,
+                cache: None,
             }),
         }
     }
@@ -415,8 +467,10 @@ mod tests {
         let Execution::Program { args, .. } = &prepared.execution else { panic!("{prepared:?}") };
         let blockdev = args.iter().find(|a| a.to_string_lossy().starts_with('{')).unwrap();
         let parsed: serde_json::Value = serde_json::from_str(&blockdev.to_string_lossy()).unwrap();
-        assert_eq!(parsed["file"]["filename"], "/a,b\"c/disk.img");
+        assert_eq!(parsed["file"]["filename"], "/dev/fdset/102");
         assert_eq!(parsed["read-only"], true);
+        let set = args.iter().find(|a| a.to_string_lossy().starts_with("fd=")).unwrap();
+        assert_eq!(set, "fd=102,set=102,opaque=/a,,b\"c/disk.img");
     }
 
     #[test]

@@ -222,6 +222,8 @@ impl KernelStore {
         let aside = self.aside()?;
         let folder = aside.path().join("kernel");
         write(&folder, &files).map_err(at(&folder))?;
+        let image = folder.join(parts.image_name);
+        fs::set_permissions(&image, crate::readable_by_all()).map_err(at(&image))?;
         match fs::rename(&folder, &target) {
             Ok(()) => sync(&self.root).map_err(at(&self.root))?,
             Err(_) if target.is_dir() => {}

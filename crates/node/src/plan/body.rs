@@ -237,6 +237,7 @@ impl Plan {
                     command_line: Vec::new(),
                     disks,
                     console: false,
+                    cache: Some(home.cache().join("jail")),
                 })
             }
             Body::Container(container) => driver::Body::Container(driver::Container {

@@ -138,6 +138,7 @@ fn assignment(home: &Home, kernel: &Kernel, initramfs: PathBuf, boot_ms: u64) ->
                 command_line: Vec::new(),
                 disks: Vec::new(),
                 console: false,
+                cache: None,
             }),
         },
         network: None,

@@ -31,21 +31,10 @@ use serde_json::{Value, json};
 use super::config::{OPEN_FILES, WRITTEN};
 use super::{cgroup, mapping, root};
 use crate::driver::{Container, Network};
-use crate::{guest, tap};
+use crate::{guest, seccomp, tap};
 
 /// The filter of `seccomp.rs` as the kernel takes it, which `build.rs` has compiled: 8 bytes for each instruction.
 static COMPILED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/seccomp.bpf"));
-
-fn compiled() -> Vec<libc::sock_filter> {
-    let (instructions, _) = COMPILED.as_chunks::<8>();
-    let instruction = |&[a, b, jt, jf, k0, k1, k2, k3]: &[u8; 8]| libc::sock_filter {
-        code: u16::from_ne_bytes([a, b]),
-        jt,
-        jf,
-        k: u32::from_ne_bytes([k0, k1, k2, k3]),
-    };
-    instructions.iter().map(instruction).collect()
-}
 
 /// The longest reason that a maker gives.
 const REASON_MAX: usize = 4096;
@@ -299,7 +288,7 @@ impl Executor for Init {
     #[allow(unsafe_code)]
     fn exec(&self, _spec: &Spec) -> Result<(), ExecutorError> {
         const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
-        let mut program = compiled();
+        let mut program = seccomp::instructions(COMPILED);
         let length =
             u16::try_from(program.len()).map_err(|error| ExecutorError::Execution(Box::new(error)))?;
         let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };

@@ -1,0 +1,121 @@
+//! The system calls that a virtual machine monitor may make: those that QEMU was seen to make from its start to its end with
+//! disks, a network and a guest that uses them, and those that its libraries use instead on other kernels. Everything else
+//! fails with `EPERM`; `clone3` with `ENOSYS`, so that `clone` is used, whose flags a filter can read.
+//!
+//! Missing on purpose, beside what only root could use: new processes (`clone` makes threads alone), sockets of any family
+//! but what it was handed (`socketpair` of its own aside), `ptrace` and all else that looks into other processes, signals to
+//! others, keys, `bpf`, `io_uring`, `userfaultfd`, `perf_event_open`, namespaces, mounts, and changes to files' owners, modes
+//! and names.
+
+use serde_json::{Value, json};
+
+/// Allowed with any arguments.
+const ALLOWED: &str = "access arch_prctl brk capget clock_getres clock_gettime clock_nanosleep close close_range dup dup2 dup3 \
+    epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd2 execve exit exit_group faccessat faccessat2 \
+    fadvise64 fallocate fchdir fcntl fdatasync fstat fstatfs fsync ftruncate futex futex_wait futex_wake getcpu getcwd \
+    getdents64 getegid geteuid getgid getgroups get_mempolicy getpeername getpgrp getpid getppid getrandom getresgid \
+    getresuid getrlimit get_robust_list getrusage getsid getsockname getsockopt gettid gettimeofday getuid lseek lstat \
+    madvise mbind membarrier memfd_create mincore mlock mlock2 mmap mprotect mremap mseal msync munlock munmap nanosleep \
+    newfstatat open openat openat2 pipe2 poll ppoll pread64 preadv preadv2 prlimit64 pselect6 pwrite64 pwritev pwritev2 read \
+    readlink readlinkat readv recvfrom recvmsg restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn \
+    rt_sigsuspend rt_sigtimedwait sched_getaffinity sched_getparam sched_getscheduler sched_setaffinity sched_yield \
+    seccomp select sendmsg sendto set_mempolicy set_robust_list setsockopt set_tid_address shutdown sigaltstack signalfd4 \
+    stat statfs statx sync_file_range sysinfo tgkill timer_create timer_delete timer_getoverrun timer_gettime timer_settime \
+    timerfd_create timerfd_gettime timerfd_settime uname write writev";
+
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURES: [&str; 1] = ["SCMP_ARCH_X86_64"];
+#[cfg(not(target_arch = "x86_64"))]
+const ARCHITECTURES: [&str; 1] = ["SCMP_ARCH_AARCH64"];
+
+const EPERM: i32 = 1;
+const ENOSYS: i32 = 38;
+/// Of clone(2).
+const CLONE_THREAD: u32 = 0x1_0000;
+const AF_UNIX: u32 = 1;
+
+/// What a process may say of itself (prctl(2)): its name, timer slack, machine check policy, no new privileges, its own
+/// seccomp filter, names of memory areas, and what capabilities its bounding set has.
+const PROCESS: [u32; 7] = [15, 29, 33, 38, 22, 0x5356_4d41, 23];
+
+/// Requests to files and block devices (ioctl_list(2)): not blocking, terminal or not, bytes to read; sizes, discard and
+/// write of zeros, read-only, alignment.
+const REQUESTS: [u32; 13] = [
+    0x5421,
+    0x5401,
+    0x541b,
+    0x8008_1272,
+    0x1260,
+    0x1268,
+    0x127a,
+    0x127b,
+    0x127c,
+    0x1277,
+    0x127f,
+    0x125e,
+    0x8008_1270,
+];
+/// The type of all requests to KVM, in the request's second byte (`linux/kvm.h`).
+const KVM_TYPE: u32 = 0xae00;
+
+/// The filter for an emulator that translates, or one that uses KVM, as the OCI runtime specification writes it.
+pub(crate) fn filter(kvm: bool) -> Value {
+    let names: Vec<&str> = ALLOWED.split_whitespace().collect();
+    let equal = |name: &str, index: u32, value: u32| {
+        json!({
+            "names": [name],
+            "action": "SCMP_ACT_ALLOW",
+            "args": [{ "index": index, "value": value, "op": "SCMP_CMP_EQ" }],
+        })
+    };
+    let masked = |name: &str, index: u32, mask: u32, value: u32| {
+        json!({
+            "names": [name],
+            "action": "SCMP_ACT_ALLOW",
+            "args": [{ "index": index, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ" }],
+        })
+    };
+    let mut rules = vec![
+        json!({ "names": names, "action": "SCMP_ACT_ALLOW" }),
+        masked("clone", 0, CLONE_THREAD, CLONE_THREAD),
+        json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS }),
+        equal("socketpair", 0, AF_UNIX),
+    ];
+    rules.extend(PROCESS.map(|what| equal("prctl", 0, what)));
+    rules.extend(REQUESTS.map(|request| equal("ioctl", 1, request)));
+    if kvm {
+        rules.push(masked("ioctl", 1, 0xff00, KVM_TYPE));
+    }
+    json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": EPERM,
+        "architectures": ARCHITECTURES,
+        "syscalls": rules,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_system_call_is_named_twice_and_none_that_is_left_out() {
+        let mut names: Vec<&str> = ALLOWED.split_whitespace().collect();
+        for left_out in [
+            "mount", "unshare", "setns", "bpf", "keyctl", "ptrace", "socket", "connect", "fork", "vfork",
+            "kill", "clone",
+        ] {
+            assert!(!names.contains(&left_out), "{left_out}");
+        }
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn only_the_filter_for_kvm_lets_its_requests_through() {
+        let has = |kvm| filter(kvm).to_string().contains(&KVM_TYPE.to_string());
+        assert!(has(true) && !has(false));
+    }
+}
