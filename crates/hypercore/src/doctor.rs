@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::driver::qemu::Qemu;
 use crate::driver::{Accelerator, container};
+use crate::jail::Strength;
 use crate::kernel::{KernelStore, Origin, choose};
 use crate::{kvm, spawn};
 
@@ -60,7 +61,7 @@ pub struct Finding {
 }
 
 const NOT_YET: [&str; 4] = [
-    "no jail around virtual machine monitors and Wasm programs: they run as the user who started them",
+    "no jail around Wasm programs: their keeper runs as the user who started them",
     "no egress policy: a guest reaches whatever this machine reaches through its default route, the local network too",
     "no Unikernel or TEE",
     "KVM with QEMU is written but was never run on a machine where KVM works",
@@ -99,8 +100,18 @@ pub fn examine(home: &Path) -> Report {
     });
     isolations.push(Isolation { kind: "Wasm", driver: Some("wasm"), accelerator: None, missing: Vec::new() });
     isolations.push(absent("TEE"));
-    let findings =
-        vec![qemu, kvm, kernel, passt(), cgroups(), user_namespaces(), landlock(), seccomp(), disk(home)];
+    let findings = vec![
+        qemu,
+        kvm,
+        kernel,
+        passt(),
+        cgroups(),
+        user_namespaces(),
+        landlock(),
+        seccomp(),
+        jail(),
+        disk(home),
+    ];
     Report { version: 1, isolations, findings, not_yet: NOT_YET.to_vec() }
 }
 
@@ -187,6 +198,16 @@ fn user_namespaces() -> Finding {
         if restricted { "restricted by AppArmor" } else { "for everybody" },
         None,
     )
+}
+
+/// How far the jail of a virtual machine monitor reaches.
+fn jail() -> Finding {
+    let strength = Strength::here();
+    let remedy = match strength {
+        Strength::Bare(_) => Some("let users have namespaces, see the line above, or run as root"),
+        Strength::Full | Strength::UserNamespace => None,
+    };
+    finding("jail", !matches!(strength, Strength::Bare(_)), strength.describe(), remedy)
 }
 
 fn landlock() -> Finding {

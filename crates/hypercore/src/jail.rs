@@ -110,7 +110,8 @@ pub struct Jail {
 }
 
 /// How far a jail reaches on this machine, for this user.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Strength {
     /// Everything, with a user of its own.
     Full,
@@ -132,11 +133,13 @@ impl Strength {
     /// What it is, for people.
     pub fn describe(&self) -> &'static str {
         match self {
-            Self::Full => "a user and a root folder of its own, own namespaces, system call filter",
+            Self::Full => "a user, a root folder and namespaces of its own, a filter of system calls",
             Self::UserNamespace => {
-                "a root folder of its own, own namespaces, system call filter; the user is yours"
+                "a root folder and namespaces of its own, a filter of system calls; the user is the one who starts it"
             }
-            Self::Bare(_) => "system call filter and Landlock alone: this machine allows no user namespaces",
+            Self::Bare(_) => {
+                "a filter of system calls and Landlock; this machine allows its users no namespaces"
+            }
         }
     }
 }

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use self::filter::{Filter, Refused};
 use crate::driver::Mac;
+use crate::jail::Ids;
 use crate::spawn::{self, FIRST, Spawned};
 
 /// Where the guest asks for names: a link-local address that nothing else has.
@@ -157,6 +158,8 @@ fn protocol_name(protocol: Protocol) -> &'static str {
 #[derive(Debug)]
 pub struct Passt {
     spawned: Spawned,
+    /// Its user is nobody else's until it has ended.
+    _ids: Option<Ids>,
     published: Vec<Publish>,
     filter: Filter,
 }
@@ -164,8 +167,11 @@ pub struct Passt {
 impl Passt {
     /// Starts `passt` and two threads that filter what the guest sends. The descriptor is for the machine ([`crate::driver::Wiring::network`]).
     ///
-    /// Like a machine it dies with the thread that called this; where it changes its user (for root: to `nobody`) the
-    /// kernel forgets that, and it ends with the machine instead.
+    /// It confines itself: no capabilities, namespaces of its own, an empty root, its own list of system calls. For root it
+    /// becomes a user of its own.
+    ///
+    /// Like a machine it dies with the thread that called this; where it changes its user the kernel forgets that, and it ends
+    /// with the machine instead.
     pub fn start(plan: &NetworkPlan) -> Result<(Self, OwnedFd, GuestNetwork), PasstError> {
         let (ours, machine) = UnixStream::pair().map_err(PasstError::Execute)?;
         let (passt, guest) = Self::start_on(plan, ours.into())?;
@@ -178,14 +184,19 @@ impl Passt {
         let program = spawn::find("passt").ok_or(PasstError::NoProgram)?;
         let host = route::Host::look();
         let published = plan.published.iter().map(free).collect::<Result<Vec<_>, _>>()?;
-        let (args, guest) = arguments(&host, &published).ok_or(PasstError::NoRoute)?;
+        let (mut args, guest) = arguments(&host, &published).ok_or(PasstError::NoRoute)?;
+        let root = rustix::process::geteuid().is_root();
+        let ids = root.then(Ids::take).transpose().map_err(PasstError::Execute)?;
+        if let Some(ids) = &ids {
+            args.extend(["--runas".into(), format!("{0}:{0}", ids.first()).into()]);
+        }
         let (helper, theirs) = UnixStream::pair().map_err(PasstError::Execute)?;
         let spawned =
             spawn::spawn(&program, &args, vec![theirs.into()], None).map_err(PasstError::Execute)?;
         let refused = Refused { own: host.addresses, dns: guest.dns.clone() };
         let announced = filter::announce(&helper, MAC, guest.ipv4.map(|(address, _, _)| address));
         let filter = announced.and_then(|()| Filter::start(socket, helper.into(), refused));
-        Ok((Self { filter: filter.map_err(PasstError::Execute)?, spawned, published }, guest))
+        Ok((Self { filter: filter.map_err(PasstError::Execute)?, spawned, _ids: ids, published }, guest))
     }
 
     /// Its process.

@@ -8,6 +8,7 @@ use hac::model::Isolation;
 use hypercore::driver::container;
 use hypercore::driver::wasm::{self, ProgramError};
 use hypercore::initramfs::{self, InitramfsError};
+use hypercore::jail::Strength;
 use hypercore::kernel::{Kernel, KernelStore};
 use hypercore::scratch::Owner;
 use image::layer::reader::{Kind, ReadError, Reader};
@@ -143,6 +144,7 @@ pub fn machine_facts(kvm_missing: Option<String>) -> MachineFacts {
     MachineFacts {
         kvm_missing,
         container_missing: container::usable().err().map(|missing| missing.to_string()),
+        jail: Strength::here(),
         cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
         memory,
     }

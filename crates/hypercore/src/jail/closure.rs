@@ -176,7 +176,7 @@ mod tests {
         let mut known: Known = serde_json::from_str(&text).unwrap();
         known.paths = vec![own.clone()];
         fs::write(&file, serde_json::to_vec(&known).unwrap()).unwrap();
-        assert_eq!(closure(&own, Some(folder.path())).unwrap(), [own.clone()]);
+        assert_eq!(closure(&own, Some(folder.path())).unwrap(), std::slice::from_ref(&own));
         known.program.bytes += 1;
         fs::write(&file, serde_json::to_vec(&known).unwrap()).unwrap();
         assert_eq!(closure(&own, Some(folder.path())).unwrap(), paths);

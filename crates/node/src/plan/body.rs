@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use hac::model::Isolation;
 use hypercore::driver::{self, Accelerator, Disk};
+use hypercore::jail::Strength;
 use serde::Serialize;
 use spacecore::wire;
 use spacecore::wire::message::{Configuration, LayerDisk, Mount, MountSource, Root, Upper, Verity};
@@ -48,6 +49,8 @@ pub struct Virtual {
     pub kernel: KernelFacts,
     /// Modules that the guest loads, without those that they need in turn.
     pub modules: Vec<&'static str>,
+    /// How far the jail around it reaches.
+    pub jail: Strength,
 }
 
 /// A container.
@@ -149,6 +152,7 @@ impl Virtual {
             readonly_root: spec.deployment.readonly_root,
             kernel,
             modules: base.into_iter().chain(more).collect(),
+            jail: facts.machine.jail,
         };
         Ok(Decided { body: Body::Virtual(machine), notices })
     }

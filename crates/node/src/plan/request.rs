@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use hac::Manifest;
+use hypercore::jail::Strength;
 use hypercore::passt::Publish;
 use serde::Serialize;
 use spacecore::wire::message::TerminalSize;
@@ -55,6 +56,8 @@ pub struct MachineFacts {
     pub kvm_missing: Option<String>,
     /// Why containers can't run here; `None` where they can.
     pub container_missing: Option<String>,
+    /// How far the jail of a virtual machine monitor reaches here.
+    pub jail: Strength,
     /// CPUs.
     pub cpus: u32,
     /// Memory in bytes.

@@ -47,7 +47,8 @@ impl Plan {
         }
         row(f, "kernel", &format_args!("Linux {}", machine.kernel.release))?;
         row(f, "", &format_args!("sha256:{}", machine.kernel.digest))?;
-        row(f, "modules", &machine.modules.join(" "))
+        row(f, "modules", &machine.modules.join(" "))?;
+        row(f, "jail", &machine.jail.describe())
     }
 }
 
@@ -116,7 +117,12 @@ impl fmt::Display for Plan {
         if !self.process.env.is_empty() {
             row(f, "environment", &variable_names(&self.process).join(" "))?;
         }
-        row(f, "jail", &"none yet beyond the isolation itself, and no egress policy on its network")?;
+        if self.virtual_machine().is_none() {
+            row(f, "jail", &"none yet beyond the isolation itself")?;
+        }
+        if self.network {
+            row(f, "egress", &"no policy yet: whatever this machine reaches through its default route")?;
+        }
         for notice in &self.notices {
             row(f, "note", notice)?;
         }

@@ -1,4 +1,5 @@
 use hypercore::driver::{self, Accelerator};
+use hypercore::jail::Strength;
 use hypercore::passt::Protocol;
 use spacecore::wire::message::{MountSource, Upper};
 
@@ -36,6 +37,7 @@ fn facts(kvm_missing: Option<&str>) -> Facts {
         machine: MachineFacts {
             kvm_missing: kvm_missing.map(str::to_owned),
             container_missing: None,
+            jail: Strength::Full,
             cpus: 2,
             memory: 8 << 30,
         },
