@@ -124,14 +124,21 @@ pub fn paths() -> Vec<&'static str> {
     blocks().map(|block| block.path).collect()
 }
 
-/// Explains a key: a path such as `spec.resources.memory`, or the end of one, such as `memory`, if it is
-/// the only one outside of lists.
+/// Explains a key: a path such as `spec.resources.memory`, with or without the `[]` of lists, or the end of one, such as
+/// `memory`, if it is the only one outside of lists.
 pub fn explain(key: &str) -> Result<Explanation, UnknownKey> {
     let wanted = without_indices(key.trim().trim_matches('.'));
     let all = paths();
-    let mut matching: Vec<&'static str> = all.iter().copied().filter(|path| *path == wanted).collect();
+    let matching_by = |is_meant: &dyn Fn(&str) -> bool| -> Vec<&'static str> {
+        all.iter().copied().filter(|path| is_meant(path)).collect()
+    };
+    let mut matching = matching_by(&|path| path == wanted);
     if matching.is_empty() {
-        matching = all.iter().copied().filter(|path| ends_with_key(path, &wanted)).collect();
+        let whole = without_lists(&wanted);
+        matching = matching_by(&|path| without_lists(path) == whole);
+    }
+    if matching.is_empty() {
+        matching = matching_by(&|path| ends_with_key(path, &wanted));
     }
     // What everybody means by `memory` is not a sidecar's.
     if matching.len() > 1 {
@@ -189,10 +196,12 @@ fn is_free(kind: &str) -> bool {
 /// Tells whether a path ends with a whole key, or keys.
 fn ends_with_key(path: &str, key: &str) -> bool {
     !key.is_empty()
-        && path
-            .replace("[]", "")
-            .strip_suffix(key.replace("[]", "").as_str())
-            .is_some_and(|rest| rest.ends_with('.'))
+        && without_lists(path).strip_suffix(&without_lists(key)).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// Leaves out what marks a list: `spec.mounts.size` is meant for `spec.mounts[].size`.
+fn without_lists(path: &str) -> String {
+    path.replace("[]", "")
 }
 
 /// Replaces `[3]` by `[]`.

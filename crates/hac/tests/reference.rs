@@ -133,6 +133,14 @@ fn a_key_is_explained_by_its_path_its_end_and_an_item_of_a_list() {
 }
 
 #[test]
+fn the_marks_of_a_list_may_be_left_out_of_every_key() {
+    for path in reference::paths() {
+        let plain = path.replace("[]", "");
+        assert_eq!(hac::explain(&plain).map(|explanation| explanation.path), Ok(path), "{plain}");
+    }
+}
+
+#[test]
 fn an_unknown_key_is_answered_with_what_was_probably_meant() {
     let answer = |key: &str| hac::explain(key).unwrap_err().to_string();
     assert_eq!(
