@@ -391,3 +391,60 @@ fn what_compose_itself_writes_out_is_imported() {
     ];
     assert_eq!(named, expected);
 }
+
+#[test]
+fn a_read_only_root_and_a_limit_of_processes_are_carried_over() {
+    use hac::model::Isolation;
+    fn with(keys: &str, isolation: Isolation) -> (bool, u32, Vec<(Outcome, String)>) {
+        let text = format!("services:\n  web:\n    image: x\n    {keys}\n");
+        let import = imported_with(&text, &Options { isolation: Some(isolation), ..Options::default() });
+        let spec = import.services[0].manifest.spec.clone();
+        let remarks: Vec<_> = import
+            .remarks
+            .iter()
+            .filter(|remark| remark.key.contains("pids") || remark.key.contains("read_only"))
+            .map(|remark| (remark.outcome, remark.why.clone()))
+            .collect();
+        (spec.deployment.readonly_root, spec.resources.pids, remarks)
+    }
+    let container = |keys: &str| with(keys, Isolation::Container);
+    assert_eq!(container("read_only: true"), (true, 4096, vec![]));
+    assert_eq!(container("read_only: false"), (false, 4096, vec![]));
+    assert_eq!(container("pids_limit: 64"), (false, 64, vec![]));
+    assert_eq!(container("deploy: {resources: {limits: {pids: 10}}}"), (false, 10, vec![]));
+    let (_, pids, remarks) = container("deploy: {resources: {limits: {pids: 10}}}\n    pids_limit: 20");
+    assert_eq!((pids, remarks.len()), (10, 1), "{remarks:?}");
+    for unlimited in ["-1", "0"] {
+        let (_, pids, remarks) = container(&format!("pids_limit: {unlimited}"));
+        assert_eq!(pids, 4096);
+        assert!(matches!(&remarks[..], [(Outcome::NotCarried, _)]), "{remarks:?}");
+    }
+    // A microVM isn't held to the number, and nobody shall believe that it is.
+    let (_, pids, remarks) = with("pids_limit: 64", Isolation::MicroVM);
+    assert!(matches!(&remarks[..], [(Outcome::Changed, why)] if why.contains("Container")), "{remarks:?}");
+    assert_eq!(pids, 64);
+    assert!(refused("services: {web: {image: x, pids_limit: many}}\n").contains("whole number"));
+}
+
+#[test]
+fn advice_about_privileges_fits_the_isolation() {
+    use hac::model::Isolation;
+    let text = "services:\n  web:\n    image: x\n    privileged: true\n    cap_add: [ALL]\n    sysctls: {a.b: 1}\n    ulimits: {nofile: 1}\n";
+    let said = |isolation| {
+        let import = imported_with(text, &Options { isolation, ..Options::default() });
+        let remarks: Vec<_> = import.remarks_of(Outcome::NotCarried).cloned().collect();
+        assert_eq!(remarks.len(), 4, "{remarks:?}");
+        remarks
+    };
+    for remark in said(None) {
+        let instead = remark.instead.unwrap_or_default();
+        assert!(instead.contains("microVM") && !instead.contains("choose"), "{instead}");
+    }
+    for isolation in [Isolation::Container, Isolation::Wasm] {
+        for remark in said(Some(isolation)) {
+            let instead = remark.instead.clone().unwrap_or_default();
+            assert!(instead.starts_with("choose the isolation MicroVM"), "{isolation}: {remark}");
+            assert!(!remark.why.contains("shares nothing of the host"), "{isolation}: {remark}");
+        }
+    }
+}

@@ -59,13 +59,8 @@ pub(super) fn read(root: &Node, options: &Options, reader: &mut Reader<'_>) -> V
     }
     reader.service = None;
     storage::declared_volumes(&mut shared, reader);
-    for at in networks.values() {
-        reader.lost(
-            at,
-            "spacecores share no network of the file's own, and don't know each other's names",
-            "publish the ports that another needs, or make one a [[spec.sidecars]] of the other",
-        );
-    }
+    let (why, instead) = unsupported::NETWORKS;
+    networks.values().for_each(|at| reader.lost(at, why, instead));
     secrets_and_configs(&shared, reader);
     if let Some(at) = reader.take(&mut fields, "version") {
         // It has no meaning for compose either.

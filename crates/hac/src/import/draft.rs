@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::reader::{At, Reader};
 use super::remark::Outcome;
 use super::{Imported, Options};
-use crate::model::{Manifest, Mount};
+use crate::model::{Isolation, Manifest, Mount};
 use crate::tree::Bounds;
 use crate::units::{Bytes, MilliCpu};
 
@@ -160,6 +160,19 @@ impl Draft {
         self.asks_for_cpu = true;
         self.from("spec.resources.cpu", at);
         self.manifest.spec.resources.cpu = asked;
+    }
+
+    /// Sets the most processes, to which not every isolation holds a workload.
+    pub(super) fn pids(&mut self, most: u32, at: &At<'_>, reader: &mut Reader<'_>) {
+        self.from("spec.resources.pids", at);
+        self.manifest.spec.resources.pids = most;
+        let isolation = self.manifest.spec.virtualization.isolation;
+        if isolation != Isolation::Container {
+            let why = format!(
+                "a Container is held to this number; a {isolation} by what its own memory has room for"
+            );
+            reader.noted(Outcome::Changed, at, why, "");
+        }
     }
 
     /// Adds GPUs of any model.

@@ -47,6 +47,7 @@ pub(super) fn read(fields: &mut Fields<'_>, draft: &mut Draft, reader: &mut Read
     amounts.memory.extend(reader.take(fields, "mem_limit"));
     amounts.memory.extend(reader.take(fields, "mem_reservation"));
     amounts.cpu.extend(reader.take(fields, "cpus"));
+    amounts.pids.extend(reader.take(fields, "pids_limit"));
     amounts.apply(draft, reader);
     match restart {
         Some(at) if deploys_restart => {
@@ -62,32 +63,44 @@ pub(super) fn read(fields: &mut Fields<'_>, draft: &mut Draft, reader: &mut Read
 struct Amounts<'n> {
     memory: Vec<At<'n>>,
     cpu: Vec<At<'n>>,
+    pids: Vec<At<'n>>,
 }
 
 impl Amounts<'_> {
     fn apply(self, draft: &mut Draft, reader: &mut Reader<'_>) {
-        let mut memory = self
-            .memory
-            .iter()
-            .filter_map(|at| Some((at, quantity::compose_size(reader, at)?)))
-            .collect::<Vec<_>>()
-            .into_iter();
-        // A limit of 0 is none.
-        if let Some((at, size)) = memory.find(|(_, size)| size.0 > 0) {
+        if let Some((at, size)) = granted(&self.memory, quantity::compose_size, reader) {
             draft.memory(size, at, reader);
-            memory.filter(|(_, other)| *other != size).for_each(|(at, _)| reader.lost(at, ONE_AMOUNT, ""));
         }
-        let mut cpu = self
-            .cpu
-            .iter()
-            .filter_map(|at| Some((at, quantity::cpu(reader, at)?)))
-            .collect::<Vec<_>>()
-            .into_iter();
-        if let Some((at, amount)) = cpu.find(|(_, amount)| amount.0 > 0) {
+        if let Some((at, amount)) = granted(&self.cpu, quantity::cpu, reader) {
             draft.cpu(amount, at);
-            cpu.filter(|(_, other)| *other != amount).for_each(|(at, _)| reader.lost(at, ONE_AMOUNT, ""));
+        }
+        if let Some((at, count)) = granted(&self.pids, pids, reader) {
+            draft.pids(count, at, reader);
         }
     }
+}
+
+/// Finds the first amount that isn't 0, which stands for none, and names the others that say something else.
+fn granted<'a, 'n, T: Copy + Default + PartialEq>(
+    said: &'a [At<'n>],
+    read: fn(&mut Reader<'_>, &At<'_>) -> Option<T>,
+    reader: &mut Reader<'_>,
+) -> Option<(&'a At<'n>, T)> {
+    let read: Vec<_> = said.iter().filter_map(|at| Some((at, read(reader, at)?))).collect();
+    let mut amounts = read.into_iter();
+    let (at, amount) = amounts.find(|(_, amount)| *amount != T::default())?;
+    amounts.filter(|(_, other)| *other != amount).for_each(|(at, _)| reader.lost(at, ONE_AMOUNT, ""));
+    Some((at, amount))
+}
+
+/// Reads the most processes, where compose takes 0 and -1 for no limit.
+fn pids(reader: &mut Reader<'_>, at: &At<'_>) -> Option<u32> {
+    if matches!(reader.text(at)?.trim(), "0" | "-1") {
+        let why = "a spacecore always has a limit of processes";
+        reader.lost(at, why, "`spec.resources.pids` is 4096 where nothing else is written");
+        return None;
+    }
+    reader.number(at)
 }
 
 fn replicas(deploy: &mut Fields<'_>, draft: &mut Draft, reader: &mut Reader<'_>) {
@@ -128,19 +141,17 @@ fn resources<'n>(at: &At<'n>, amounts: &mut Amounts<'n>, draft: &mut Draft, read
         let mut part = reader.fields(&at);
         amounts.memory.extend(reader.take(&mut part, "memory"));
         amounts.cpu.extend(reader.take(&mut part, "cpus"));
+        amounts.pids.extend(reader.take(&mut part, "pids"));
         if let Some(at) = reader.take(&mut part, "devices") {
             devices(&at, draft, reader);
         }
         reader.rest(
             part,
-            &[
-                ("pids", "a spacecore is limited by the hardware that it is given", ""),
-                (
-                    "generic_resources",
-                    "nodes don't offer resources by name",
-                    "choose nodes with `spec.placement.attributes`",
-                ),
-            ],
+            &[(
+                "generic_resources",
+                "nodes don't offer resources by name",
+                "choose nodes with `spec.placement.attributes`",
+            )],
         );
     }
     reader.rest(fields, &[]);

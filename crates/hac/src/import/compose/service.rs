@@ -29,7 +29,8 @@ pub(super) fn read<'n>(
     health::read(&mut fields, &mut draft, reader);
     depends_on(&mut fields, &mut draft, shared, reader);
     secrets(&mut fields, &mut draft, shared, reader);
-    reader.rest(fields, unsupported::SERVICE);
+    let privileges = unsupported::privileges(draft.manifest.spec.virtualization.isolation);
+    reader.rest(fields, &[unsupported::SERVICE, &privileges].concat());
     draft.tell_defaults(at, reader);
     draft
 }
@@ -125,6 +126,10 @@ fn process(fields: &mut Fields<'_>, draft: &mut Draft, reader: &mut Reader<'_>) 
     if let Some(at) = reader.take(fields, "working_dir") {
         draft.from("spec.deployment.workdir", &at);
         draft.manifest.spec.deployment.workdir = reader.text(&at).filter(|folder| !folder.is_empty());
+    }
+    if let Some(at) = reader.take(fields, "read_only") {
+        draft.from("spec.deployment.readonly_root", &at);
+        draft.manifest.spec.deployment.readonly_root = reader.flag(&at).unwrap_or_default();
     }
 }
 

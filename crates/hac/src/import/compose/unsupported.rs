@@ -1,14 +1,17 @@
 //! Keys of compose files that no manifest has: why, and what to do instead.
 
 use crate::import::reader::Unsupported;
+use crate::model::Isolation;
 
 const LIMITS: &str = "a spacecore is limited by the hardware that it is given";
-const KERNEL: &str =
-    "no manifest configures the kernel: a microVM has one of its own, a container shares the host's";
-const PRIVILEGE: &str =
-    "what confines a spacecore can't be loosened: it shares nothing of the host that a privilege would open";
 const NAMESPACE: &str = "a spacecore shares no namespace with the host or another";
 const NETWORK: &str = "the network is set up by the driver";
+
+/// Why there is no network among services, and what to do instead.
+pub(super) const NETWORKS: (&str, &str) = (
+    "spacecores share no network of the file's own, and don't know each other's names",
+    "publish the ports that another needs, or make one a [[spec.sidecars]] of the other",
+);
 
 /// Keys at the top.
 pub(super) const TOP: &[Unsupported] = &[
@@ -26,11 +29,6 @@ pub(super) const SERVICE: &[Unsupported] = &[
     ("annotations", "a manifest has labels only", "write those that matter into `metadata.labels`"),
     ("attach", "a manifest doesn't say whose output is shown", ""),
     ("blkio_config", "limits by device aren't known", "set `spec.resources.iops` and `disk_bandwidth`"),
-    (
-        "cap_add",
-        PRIVILEGE,
-        "a microVM's workload is root of its own kernel, which is enough for most programs",
-    ),
     (
         "cap_drop",
         "capabilities aren't listed in a manifest",
@@ -92,15 +90,10 @@ pub(super) const SERVICE: &[Unsupported] = &[
     ("mem_swappiness", "there is no swap", ""),
     ("memswap_limit", "there is no swap", "raise `spec.resources.memory`"),
     ("models", "a manifest has no models", "run the model as a service"),
-    (
-        "networks",
-        "spacecores share no network of the file's own, and don't know each other's names",
-        "publish the ports that another needs, or make one a [[spec.sidecars]] of the other",
-    ),
+    ("networks", NETWORKS.0, NETWORKS.1),
     ("oom_kill_disable", LIMITS, ""),
     ("oom_score_adj", LIMITS, ""),
     ("pid", NAMESPACE, ""),
-    ("pids_limit", LIMITS, ""),
     (
         "platform",
         "an image is taken for the node's own architecture",
@@ -109,31 +102,48 @@ pub(super) const SERVICE: &[Unsupported] = &[
     ("post_start", "a manifest has no hooks", "start it from a script of the image"),
     ("pre_stop", "a manifest has no hooks", "have the workload do it when it is told to stop"),
     (
-        "privileged",
-        PRIVILEGE,
-        "a microVM's workload is root of its own kernel, which is enough for most programs",
-    ),
-    (
         "profiles",
         "a manifest has no profiles",
         "each service is a manifest of its own: run those that you want",
     ),
     ("provider", "what provides a service outside of the file isn't started", ""),
     ("pull_policy", "an image is pulled if the node lacks it", "`vimana run --pull` pulls it again"),
-    ("read_only", "the writable layer can't be refused; it ends with the spacecore", ""),
     ("runtime", "the isolation is chosen by `spec.virtualization.type`", ""),
     ("security_opt", "confinement is `spec.security.isolation`, and always on", ""),
     ("stdin_open", "a manifest doesn't say whether standard input is read", "`vimana run -i`"),
     ("stop_grace_period", "how long a workload may take to end isn't in a manifest", ""),
     ("stop_signal", "the signal is the image's own (STOPSIGNAL), or SIGTERM", "set it in the image"),
-    ("sysctls", KERNEL, "in a microVM, a workload that is root sets them itself when it starts"),
     ("tty", "a manifest doesn't say whether there is a terminal", "`vimana run -t`"),
-    ("ulimits", KERNEL, "in a microVM, a workload that is root sets them itself when it starts"),
     ("use_api_socket", "there is no container engine to be reached", ""),
     ("userns_mode", NAMESPACE, ""),
     ("uts", NAMESPACE, ""),
     ("volumes_from", "spacecores share no mounts", "mount the same volume in both"),
 ];
+
+/// Keys of a service that ask for more of the kernel than a workload has: what to do depends on whose kernel it is.
+pub(super) fn privileges(isolation: Isolation) -> [Unsupported; 4] {
+    let kernel =
+        "no manifest configures the kernel: a microVM has one of its own, a container shares the host's";
+    let (why, root, itself) = if isolation.is_hardware_virtualisation() {
+        (
+            "what confines a spacecore can't be loosened: it shares nothing of the host that a privilege would open",
+            "a microVM's workload is root of its own kernel, which is enough for most programs",
+            "in a microVM, a workload that is root sets them itself when it starts",
+        )
+    } else {
+        (
+            "what confines a spacecore can't be loosened",
+            "choose the isolation MicroVM, whose workload is root of its own kernel, which is enough for most programs",
+            "choose the isolation MicroVM, in which a workload that is root sets them itself when it starts",
+        )
+    };
+    [
+        ("cap_add", why, root),
+        ("privileged", why, root),
+        ("sysctls", kernel, itself),
+        ("ulimits", kernel, itself),
+    ]
+}
 
 /// Keys of `deploy`.
 pub(super) const DEPLOY: &[Unsupported] = &[
