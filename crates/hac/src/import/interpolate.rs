@@ -71,9 +71,9 @@ impl Pass<'_> {
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return,
         };
-        let mut used = BTreeSet::new();
         let budget = MOST_BYTES.saturating_sub(self.bytes);
-        let result = expand(&text, self.variables, &mut used, budget, 0);
+        let mut expansion = Expansion { variables: self.variables, used: BTreeSet::new(), most: budget };
+        let result = expansion.text(&text, 0);
         node.value = match &result {
             Ok(complete) => {
                 self.bytes = self.bytes.saturating_add(complete.len());
@@ -87,7 +87,7 @@ impl Pass<'_> {
                 reader.error(&at, "the variables make the file's texts larger than 1 MiB", "");
             }
             Ok(_) => {
-                for name in used {
+                for name in expansion.used {
                     if self.told.insert(name.clone()) {
                         let why = format!(
                             "`${{{name}}}` was replaced by its value, which now stands in the manifest"
@@ -116,52 +116,85 @@ impl Pass<'_> {
     }
 }
 
-/// Replaces the variables of a text, and says which ones gave it a value. Stops growing beyond `most` bytes.
-fn expand(
-    text: &str,
-    variables: &BTreeMap<String, String>,
-    used: &mut BTreeSet<String>,
+/// The way through one text, and through those inside of it.
+struct Expansion<'v> {
+    variables: &'v BTreeMap<String, String>,
+    /// The variables that gave it a value.
+    used: BTreeSet<String>,
+    /// The bytes beyond which it stops growing.
     most: usize,
-    depth: usize,
-) -> Result<String, Failure> {
-    if depth > MOST_DEPTH {
-        return Err(Failure::TooDeep);
-    }
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        if out.len() > most {
-            return Ok(out);
-        }
-        out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('$') {
-            out.push('$');
-            rest = after;
-        } else if let Some(inner) = rest.strip_prefix('{') {
-            let end = closing(inner).ok_or(Failure::Malformed)?;
-            out.push_str(&braced(&inner[..end], variables, used, most, depth)?);
-            rest = &inner[end + 1..];
-        } else {
-            let (name, after) = split_name(rest);
-            if name.is_empty() {
-                out.push('$');
-            } else {
-                out.push_str(
-                    &value(name, variables, used).ok_or_else(|| Failure::Unset(name.to_owned(), None))?,
-                );
-            }
-            rest = after;
-        }
-    }
-    out.push_str(rest);
-    Ok(out)
 }
 
-fn value(name: &str, variables: &BTreeMap<String, String>, used: &mut BTreeSet<String>) -> Option<String> {
-    let value = variables.get(name).filter(|value| !value.contains('\0'))?;
-    used.insert(name.to_owned());
-    Some(value.clone())
+impl Expansion<'_> {
+    /// Replaces the variables of a text.
+    fn text(&mut self, text: &str, depth: usize) -> Result<String, Failure> {
+        if depth > MOST_DEPTH {
+            return Err(Failure::TooDeep);
+        }
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find('$') {
+            if out.len() > self.most {
+                return Ok(out);
+            }
+            out.push_str(&rest[..at]);
+            rest = &rest[at + 1..];
+            if let Some(after) = rest.strip_prefix('$') {
+                out.push('$');
+                rest = after;
+            } else if let Some(inner) = rest.strip_prefix('{') {
+                let end = closing(inner).ok_or(Failure::Malformed)?;
+                out.push_str(&self.braced(&inner[..end], depth)?);
+                rest = &inner[end + 1..];
+            } else {
+                let (name, after) = split_name(rest);
+                if name.is_empty() {
+                    out.push('$');
+                } else {
+                    out.push_str(&self.value(name)?);
+                }
+                rest = after;
+            }
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
+
+    fn value(&mut self, name: &str) -> Result<String, Failure> {
+        let value = self.variables.get(name).filter(|value| !value.contains('\0'));
+        let value = value.ok_or_else(|| Failure::Unset(name.to_owned(), None))?;
+        self.used.insert(name.to_owned());
+        Ok(value.clone())
+    }
+
+    /// Gives what `${...}` stands for.
+    fn braced(&mut self, inner: &str, depth: usize) -> Result<String, Failure> {
+        let (name, operator) = split_name(inner);
+        if name.is_empty() {
+            return Err(Failure::Malformed);
+        }
+        let (or_empty, operator) = match operator.strip_prefix(':') {
+            Some(operator) => (true, operator),
+            None => (false, operator),
+        };
+        let is_set = self.variables.get(name).is_some_and(|value| !(or_empty && value.is_empty()));
+        let Some(sign) = operator.chars().next() else {
+            // `${NAME:}` has an operator without a sign.
+            return if or_empty { Err(Failure::Malformed) } else { self.value(name) };
+        };
+        let text = operator.get(1..).unwrap_or_default();
+        match sign {
+            '-' | '?' if is_set => self.value(name),
+            '-' => self.text(text, depth + 1),
+            '?' => {
+                let reason = self.text(text, depth + 1)?;
+                Err(Failure::Unset(name.to_owned(), (!reason.is_empty()).then_some(reason)))
+            }
+            '+' if is_set => self.text(text, depth + 1),
+            '+' => Ok(String::new()),
+            _ => Err(Failure::Malformed),
+        }
+    }
 }
 
 /// Finds the brace that closes what has just been opened.
@@ -184,46 +217,6 @@ fn split_name(text: &str) -> (&str, &str) {
     text.split_at(if starts { end } else { 0 })
 }
 
-/// Gives what `${...}` stands for.
-fn braced(
-    inner: &str,
-    variables: &BTreeMap<String, String>,
-    used: &mut BTreeSet<String>,
-    most: usize,
-    depth: usize,
-) -> Result<String, Failure> {
-    let (name, operator) = split_name(inner);
-    if name.is_empty() {
-        return Err(Failure::Malformed);
-    }
-    let (or_empty, operator) = match operator.strip_prefix(':') {
-        Some(operator) => (true, operator),
-        None => (false, operator),
-    };
-    let is_set = variables.get(name).is_some_and(|value| !(or_empty && value.is_empty()));
-    let unset = |reason: Option<String>| Failure::Unset(name.to_owned(), reason);
-    let Some(sign) = operator.chars().next() else {
-        // `${NAME:}` has an operator without a sign.
-        return if or_empty {
-            Err(Failure::Malformed)
-        } else {
-            value(name, variables, used).ok_or_else(|| unset(None))
-        };
-    };
-    let text = operator.get(1..).unwrap_or_default();
-    match sign {
-        '-' | '?' if is_set => value(name, variables, used).ok_or_else(|| unset(None)),
-        '-' => expand(text, variables, used, most, depth + 1),
-        '?' => {
-            let reason = expand(text, variables, used, most, depth + 1)?;
-            Err(unset((!reason.is_empty()).then_some(reason)))
-        }
-        '+' if is_set => expand(text, variables, used, most, depth + 1),
-        '+' => Ok(String::new()),
-        _ => Err(Failure::Malformed),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,7 +225,7 @@ mod tests {
         let variables = [("A", "1"), ("EMPTY", ""), ("B_2", "two")];
         let variables =
             variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        expand(text, &variables, &mut BTreeSet::new(), 1000, 0)
+        Expansion { variables: &variables, used: BTreeSet::new(), most: 1000 }.text(text, 0)
     }
 
     #[test]
