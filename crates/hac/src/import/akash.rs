@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use super::draft::{Draft, Labels};
 use super::reader::{At, Fields, Reader, Unsupported};
 use super::remark::Outcome;
-use super::{Options, mentions, shell};
+use super::shell::command_line;
+use super::{Options, mentions};
 use crate::tree::Node;
 
 /// Keys at the top that no manifest has.
@@ -119,22 +120,8 @@ fn process(at: &At<'_>, fields: &mut Fields<'_>, draft: &mut Draft, reader: &mut
     }
     for key in ["command", "args"] {
         let Some(at) = reader.take(fields, key) else { continue };
-        let words = if at.is_list() {
-            reader.texts(&at)
-        } else {
-            reader.text(&at).and_then(|line| {
-                let words = shell::split(&line);
-                if words.is_none() {
-                    reader.error(
-                        &at,
-                        "a quote or a backslash is left open",
-                        "write it as a list: [\"program\", \"argument\"]",
-                    );
-                }
-                words
-            })
-        };
-        let Some(words) = words.filter(|words| !words.is_empty()) else { continue };
+        let words = command_line(&at, reader).filter(|words| !words.is_empty());
+        let Some(words) = words else { continue };
         draft.from(format!("spec.deployment.{key}"), &at);
         let deployment = &mut draft.manifest.spec.deployment;
         if key == "command" {
@@ -173,13 +160,7 @@ fn depends_on(
             && let Some(name) = reader.text(&service)
         {
             if names.contains(&name) {
-                let index = draft.manifest.spec.conditions.len();
-                draft.from(format!("spec.conditions[{index}]"), &service);
-                draft.manifest.spec.conditions.push(crate::model::Condition {
-                    kind: crate::model::ConditionKind::Environment,
-                    environment: Some(labels.of(&name)),
-                    ..Default::default()
-                });
+                draft.waits_for(labels.of(&name), &service);
             } else {
                 reader.error(
                     &service,
@@ -227,10 +208,6 @@ fn deploy(
         && let Some(count) = reader.number(&at)
     {
         draft.replicas(count, &at, reader);
-        if count > 1 {
-            let why = format!("each of the {count} replicas is a spacecore that has all of these resources");
-            reader.noted(Outcome::Changed, &at, why, "");
-        }
     }
     let profile = reader.take(&mut fields, "profile").and_then(|at| Some((reader.text(&at)?, at)));
     match profile {

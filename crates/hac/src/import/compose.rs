@@ -153,6 +153,23 @@ fn pairs<'n>(at: &At<'n>, reader: &mut Reader<'_>) -> Vec<(String, Option<String
     pairs
 }
 
+/// Reads what a service is granted of the file's secrets or configs: its name, and where the service wants it. `owner` says
+/// why nobody chooses whose it is.
+fn granted<'n>(
+    at: &At<'n>,
+    owner: &'static str,
+    reader: &mut Reader<'_>,
+) -> (Option<String>, Option<At<'n>>) {
+    if !at.is_table() {
+        return (reader.text(at), None);
+    }
+    let mut fields = reader.fields(at);
+    let name = reader.take_text(&mut fields, "source");
+    let target = reader.take(&mut fields, "target");
+    reader.rest(fields, &[("uid", owner, ""), ("gid", owner, ""), ("mode", owner, "")]);
+    (name, target)
+}
+
 /// Gives a path of the host as it is seen from a manifest's folder, if it is relative.
 fn rebased(path: &str, base: &str) -> String {
     if path.starts_with(['/', '~']) {

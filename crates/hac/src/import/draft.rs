@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::reader::{At, Reader};
 use super::remark::Outcome;
 use super::{Imported, Options};
-use crate::model::{Isolation, Manifest, Mount};
+use crate::model::{Condition, ConditionKind, Isolation, Manifest, Mount};
 use crate::tree::Bounds;
 use crate::units::{Bytes, MilliCpu};
 
@@ -190,6 +190,22 @@ impl Draft {
         }
         self.from("spec.deployment.replicas", at);
         self.manifest.spec.deployment.replicas = count;
+        if count > 1 {
+            let why = format!("each of the {count} replicas is a spacecore that has all of these resources");
+            reader.noted(Outcome::Changed, at, why, "");
+        }
+    }
+
+    /// Has it wait until the spacecore of this name is active.
+    pub(super) fn waits_for(&mut self, label: String, at: &At<'_>) {
+        let conditions = &mut self.manifest.spec.conditions;
+        let index = conditions.len();
+        conditions.push(Condition {
+            kind: ConditionKind::Environment,
+            environment: Some(label),
+            ..Condition::default()
+        });
+        self.from(format!("spec.conditions[{index}]"), at);
     }
 
     /// Says how much a service gets that asks for nothing.

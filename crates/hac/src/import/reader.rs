@@ -250,6 +250,17 @@ impl<'a> Reader<'a> {
         items.iter().enumerate().map(item).collect()
     }
 
+    /// Gives the items of a list, or the one value that stands in its place.
+    pub(super) fn one_or_more<'n>(&mut self, at: At<'n>) -> Vec<At<'n>> {
+        if at.is_list() { self.items(&at) } else { vec![at] }
+    }
+
+    /// Takes an entry, and reads it as text.
+    pub(super) fn take_text(&mut self, fields: &mut Fields<'_>, key: &str) -> Option<String> {
+        let at = self.take(fields, key)?;
+        self.text(&at)
+    }
+
     /// Reads a scalar as text, as it is written; nothing for a key without a value.
     pub(super) fn text(&mut self, at: &At<'_>) -> Option<String> {
         let text = match &at.node.value {

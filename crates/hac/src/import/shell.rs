@@ -1,9 +1,11 @@
 //! A command line in one string, split as a shell splits it: blanks, quotes and backslashes, and nothing else.
 
+use super::reader::{At, Reader};
+
 /// Splits a command line; `None` if a quote isn't closed or a backslash is the last character.
 ///
 /// Follows POSIX 2018, "Quoting" (XCU 2.2); a line's end is a blank like any other.
-pub(super) fn split(line: &str) -> Option<Vec<String>> {
+fn split(line: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut rest = line.chars();
@@ -42,6 +44,24 @@ pub(super) fn split(line: &str) -> Option<Vec<String>> {
     }
     words.extend(word);
     Some(words)
+}
+
+/// Reads a command line, in one string or as a list.
+pub(super) fn command_line(at: &At<'_>, reader: &mut Reader<'_>) -> Option<Vec<String>> {
+    if at.is_list() {
+        return reader.texts(at);
+    }
+    let line = reader.text(at)?;
+    let words = split(&line);
+    if words.is_none() {
+        let help = "close the quotes, or write it as a list: [\"program\", \"argument\"]";
+        reader.error(
+            at,
+            format!("`{}` isn't a command line: a quote or a backslash is left open", at.path),
+            help,
+        );
+    }
+    words
 }
 
 #[cfg(test)]

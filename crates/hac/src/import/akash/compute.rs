@@ -52,8 +52,7 @@ pub(super) fn read(
     }
     let mut left = mounts;
     if let Some(at) = reader.take(&mut fields, "storage") {
-        let items = if at.is_list() { reader.items(&at) } else { vec![at] };
-        for item in items {
+        for item in reader.one_or_more(at) {
             storage(&item, &mut left, draft, reader);
         }
     }
@@ -82,7 +81,7 @@ pub(super) fn mounts_without_profile(mounts: BTreeMap<String, At<'_>>, reader: &
 /// Reads one storage: a volume or folder if the service mounts it, else the writable layer.
 fn storage(item: &At<'_>, mounts: &mut BTreeMap<String, At<'_>>, draft: &mut Draft, reader: &mut Reader<'_>) {
     let mut fields = reader.fields(item);
-    let name = reader.take(&mut fields, "name").and_then(|at| reader.text(&at));
+    let name = reader.take_text(&mut fields, "name");
     let size_at = reader.take(&mut fields, "size");
     let size = size_at.as_ref().and_then(|at| quantity::size(reader, at));
     let mut is_persistent = false;
@@ -133,7 +132,7 @@ fn storage(item: &At<'_>, mounts: &mut BTreeMap<String, At<'_>>, draft: &mut Dra
         return;
     };
     let mut fields = reader.fields(&mount);
-    let destination = reader.take(&mut fields, "mount").and_then(|at| reader.text(&at)).unwrap_or_default();
+    let destination = reader.take_text(&mut fields, "mount").unwrap_or_default();
     let readonly = reader.take(&mut fields, "readOnly").and_then(|at| reader.flag(&at)).unwrap_or_default();
     reader.rest(fields, &[]);
     // Each service has storage of its own, also where a profile is shared.

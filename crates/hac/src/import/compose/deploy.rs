@@ -123,14 +123,6 @@ fn replicas(deploy: &mut Fields<'_>, draft: &mut Draft, reader: &mut Reader<'_>)
         && let Some(count) = reader.number(&at)
     {
         draft.replicas(count, &at, reader);
-        if count > 1 {
-            reader.noted(
-                Outcome::Changed,
-                &at,
-                format!("each of the {count} replicas is a spacecore that has all of these resources"),
-                "",
-            );
-        }
     }
 }
 

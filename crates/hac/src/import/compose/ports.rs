@@ -184,13 +184,10 @@ fn long(at: &At<'_>, reader: &mut Reader<'_>) -> Option<Port> {
     let target = reader.take(&mut fields, "target");
     let inside = target.and_then(|target| short(&target, reader));
     let host = reader.take(&mut fields, "published").and_then(|published| short(&published, reader));
-    let mut text = |key: &str, reader: &mut Reader<'_>| {
-        let at = reader.take(&mut fields, key)?;
-        reader.text(&at)
-    };
-    let address = text("host_ip", reader);
-    let protocol = text("protocol", reader).unwrap_or_else(|| "tcp".to_owned()).to_ascii_lowercase();
-    let name = text("name", reader);
+    let address = reader.take_text(&mut fields, "host_ip");
+    let protocol = reader.take_text(&mut fields, "protocol");
+    let protocol = protocol.unwrap_or_else(|| "tcp".to_owned()).to_ascii_lowercase();
+    let name = reader.take_text(&mut fields, "name");
     if let Some(mode) = reader.take(&mut fields, "mode")
         && reader.text(&mode).is_some_and(|mode| mode != "ingress")
     {

@@ -1,11 +1,11 @@
 //! One service of a compose file.
 
-use super::{Shared, deploy, health, pairs, ports, storage, unsupported};
+use super::{Shared, deploy, granted, health, pairs, ports, storage, unsupported};
 use crate::import::draft::Draft;
 use crate::import::reader::{At, Fields, Reader};
 use crate::import::remark::Outcome;
-use crate::import::{dotenv, shell};
-use crate::model::{Condition, ConditionKind, NetworkType};
+use crate::import::{dotenv, shell::command_line};
+use crate::model::NetworkType;
 
 /// Reads a service into a draft.
 pub(super) fn read<'n>(
@@ -79,24 +79,6 @@ fn image(at: &At<'_>, fields: &mut Fields<'_>, draft: &mut Draft, reader: &mut R
     };
 }
 
-/// Reads a command line, in one string or as a list.
-fn command_line(at: &At<'_>, reader: &mut Reader<'_>) -> Option<Vec<String>> {
-    if at.is_list() {
-        return reader.texts(at);
-    }
-    let line = reader.text(at)?;
-    let words = shell::split(&line);
-    if words.is_none() {
-        let help = "close the quotes, or write it as a list: [\"program\", \"argument\"]";
-        reader.error(
-            at,
-            format!("`{}` isn't a command line: a quote or a backslash is left open", at.path),
-            help,
-        );
-    }
-    words
-}
-
 /// Reads what is run, as whom, and where.
 fn process(fields: &mut Fields<'_>, draft: &mut Draft, reader: &mut Reader<'_>) {
     if let Some(at) = reader.take(fields, "entrypoint")
@@ -135,8 +117,7 @@ fn process(fields: &mut Fields<'_>, draft: &mut Draft, reader: &mut Reader<'_>) 
 
 fn environment(fields: &mut Fields<'_>, draft: &mut Draft, shared: &Shared<'_, '_>, reader: &mut Reader<'_>) {
     if let Some(at) = reader.take(fields, "env_file") {
-        let files = if at.is_list() { reader.items(&at) } else { vec![at] };
-        for file in files {
+        for file in reader.one_or_more(at) {
             env_file(&file, draft, shared, reader);
         }
     }
@@ -292,34 +273,21 @@ fn depends_on(
             reader.error_at(&at.path, at.key, format!("there is no service {name:?} to depend on"), &help);
             continue;
         }
-        let index = draft.manifest.spec.conditions.len();
-        draft.from(format!("spec.conditions[{index}]"), &at);
-        let environment = Some(shared.labels.of(&name));
-        let condition = Condition { kind: ConditionKind::Environment, environment, ..Condition::default() };
-        draft.manifest.spec.conditions.push(condition);
+        draft.waits_for(shared.labels.of(&name), &at);
     }
 }
 
 fn secrets(fields: &mut Fields<'_>, draft: &mut Draft, shared: &mut Shared<'_, '_>, reader: &mut Reader<'_>) {
     let Some(at) = reader.take(fields, "secrets") else { return };
     for item in reader.items(&at) {
-        let name = if item.is_table() {
-            let mut fields = reader.fields(&item);
-            let source = reader.take(&mut fields, "source");
-            let name = source.and_then(|source| reader.text(&source));
-            if let Some(target) = reader.take(&mut fields, "target")
-                && let Some(path) = reader.text(&target)
-                && path.strip_prefix("/run/secrets/").unwrap_or(&path) != name.as_deref().unwrap_or_default()
-            {
-                let why = "a secret is always the file /run/secrets/NAME";
-                reader.lost(&target, why, "have the workload read it there, or rename the secret");
-            }
-            let owner = "only the workload's user reads a secret";
-            reader.rest(fields, &[("uid", owner, ""), ("gid", owner, ""), ("mode", owner, "")]);
-            name
-        } else {
-            reader.text(&item)
-        };
+        let (name, target) = granted(&item, "only the workload's user reads a secret", reader);
+        if let Some(target) = target
+            && let Some(path) = reader.text(&target)
+            && path.strip_prefix("/run/secrets/").unwrap_or(&path) != name.as_deref().unwrap_or_default()
+        {
+            let why = "a secret is always the file /run/secrets/NAME";
+            reader.lost(&target, why, "have the workload read it there, or rename the secret");
+        }
         let Some(name) = name else { continue };
         shared.used.insert(format!("secret {name}"));
         if draft.manifest.spec.deployment.secrets.contains(&name) {

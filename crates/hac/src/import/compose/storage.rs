@@ -1,12 +1,14 @@
 //! `volumes`, `tmpfs`, `shm_size`, `storage_opt` and `configs`: everything that becomes a mount.
 
-use super::{Shared, rebased, unsupported};
+use super::{Shared, granted, rebased, unsupported};
 use crate::import::draft::Draft;
 use crate::import::quantity;
 use crate::import::reader::{At, Fields, Reader};
 use crate::import::remark::Outcome;
 use crate::model::Mount;
 use crate::units::Bytes;
+
+const EMPTY_AT_FIRST: &str = "a volume is always empty at first: nothing is copied out of the image";
 
 const ENGINE: [&str; 3] = ["/var/run/docker.sock", "/run/docker.sock", "/run/podman/podman.sock"];
 
@@ -27,8 +29,7 @@ pub(super) fn read<'n>(
         }
     }
     if let Some(at) = reader.take(fields, "tmpfs") {
-        let items = if at.is_list() { reader.items(&at) } else { vec![at] };
-        for item in items {
+        for item in reader.one_or_more(at) {
             tmpfs(&item, draft, reader);
         }
     }
@@ -81,16 +82,21 @@ fn short<'n>(at: &At<'n>, draft: &mut Draft, shared: &mut Shared<'n, '_>, reader
             "ro" => readonly = true,
             // They are about labels of SELinux and about how a desktop keeps copies.
             "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" => {}
-            "nocopy" => reader.noted(
-                Outcome::Changed,
-                at,
-                "a volume is always empty at first: nothing is copied out of the image",
-                "",
-            ),
+            "nocopy" => reader.noted(Outcome::Changed, at, EMPTY_AT_FIRST, ""),
             other => reader.noted(Outcome::NotCarried, at, format!("mounts have no option {other:?}"), ""),
         }
     }
     mount(source.filter(|source| !source.is_empty()), destination, readonly, None, at, draft, shared, reader);
+}
+
+/// Tells a folder or file of the host from the name of a volume.
+fn is_path(source: &str) -> bool {
+    source.starts_with(['/', '.', '~'])
+}
+
+/// Gives the path of what is a path even where it starts like a name.
+fn as_path(source: String) -> String {
+    if is_path(&source) { source } else { format!("./{source}") }
 }
 
 /// Adds a mount from a source as a compose file has it.
@@ -121,7 +127,7 @@ fn mount<'n>(
     if ENGINE.contains(&source) {
         return reader.lost(at, "there is no container engine that a spacecore could steer", "");
     }
-    if source.starts_with(['/', '.', '~']) {
+    if is_path(source) {
         let source = rebased(source, &shared.options.base);
         return draft.mount(Mount { source: Some(source), destination, size: None, readonly }, at, reader);
     }
@@ -140,13 +146,9 @@ fn mount<'n>(
 /// Reads the long form.
 fn long<'n>(at: &At<'n>, draft: &mut Draft, shared: &mut Shared<'n, '_>, reader: &mut Reader<'_>) {
     let mut fields = reader.fields(at);
-    let mut text = |key: &str, reader: &mut Reader<'_>| {
-        let at = reader.take(&mut fields, key)?;
-        reader.text(&at)
-    };
-    let kind = text("type", reader).unwrap_or_else(|| "volume".to_owned());
-    let source = text("source", reader);
-    let destination = text("target", reader).unwrap_or_default();
+    let kind = reader.take_text(&mut fields, "type").unwrap_or_else(|| "volume".to_owned());
+    let source = reader.take_text(&mut fields, "source");
+    let destination = reader.take_text(&mut fields, "target").unwrap_or_default();
     let readonly = reader.take(&mut fields, "read_only").and_then(|at| reader.flag(&at)).unwrap_or_default();
     let mut size = None;
     if let Some(at) = reader.take(&mut fields, "tmpfs") {
@@ -161,7 +163,7 @@ fn long<'n>(at: &At<'n>, draft: &mut Draft, shared: &mut Shared<'n, '_>, reader:
         reader.rest(
             options,
             &[
-                ("nocopy", "a volume is always empty at first: nothing is copied out of the image", ""),
+                ("nocopy", EMPTY_AT_FIRST, ""),
                 ("subpath", "a volume is mounted as a whole", "make it a volume of its own"),
             ],
         );
@@ -170,12 +172,9 @@ fn long<'n>(at: &At<'n>, draft: &mut Draft, shared: &mut Shared<'n, '_>, reader:
     match (kind.as_str(), source) {
         ("tmpfs", _) => draft.mount(Mount { destination, size, ..Mount::default() }, at, reader),
         ("bind", Some(source)) => {
-            // Without `./` it is still a folder, not a volume.
-            let is_path = source.starts_with(['/', '.', '~']);
-            let source = if is_path { source } else { format!("./{source}") };
-            mount(Some(&source), &destination, readonly, None, at, draft, shared, reader);
+            mount(Some(&as_path(source)), &destination, readonly, None, at, draft, shared, reader);
         }
-        ("volume", source) if source.as_deref().is_none_or(|source| !source.starts_with(['/', '.', '~'])) => {
+        ("volume", source) if !source.as_deref().is_some_and(is_path) => {
             mount(source.as_deref(), &destination, readonly, size, at, draft, shared, reader);
         }
         ("volume" | "bind", _) => {
@@ -207,18 +206,8 @@ fn tmpfs(at: &At<'_>, draft: &mut Draft, reader: &mut Reader<'_>) {
 
 /// Reads a config: a file that is mounted, if the file declares where it is.
 fn config<'n>(at: &At<'n>, draft: &mut Draft, shared: &mut Shared<'n, '_>, reader: &mut Reader<'_>) {
-    let mut target = None;
-    let name = if at.is_table() {
-        let mut fields = reader.fields(at);
-        let source = reader.take(&mut fields, "source");
-        let name = source.and_then(|source| reader.text(&source));
-        target = reader.take(&mut fields, "target").and_then(|target| reader.text(&target));
-        let owner = "a mounted file keeps the owner and mode that it has";
-        reader.rest(fields, &[("uid", owner, ""), ("gid", owner, ""), ("mode", owner, "")]);
-        name
-    } else {
-        reader.text(at)
-    };
+    let (name, target) = granted(at, "a mounted file keeps the owner and mode that it has", reader);
+    let target = target.and_then(|target| reader.text(&target));
     let Some(name) = name else { return };
     let Some(declared) = shared.configs.get(&name).cloned() else {
         return reader.error(
@@ -230,9 +219,7 @@ fn config<'n>(at: &At<'n>, draft: &mut Draft, shared: &mut Shared<'n, '_>, reade
     let file = reader.named(&declared).into_iter().find(|(key, _)| key == "file");
     match file.and_then(|(_, file)| reader.text(&file)) {
         Some(file) => {
-            let is_path = file.starts_with(['/', '.', '~']);
-            let file = if is_path { file } else { format!("./{file}") };
-            let source = Some(rebased(&file, &shared.options.base));
+            let source = Some(rebased(&as_path(file), &shared.options.base));
             let destination = target.unwrap_or_else(|| format!("/{name}"));
             shared.used.insert(format!("config {name}"));
             draft.mount(Mount { source, destination, size: None, readonly: true }, at, reader);
