@@ -1,9 +1,11 @@
 //! Gathers what a plan must know: the image, the guest kernel, the machine.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hac::Manifest;
 use hac::model::Isolation;
 use hypercore::driver::container;
 use hypercore::driver::wasm::{self, ProgramError};
@@ -16,6 +18,7 @@ use image::{Image, Reference, Store, TreeError};
 
 use crate::home::Home;
 use crate::plan::{Facts, ImageFacts, KernelFacts, Layer, MachineFacts, Virtual, WasmFacts};
+use crate::volume::{self, Content, VolumeError};
 
 /// Why something that a plan must know can't be found out.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +150,23 @@ pub fn machine_facts(kvm_missing: Option<String>) -> MachineFacts {
         jail: Strength::here(),
         cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
         memory,
+        volumes: BTreeMap::new(),
     }
+}
+
+/// What the volumes hold that a manifest names and its spacecore has on this machine already, by their names.
+///
+/// # Errors
+/// One can't be read, or a newer Vimana made it.
+pub fn volumes(home: &Home, manifest: &Manifest) -> Result<BTreeMap<String, Content>, VolumeError> {
+    let mut volumes = BTreeMap::new();
+    for mount in manifest.spec.mounts.iter().filter(|mount| mount.is_volume()) {
+        let name = mount.source.as_deref().unwrap_or_default();
+        if let Some(content) = volume::content(&home.volume(&manifest.metadata.name, name), name)? {
+            volumes.insert(name.to_owned(), content);
+        }
+    }
+    Ok(volumes)
 }
 
 /// Who owns the folder of the image at which a volume is mounted: a new volume belongs to the same. The root's where the

@@ -73,6 +73,11 @@ impl Home {
         self.root.join("volumes")
     }
 
+    /// The folder of one named volume.
+    pub fn volume(&self, spacecore: &str, name: &str) -> PathBuf {
+        self.volumes().join(spacecore).join(name)
+    }
+
     /// Run folders of the spacecores that run.
     pub fn run(&self) -> PathBuf {
         self.root.join("run")

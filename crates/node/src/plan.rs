@@ -75,7 +75,7 @@ pub struct Volume {
     pub destination: String,
     /// Whether the workload can't write to it.
     pub readonly: bool,
-    /// Its size in bytes, where one is asked for.
+    /// The size of its disk in bytes; none for the plain files of a Wasm program, which this machine's disk limits.
     pub bytes: Option<u64>,
 }
 

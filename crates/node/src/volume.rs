@@ -19,6 +19,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hac::model::Isolation;
 use hac::units::Bytes;
 use hypercore::scratch::{self, ScratchError};
 use rustix::fs::{FlockOperation, flock};
@@ -46,6 +47,17 @@ pub enum Form {
     Folder,
 }
 
+impl Form {
+    /// In what form an isolation uses volumes.
+    pub fn of(isolation: Isolation) -> Self {
+        match isolation {
+            Isolation::MicroVM | Isolation::Unikernel | Isolation::TEE => Self::GuestDisk,
+            Isolation::Container => Self::HostDisk,
+            Isolation::Wasm => Self::Folder,
+        }
+    }
+}
+
 /// What is known of a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
@@ -53,10 +65,18 @@ struct Record {
     content: Content,
 }
 
+/// What a volume holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
-enum Content {
-    Disk { bytes: u64, guest_written: bool },
+pub enum Content {
+    /// A disk.
+    Disk {
+        /// Its size.
+        bytes: u64,
+        /// Whether a guest's kernel has had it for writing.
+        guest_written: bool,
+    },
+    /// Plain files.
     Folder,
 }
 
@@ -66,16 +86,9 @@ pub struct Held {
     _lock: File,
 }
 
-/// Why a volume can't be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum VolumeError {
-    /// Another spacecore writes to it.
-    #[error("the volume {name} is in use by another spacecore of this name; end that one first")]
-    InUse {
-        /// The volume.
-        name: String,
-    },
+/// What of a volume that is there isn't as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
     /// A virtual machine wrote it.
     #[error(
         "the volume {name} was written by a microVM; in a container this machine's kernel would have to trust what that wrote. Run it as MicroVM, or give the container's spacecore or volume another name, and carry the files over through a folder of this machine"
@@ -109,6 +122,21 @@ pub enum VolumeError {
         /// The size asked for.
         wanted: u64,
     },
+}
+
+/// Why a volume can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VolumeError {
+    /// Another spacecore writes to it.
+    #[error("the volume {name} is in use by another spacecore of this name; end that one first")]
+    InUse {
+        /// The volume.
+        name: String,
+    },
+    /// It isn't what is asked for.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
     /// A newer Vimana made it.
     #[error("the volume {name} has version {found}; this Vimana reads version {VERSION}")]
     Version {
@@ -172,13 +200,13 @@ pub fn hold(wanted: &VolumeUse) -> Result<Held, VolumeError> {
         FlockOperation::NonBlockingLockExclusive
     };
     take(&lock, how, &wanted.name)?;
-    let record = match read(folder, &wanted.name)? {
-        Some(record) => record,
+    let content = match content(folder, &wanted.name)? {
+        Some(content) => content,
         None => make(wanted)?,
     };
-    check(wanted, record.content)?;
+    check(&wanted.name, wanted.form, wanted.bytes, content)?;
     if let (Form::GuestDisk, Content::Disk { bytes, guest_written: false }, false) =
-        (wanted.form, record.content, wanted.readonly)
+        (wanted.form, content, wanted.readonly)
     {
         // Before the guest can write anything.
         write(folder, Content::Disk { bytes, guest_written: true })?;
@@ -200,29 +228,33 @@ fn take(lock: &File, how: FlockOperation, name: &str) -> Result<(), VolumeError>
     Err(VolumeError::InUse { name: name.to_owned() })
 }
 
-fn check(wanted: &VolumeUse, content: Content) -> Result<(), VolumeError> {
-    let name = || wanted.name.clone();
-    match (wanted.form, content) {
+/// Tells whether a volume that is there can be used in a form, and with a size if one is asked for.
+///
+/// # Errors
+/// It can't; the error says what would be right.
+pub fn check(name: &str, form: Form, asked: Option<u64>, content: Content) -> Result<(), Conflict> {
+    let other = |there, wanted| Conflict::Form { name: name.to_owned(), there, wanted };
+    match (form, content) {
         (Form::HostDisk, Content::Disk { guest_written: true, .. }) => {
-            return Err(VolumeError::GuestWritten { name: name() });
+            return Err(Conflict::GuestWritten { name: name.to_owned() });
         }
         (Form::GuestDisk | Form::HostDisk, Content::Disk { .. }) | (Form::Folder, Content::Folder) => {}
-        (Form::Folder, Content::Disk { .. }) => {
-            return Err(VolumeError::Form { name: name(), there: "a disk", wanted: "plain files" });
-        }
-        (Form::GuestDisk | Form::HostDisk, Content::Folder) => {
-            return Err(VolumeError::Form { name: name(), there: "plain files", wanted: "a disk" });
-        }
+        (Form::Folder, Content::Disk { .. }) => return Err(other("a disk", "plain files")),
+        (Form::GuestDisk | Form::HostDisk, Content::Folder) => return Err(other("plain files", "a disk")),
     }
-    match (wanted.bytes, content) {
-        (Some(asked), Content::Disk { bytes, .. }) if asked != bytes => {
-            Err(VolumeError::Size { name: name(), there: bytes, wanted: asked })
+    match (asked, content) {
+        (Some(wanted), Content::Disk { bytes, .. }) if wanted != bytes => {
+            Err(Conflict::Size { name: name.to_owned(), there: bytes, wanted })
         }
         _ => Ok(()),
     }
 }
 
-fn read(folder: &Path, name: &str) -> Result<Option<Record>, VolumeError> {
+/// What the volume in this folder holds; nothing if it has never been used. `name` is for people.
+///
+/// # Errors
+/// It can't be read, or a newer Vimana made it.
+pub fn content(folder: &Path, name: &str) -> Result<Option<Content>, VolumeError> {
     let path = folder.join("volume.json");
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
@@ -238,10 +270,10 @@ fn read(folder: &Path, name: &str) -> Result<Option<Record>, VolumeError> {
     if version != VERSION {
         return Err(VolumeError::Version { name: name.to_owned(), found: version });
     }
-    serde_json::from_slice(&bytes).map(Some).map_err(broken)
+    serde_json::from_slice(&bytes).map(|record: Record| Some(record.content)).map_err(broken)
 }
 
-fn make(wanted: &VolumeUse) -> Result<Record, VolumeError> {
+fn make(wanted: &VolumeUse) -> Result<Content, VolumeError> {
     let content = match wanted.form {
         Form::GuestDisk | Form::HostDisk => {
             let path = disk(&wanted.folder);
@@ -267,10 +299,11 @@ fn make(wanted: &VolumeUse) -> Result<Record, VolumeError> {
             }
         }
     };
-    write(&wanted.folder, content)
+    write(&wanted.folder, content)?;
+    Ok(content)
 }
 
-fn write(folder: &Path, content: Content) -> Result<Record, VolumeError> {
+fn write(folder: &Path, content: Content) -> Result<(), VolumeError> {
     let path = folder.join("volume.json");
     let failed = |source: io::Error| VolumeError::Io { path: path.clone(), source };
     let record = Record { version: VERSION, content };
@@ -279,8 +312,7 @@ fn write(folder: &Path, content: Content) -> Result<Record, VolumeError> {
     fs::write(&temporary, bytes).map_err(failed)?;
     let synced = File::open(&temporary).and_then(|file| file.sync_all());
     synced.and_then(|()| fs::rename(&temporary, &path)).map_err(failed)?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
-    Ok(record)
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
 #[cfg(test)]
@@ -326,7 +358,7 @@ mod tests {
         drop(hold(&VolumeUse { readonly: true, ..guest.clone() }).unwrap());
         drop(hold(&host).unwrap());
         drop(hold(&guest).unwrap());
-        assert!(matches!(hold(&host), Err(VolumeError::GuestWritten { .. })));
+        assert!(matches!(hold(&host), Err(VolumeError::Conflict(Conflict::GuestWritten { .. }))));
         drop(hold(&guest).unwrap());
     }
 

@@ -71,6 +71,11 @@ impl Mount {
                 || ["/", "./", "../", "~/"].iter().any(|start| source.starts_with(start))
         })
     }
+
+    /// Tells whether the source names a volume.
+    pub fn is_volume(&self) -> bool {
+        self.source.is_some() && !self.is_host_folder()
+    }
 }
 
 words! {

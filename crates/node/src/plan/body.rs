@@ -134,7 +134,7 @@ impl Virtual {
         let kernel = facts.kernel.clone().ok_or(PlanError::NoKernel)?;
         let verity = request.verity || accelerator == Accelerator::Kvm;
         let scratch_bytes = spec.resources.storage.map(|bytes| bytes.as_u64());
-        let volumes = spec.mounts.iter().any(|mount| mount.source.is_some() && !mount.is_host_folder());
+        let volumes = spec.mounts.iter().any(hac::model::Mount::is_volume);
         let base = ["virtio_pci", "virtio_console", "squashfs", "overlay", "virtio_blk"];
         let more = [
             (verity, "dm-verity"),
@@ -201,6 +201,12 @@ impl Wasm {
                 "a Wasm program has no working folder; spec.deployment.workdir changes nothing".to_owned(),
             );
         }
+        for mount in spec.mounts.iter().filter(|mount| mount.is_volume() && mount.size.is_some()) {
+            let name = mount.source.as_deref().unwrap_or_default();
+            notices.push(format!(
+                "a Wasm program's volume is plain files; the size that is asked for {name} limits nothing"
+            ));
+        }
         let wasm = Self { module, table_elements: spec.resources.table_elements, shared_keeper: true };
         Ok(Decided { body: Body::Wasm(wasm), notices })
     }
@@ -230,7 +236,7 @@ impl Plan {
                     });
                 }
                 disks.extend(self.volumes.iter().enumerate().map(|(index, volume)| Disk {
-                    path: volume::disk(&self.volume_folder(home, volume)),
+                    path: volume::disk(&home.volume(&self.name, &volume.name)),
                     readonly: volume.readonly,
                     serial: volume_serial(index),
                 }));
@@ -284,21 +290,13 @@ impl Plan {
 
     pub(super) fn volume_use(&self, home: &Home, volume: &Volume) -> VolumeUse {
         VolumeUse {
-            folder: self.volume_folder(home, volume),
+            folder: home.volume(&self.name, &volume.name),
             name: volume.name.clone(),
-            form: match &self.body {
-                Body::Virtual(_) => Form::GuestDisk,
-                Body::Container(_) => Form::HostDisk,
-                Body::Wasm(_) => Form::Folder,
-            },
+            form: Form::of(self.isolation),
             bytes: volume.bytes,
             readonly: volume.readonly,
             owner: None,
         }
-    }
-
-    fn volume_folder(&self, home: &Home, volume: &Volume) -> PathBuf {
-        home.volumes().join(&self.name).join(&volume.name)
     }
 
     /// What a container or a Wasm program finds mounted, folders before what lies in them.
@@ -318,7 +316,7 @@ impl Plan {
             readonly: false,
         });
         let volumes = self.volumes.iter().map(|volume| {
-            let folder = self.volume_folder(home, volume);
+            let folder = home.volume(&self.name, &volume.name);
             driver::Mount {
                 source: match &self.body {
                     Body::Wasm(_) => MountSource::Folder(volume::files(&folder)),

@@ -8,6 +8,7 @@ use hypercore::scratch::{MAX_BYTES, MIN_BYTES, MIN_VOLUME_BYTES};
 use spacecore::wire;
 
 use super::{MachineFacts, PlanError, Request, Share, Volume};
+use crate::volume::{self, Content, Form};
 
 /// What every isolation has, and neither image nor kernel matter for.
 pub(super) struct Common {
@@ -36,7 +37,7 @@ impl Common {
         if !network && !publish.is_empty() {
             return Err(PlanError::PortsWithoutNetwork);
         }
-        Ok(Self { mounts: mounts(request)?, publish, network, notices })
+        Ok(Self { mounts: mounts(request, machine)?, publish, network, notices })
     }
 }
 
@@ -102,6 +103,20 @@ pub(super) fn wasm(request: &Request) -> Result<(), PlanError> {
     }
     if spec.deployment.readonly_root {
         return Err(PlanError::NoRoot { key: "spec.deployment.readonly_root" });
+    }
+    if let Some(share) = request.shares.iter().find(|share| share.file) {
+        return Err(PlanError::NoFolder {
+            destination: share.destination.clone(),
+            what: format!("the file {}", share.source.display()),
+            instead: "mount the folder that it lies in",
+        });
+    }
+    if let Some(mount) = spec.mounts.iter().find(|mount| mount.source.is_none()) {
+        return Err(PlanError::NoFolder {
+            destination: mount.destination.clone(),
+            what: "an empty folder in memory".to_owned(),
+            instead: "give it a source: a folder of this machine, or a volume's name",
+        });
     }
     Ok(())
 }
@@ -171,17 +186,17 @@ pub(super) struct Mounts {
     pub(super) volumes: Vec<Volume>,
 }
 
-fn mounts(request: &Request) -> Result<Mounts, PlanError> {
+fn mounts(request: &Request, machine: &MachineFacts) -> Result<Mounts, PlanError> {
     let (mut memory, mut volumes) = (Vec::new(), Vec::new());
     for mount in &request.manifest.spec.mounts {
         match &mount.source {
             // Those were resolved to paths of this host, and are among the request's shares.
             Some(_) if mount.is_host_folder() => {}
-            Some(volume) => volumes.push(Volume {
-                name: volume.clone(),
+            Some(name) => volumes.push(Volume {
+                name: name.clone(),
                 destination: mount.destination.clone(),
                 readonly: mount.readonly,
-                bytes: volume_size(volume, mount.size.map(|size| size.as_u64()))?,
+                bytes: volume_size(name, mount.size.map(|size| size.as_u64()), request, machine)?,
             }),
             None => {
                 let half = request.manifest.spec.resources.memory.as_u64() / 2;
@@ -215,16 +230,27 @@ fn mounts(request: &Request) -> Result<Mounts, PlanError> {
     Ok(Mounts { shares, memory, volumes })
 }
 
-fn volume_size(name: &str, bytes: Option<u64>) -> Result<Option<u64>, PlanError> {
-    match bytes {
-        Some(bytes) if !(MIN_VOLUME_BYTES..=MAX_BYTES).contains(&bytes) => Err(PlanError::VolumeSize {
-            volume: name.to_owned(),
-            bytes,
-            least: MIN_VOLUME_BYTES,
-            most: MAX_BYTES,
-        }),
-        other => Ok(other),
+/// The size that a volume has, or gets; nothing for plain files.
+fn volume_size(
+    name: &str,
+    asked: Option<u64>,
+    request: &Request,
+    machine: &MachineFacts,
+) -> Result<Option<u64>, PlanError> {
+    if let Some(bytes) = asked.filter(|bytes| !(MIN_VOLUME_BYTES..=MAX_BYTES).contains(bytes)) {
+        let volume = name.to_owned();
+        return Err(PlanError::VolumeSize { volume, bytes, least: MIN_VOLUME_BYTES, most: MAX_BYTES });
     }
+    let form = Form::of(request.manifest.spec.virtualization.isolation);
+    let there = machine.volumes.get(name).copied();
+    if let Some(content) = there {
+        volume::check(name, form, asked, content)?;
+    }
+    Ok(match (form, there) {
+        (Form::Folder, _) | (_, Some(Content::Folder)) => None,
+        (Form::GuestDisk | Form::HostDisk, Some(Content::Disk { bytes, .. })) => Some(bytes),
+        (Form::GuestDisk | Form::HostDisk, None) => Some(asked.unwrap_or(volume::DEFAULT_BYTES)),
+    })
 }
 
 fn publish(request: &Request) -> Result<Vec<Publish>, PlanError> {

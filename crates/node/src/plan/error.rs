@@ -3,6 +3,8 @@
 use hac::model::{Isolation, Provider};
 use hac::units::Bytes;
 
+use crate::volume::Conflict;
+
 /// Why a manifest can't be fulfilled on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
@@ -109,6 +111,21 @@ pub enum PlanError {
         least: u64,
         /// The most.
         most: u64,
+    },
+    /// A volume that is there, and isn't what is asked for.
+    #[error(transparent)]
+    Volume(#[from] Conflict),
+    /// Something mounted that a Wasm program can't be given.
+    #[error(
+        "{what} is to be mounted at {destination}, and a Wasm program can be given folders and volumes alone; {instead}"
+    )]
+    NoFolder {
+        /// Where.
+        destination: String,
+        /// What.
+        what: String,
+        /// What would be right.
+        instead: &'static str,
     },
     /// Containers don't work here.
     #[error(

@@ -1,5 +1,6 @@
 //! What is asked for, and what is known: all that a plan is decided from.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use hac::Manifest;
@@ -7,6 +8,8 @@ use hypercore::jail::Strength;
 use hypercore::passt::Publish;
 use serde::Serialize;
 use spacecore::wire::message::TerminalSize;
+
+use crate::volume::Content;
 
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
@@ -62,6 +65,8 @@ pub struct MachineFacts {
     pub cpus: u32,
     /// Memory in bytes.
     pub memory: u64,
+    /// What the volumes hold that this spacecore has on it already, by their names.
+    pub volumes: BTreeMap<String, Content>,
 }
 
 /// What a plan needs to know of an image.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use hac::units::MilliCpu;
+use hac::units::{Bytes, MilliCpu};
 use serde::Serializer;
 use serde::ser::SerializeStruct;
 use spacecore::wire::message::Process;
@@ -108,7 +108,11 @@ impl fmt::Display for Plan {
         }
         for volume in &self.volumes {
             let mode = if volume.readonly { "read-only" } else { "read-write" };
-            row(f, "volume", &format_args!("{} -> {} ({mode})", volume.name, volume.destination))?;
+            let what = format_args!("{} -> {} ({mode})", volume.name, volume.destination);
+            match volume.bytes {
+                Some(bytes) => row(f, "volume", &format_args!("{what}, a disk of {}", Bytes(bytes)))?,
+                None => row(f, "volume", &format_args!("{what}, plain files without a limit"))?,
+            }
         }
         row(f, "command", &format_args!("{:?}", self.process.args))?;
         if !self.process.user.is_empty() {

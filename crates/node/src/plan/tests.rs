@@ -4,6 +4,7 @@ use hypercore::passt::Protocol;
 use spacecore::wire::message::{MountSource, Upper};
 
 use super::*;
+use crate::volume::Content;
 
 fn facts(kvm_missing: Option<&str>) -> Facts {
     let layer = Layer {
@@ -40,6 +41,7 @@ fn facts(kvm_missing: Option<&str>) -> Facts {
             jail: Strength::Full,
             cpus: 2,
             memory: 8 << 30,
+            volumes: std::collections::BTreeMap::new(),
         },
     }
 }
@@ -167,6 +169,62 @@ fn a_volume_is_a_disk_of_the_machine_and_makes_its_end_orderly() {
     assert_eq!(told, &MountSource::Disk { serial: disk.serial.clone() });
     let small = decide(&mounts.replace("64Mi", "1Mi"), None).unwrap_err();
     assert!(matches!(small, PlanError::VolumeSize { .. }), "{small}");
+}
+
+#[test]
+fn a_volume_that_isnt_what_is_asked_for_is_refused_before_an_image_is_needed() {
+    let disk = |guest_written| Content::Disk { bytes: 64 << 20, guest_written };
+    let checked = |isolation: &str, size: &str, content| {
+        let mounts = format!("[[spec.mounts]]\nsource = \"chain\"\ndestination = \"/data\"\n{size}");
+        let request = request(&format!("{mounts}\n[spec.virtualization]\ntype = \"{isolation}\""));
+        let mut machine = facts(None).machine;
+        machine.volumes.insert("chain".to_owned(), content);
+        Plan::check(&request, &machine)
+    };
+    let refused = |isolation, size, content| checked(isolation, size, content).unwrap_err().to_string();
+    assert!(refused("Container", "", disk(true)).contains("written by a microVM"));
+    assert!(refused("Wasm", "", disk(false)).contains("kept as a disk"));
+    assert!(refused("MicroVM", "", Content::Folder).contains("kept as plain files"));
+    assert!(refused("MicroVM", "size = \"1Gi\"", disk(true)).contains("size = \"64Mi\""));
+    assert_eq!(checked("MicroVM", "size = \"64Mi\"", disk(true)), Ok(()));
+    assert_eq!(checked("Container", "", disk(false)), Ok(()));
+    assert_eq!(checked("Wasm", "size = \"1Gi\"", Content::Folder), Ok(()));
+}
+
+#[test]
+fn a_plan_shows_how_large_a_volume_is_or_will_be() {
+    let shown = |isolation: &str, size: &str, there: Option<Content>| {
+        let mounts = format!("[[spec.mounts]]\nsource = \"chain\"\ndestination = \"/data\"\n{size}");
+        let request = request(&format!("{mounts}\n[spec.virtualization]\ntype = \"{isolation}\""));
+        let mut facts = if isolation == "Wasm" { wasm_facts(false) } else { facts(None) };
+        facts.machine.volumes.extend(there.map(|content| ("chain".to_owned(), content)));
+        let plan = Plan::decide(&request, &facts).unwrap();
+        (plan.volumes[0].bytes, plan.to_string(), plan.notices)
+    };
+    let (bytes, text, _) = shown("MicroVM", "", None);
+    assert_eq!(bytes, Some(crate::volume::DEFAULT_BYTES));
+    assert!(text.contains("chain -> /data (read-write), a disk of 10Gi"), "{text}");
+    let (_, text, _) = shown("Container", "size = \"1Gi\"", None);
+    assert!(text.contains("a disk of 1Gi"), "{text}");
+    let (_, text, _) = shown("MicroVM", "", Some(Content::Disk { bytes: 64 << 20, guest_written: true }));
+    assert!(text.contains("a disk of 64Mi"), "{text}");
+    let (bytes, text, notices) = shown("Wasm", "size = \"1Gi\"", None);
+    assert!(bytes.is_none() && text.contains("plain files without a limit"), "{text}");
+    assert!(notices.iter().any(|notice| notice.contains("asked for chain")), "{notices:?}");
+}
+
+#[test]
+fn a_wasm_program_is_given_folders_and_volumes_alone() {
+    let wasm = |manifest: &str| request(&format!("[spec.virtualization]\ntype = \"Wasm\"\n{manifest}"));
+    let machine = wasm_facts(false).machine;
+    let mut file = wasm("");
+    let (source, destination) = ("/srv/one".into(), "/one".to_owned());
+    file.shares = vec![Share { source, destination, readonly: true, file: true }];
+    let memory = wasm("[[spec.mounts]]\ndestination = \"/scratch\"");
+    for (request, part) in [(file, "the file /srv/one"), (memory, "in memory")] {
+        let error = Plan::check(&request, &machine).unwrap_err();
+        assert!(matches!(error, PlanError::NoFolder { .. }) && error.to_string().contains(part), "{error}");
+    }
 }
 
 #[test]

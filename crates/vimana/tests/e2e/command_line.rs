@@ -73,6 +73,26 @@ fn without_a_manifest_the_way_to_one_is_shown() {
 }
 
 #[test]
+fn a_volume_that_cant_be_used_is_refused_before_anything_is_fetched() {
+    let home = tempfile::tempdir().unwrap();
+    let volume = home.path().join("volumes/web/data");
+    std::fs::create_dir_all(&volume).unwrap();
+    let record = r#"{"version":1,"content":{"disk":{"bytes":67108864,"guest-written":true}}}"#;
+    std::fs::write(volume.join("volume.json"), record).unwrap();
+    for (isolation, reason) in [("Container", "written by a microVM"), ("Wasm", "kept as a disk")] {
+        let output = std::process::Command::new(crate::support::VIMANA)
+            .args(["plan", "--isolation", isolation, "--name", "web", "-v", "data:/data"])
+            .arg("registry.invalid/nothing:1")
+            .env("VIMANA_HOME", home.path())
+            .output()
+            .unwrap();
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && said.contains(reason), "{said}");
+    }
+    assert!(!home.path().join("images").exists());
+}
+
+#[test]
 fn every_command_has_help_with_an_example() {
     for command in [
         vec!["run"],
@@ -82,6 +102,7 @@ fn every_command_has_help_with_an_example() {
         vec!["hac", "check"],
         vec!["hac", "schema"],
         vec!["hac", "convert"],
+        vec!["hac", "import"],
         vec!["hac", "explain"],
         vec!["image", "pull"],
         vec!["image", "ls"],

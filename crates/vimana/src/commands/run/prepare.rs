@@ -65,7 +65,8 @@ pub fn prepare(workload: &Workload, streams: Option<Streams>, steps: &mut Steps)
         }
         Isolation::Container | Isolation::Wasm => None,
     };
-    let machine = gather::machine_facts(kvm_missing);
+    let mut machine = gather::machine_facts(kvm_missing);
+    machine.volumes = gather::volumes(&home, &request.manifest)?;
     Plan::check(&request, &machine)?;
     steps.done("machine judged");
     let store = Store::open(&home.images(), StoreOptions::from_env()?)?;
