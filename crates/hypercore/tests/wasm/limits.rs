@@ -53,7 +53,7 @@ fn growing_beyond_the_limit_fails_and_the_program_goes_on() {
 }
 
 #[test]
-fn a_program_that_can_t_do_without_more_memory_dies_with_the_reason() {
+fn a_program_that_can_t_do_without_more_memory_dies_with_the_reason_in_its_status() {
     let begins_too_large =
         printing("", "").replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 2000)");
     let grows =
@@ -61,7 +61,8 @@ fn a_program_that_can_t_do_without_more_memory_dies_with_the_reason() {
     for text in [begins_too_large, grows] {
         let seen = Rig::text(&text).run();
         assert_eq!(seen.status, Some(ExitStatus::Signal { signal: 9, out_of_memory: true }));
-        assert!(seen.stderr().contains("64 MiB"), "{}", seen.stderr());
+        // Whoever keeps it says the reason, as of every workload: twice would be once too often.
+        assert_eq!(seen.stderr(), "");
     }
 }
 

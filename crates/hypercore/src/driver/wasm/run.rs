@@ -214,6 +214,10 @@ fn judge(over: Over, control: &Control, limits: &Limits) -> (ExitStatus, Option<
     if let (Some(Trap::Interrupt), Some(number)) = (trap, control.stopped()) {
         return (signal(number), None);
     }
+    if limits.ran_out_of_memory() {
+        // The status says it, as it does of every workload.
+        return (ExitStatus::Signal { signal: libc::SIGKILL, out_of_memory: true }, None);
+    }
     let place = error.downcast_ref::<WasmBacktrace>().and_then(|trace| trace.frames().first()).map(|frame| {
         frame.func_name().map_or_else(
             || format!(" in function {}", frame.func_index()),
@@ -221,11 +225,6 @@ fn judge(over: Over, control: &Control, limits: &Limits) -> (ExitStatus, Option<
         )
     });
     let what = format!("{}{}", words(&error), place.unwrap_or_default());
-    if limits.ran_out_of_memory() {
-        let mib = limits.memory_max() >> 20;
-        let said = format!("the program needed more than its {mib} MiB of memory: {what}");
-        return (ExitStatus::Signal { signal: libc::SIGKILL, out_of_memory: true }, Some(said));
-    }
     let number = if trap == Some(&Trap::StackOverflow) { libc::SIGSEGV } else { libc::SIGABRT };
     (signal(number), Some(what))
 }
