@@ -11,13 +11,46 @@ use super::control::Control;
 const INSTANCES_MAX: usize = 1000;
 const MEMORIES_MAX: usize = 100;
 
+/// A sum that is held to a limit.
+#[derive(Debug)]
+struct Sum {
+    used: u64,
+    max: u64,
+}
+
+/// What becomes of a wish to grow.
+#[derive(Debug, PartialEq, Eq)]
+enum Growth {
+    Granted,
+    /// It would be over the limit.
+    Refused,
+    /// The program's own declaration forbids it, which is no want of the machine's.
+    Undeclared,
+}
+
+impl Sum {
+    /// Counts what one of its parts grows by, if there is room for it.
+    fn grow(&mut self, current: usize, desired: usize, declared: Option<usize>) -> Growth {
+        if declared.is_some_and(|declared| desired > declared) {
+            return Growth::Undeclared;
+        }
+        let more = desired.checked_sub(current).and_then(|more| u64::try_from(more).ok());
+        let used = more.and_then(|more| self.used.checked_add(more)).filter(|used| *used <= self.max);
+        match used {
+            Some(used) => {
+                self.used = used;
+                Growth::Granted
+            }
+            None => Growth::Refused,
+        }
+    }
+}
+
 /// The limits of one program, and how much of them is used.
 #[derive(Debug)]
 pub(super) struct Limits {
-    memory_max: u64,
-    memory: u64,
-    elements_max: u64,
-    elements: u64,
+    memory: Sum,
+    elements: Sum,
     /// Whether the last growth of a memory was refused.
     was_refused: bool,
     control: Arc<Control>,
@@ -25,24 +58,14 @@ pub(super) struct Limits {
 
 impl Limits {
     pub(super) fn new(memory_max: u64, elements_max: u64, control: Arc<Control>) -> Self {
-        Self { memory_max, memory: 0, elements_max, elements: 0, was_refused: false, control }
+        let limit = |max| Sum { used: 0, max };
+        Self { memory: limit(memory_max), elements: limit(elements_max), was_refused: false, control }
     }
 
     /// Whether the program was refused memory the last time that it asked for some.
     pub(super) fn ran_out_of_memory(&self) -> bool {
         self.was_refused
     }
-
-    /// The most bytes that its memories may have.
-    pub(super) fn memory_max(&self) -> u64 {
-        self.memory_max
-    }
-}
-
-/// The new sum where one of its parts grows, unless it would be over the limit.
-fn grown(sum: u64, current: usize, desired: usize, max: u64) -> Option<u64> {
-    let more = u64::try_from(desired.checked_sub(current)?).ok()?;
-    sum.checked_add(more).filter(|sum| *sum <= max)
 }
 
 impl ResourceLimiter for Limits {
@@ -52,17 +75,12 @@ impl ResourceLimiter for Limits {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        // What the program's own declaration forbids is no want of the machine's memory.
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
+        let growth = self.memory.grow(current, desired, maximum);
+        if growth != Growth::Undeclared {
+            self.was_refused = growth == Growth::Refused;
         }
-        let sum = grown(self.memory, current, desired, self.memory_max);
-        self.was_refused = sum.is_none();
-        if let Some(sum) = sum {
-            self.memory = sum;
-            self.control.memory.store(sum, Ordering::Relaxed);
-        }
-        Ok(sum.is_some())
+        self.control.memory.store(self.memory.used, Ordering::Relaxed);
+        Ok(growth == Growth::Granted)
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
@@ -76,12 +94,7 @@ impl ResourceLimiter for Limits {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
-        let sum = grown(self.elements, current, desired, self.elements_max);
-        self.elements = sum.unwrap_or(self.elements);
-        Ok(sum.is_some())
+        Ok(self.elements.grow(current, desired, maximum) == Growth::Granted)
     }
 
     fn instances(&self) -> usize {
