@@ -33,7 +33,7 @@ pub mod words;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use model::Manifest;
-pub use parse::parse;
+pub use parse::{parse, says};
 pub use print::{to_toml, to_yaml};
 pub use reference::{Explanation, UnknownKey, explain};
 pub use schema::schema;

@@ -24,16 +24,10 @@ pub(crate) struct Operations {
 
 /// Reads `spec.operations`, if it is there.
 pub(crate) fn operations(root: &Node, context: &mut Context<'_>) -> Operations {
-    let find = |node: &Node, key: &str| match &node.value {
-        Value::Table(entries) => {
-            entries.iter().find(|entry| entry.key == key).map(|entry| entry.node.clone())
-        }
-        _ => None,
-    };
-    find(root, "spec")
-        .and_then(|spec| find(&spec, "operations"))
+    root.get("spec")
+        .and_then(|spec| spec.get("operations"))
         .filter(|node| !matches!(node.value, Value::Null))
-        .and_then(|node| Operations::decode(&node, "spec.operations", context))
+        .and_then(|node| Operations::decode(node, "spec.operations", context))
         .unwrap_or_default()
 }
 

@@ -86,6 +86,14 @@ pub(crate) struct Entry {
 }
 
 impl Node {
+    /// Finds the value of a table's key.
+    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
+        match &self.value {
+            Value::Table(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node),
+            _ => None,
+        }
+    }
+
     /// Names the kind of value, for errors.
     pub(crate) fn kind(&self) -> &'static str {
         match &self.value {

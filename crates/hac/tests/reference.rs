@@ -169,3 +169,18 @@ fn the_schema_demands_what_has_no_default_and_nothing_else() {
     );
     assert_eq!(schema.pointer("/properties/spec/additionalProperties"), Some(&Value::Bool(false)));
 }
+
+#[test]
+fn it_is_known_whether_a_manifest_names_a_key_itself() {
+    let key = "spec.virtualization.type";
+    for (format, source, expected) in [
+        (hac::Format::Toml, "[spec.virtualization]\ntype = \"MicroVM\"\n", true),
+        (hac::Format::Toml, "spec.virtualization.type = \"Wasm\"\n", true),
+        (hac::Format::Toml, "[spec.virtualization]\naccel = \"tcg\"\n", false),
+        (hac::Format::Yaml, "spec:\n  virtualization:\n    type: Wasm\n", true),
+        (hac::Format::Yaml, "spec:\n  virtualization:\n    type:\n", false),
+        (hac::Format::Yaml, "spec: [", false),
+    ] {
+        assert_eq!(hac::says(source, format, key), expected, "{source}");
+    }
+}

@@ -153,7 +153,9 @@ impl ImageConfig {
             Some(best) => self.check_platform(best),
             None => Ok(()),
         };
-        let fits = wanted.iter().rev().find(|platform| self.check_platform(platform).is_ok());
+        // An image that doesn't say what it is for is an ordinary one.
+        let fits = wanted.iter().filter(|platform| self.check_platform(platform).is_ok());
+        let fits = fits.min_by_key(|platform| platform.is_wasm());
         match (fits, refusal) {
             (Some(platform), _) => Ok(platform.clone()),
             (None, Err(refusal)) => Err(refusal),

@@ -20,7 +20,7 @@ mod store;
 pub use config::{ConfigError, Healthcheck, ImageConfig};
 pub use digest::{Algorithm, Digest, DigestError};
 pub use manifest::ManifestError;
-pub use options::PullOptions;
+pub use options::{PullOptions, WasmChoice};
 pub use platform::{Platform, PlatformError};
 pub use progress::Progress;
 pub use pull::{LayerError, PullError, WasmError};

@@ -290,7 +290,7 @@ pub enum ManifestError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::PullOptions;
+    use crate::options::{PullOptions, WasmChoice};
 
     fn descriptor(media_type: &str) -> String {
         format!(r#"{{"mediaType":"{media_type}","size":3,"digest":"{}"}}"#, Digest::of(b"x"))
@@ -356,10 +356,14 @@ mod tests {
             "there is no image for linux/s390x; there are images for: linux/arm/v6, linux/arm/v7, linux/amd64"
         );
         let wanted =
-            PullOptions { wasm: true, ..PullOptions::default() }.wanted(&"linux/amd64".parse().unwrap());
+            |wasm| PullOptions { wasm, ..PullOptions::default() }.wanted(&"linux/amd64".parse().unwrap());
+        let fallback = wanted(WasmChoice::Fallback);
+        let wanted = wanted(WasmChoice::First);
         let (chosen, _) = choose(&entries, &wanted).unwrap();
         assert_eq!(chosen.digest, Digest::of(b"linux/amd64"), "for want of a Wasm program");
         let entries = [entry("linux/amd64"), entry("wasip2/wasm"), entry("wasip1/wasm")];
+        assert_eq!(choose(&entries, &fallback).unwrap().0.digest, Digest::of(b"linux/amd64"));
+        assert_eq!(choose(&entries[1..], &fallback).unwrap().0.digest, Digest::of(b"wasip1/wasm"));
         let (chosen, platform) = choose(&entries, &wanted).unwrap();
         assert_eq!(chosen.digest, Digest::of(b"wasip1/wasm"));
         assert_eq!(platform, Some(Platform::wasm()));

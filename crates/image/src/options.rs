@@ -4,6 +4,18 @@ use std::path::PathBuf;
 
 use crate::platform::Platform;
 
+/// When a pull chooses what is for `wasi/wasm` out of an image for several platforms.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WasmChoice {
+    /// Never.
+    #[default]
+    Never,
+    /// Where there is nothing for the platform.
+    Fallback,
+    /// Wherever there is one; what is for the platform otherwise.
+    First,
+}
+
 /// What a pull may do and from where.
 #[derive(Debug, Clone, Default)]
 pub struct PullOptions {
@@ -12,8 +24,8 @@ pub struct PullOptions {
     pub plain_http: bool,
     /// The platform to choose an image for; by default the store's.
     pub platform: Option<Platform>,
-    /// Choose what is for `wasi/wasm`, and only where there is none what is for `platform`.
-    pub wasm: bool,
+    /// Whether what is for `wasi/wasm` is chosen.
+    pub wasm: WasmChoice,
     /// A PEM file of further root certificates; by default the one that `VIMANA_REGISTRY_CA` names.
     pub registry_ca: Option<PathBuf>,
     /// The folder with Docker's `config.json`; by default `DOCKER_CONFIG`, then `~/.docker`.
@@ -28,9 +40,10 @@ impl PullOptions {
     /// Lists the platforms that an image may be for, the best first; `base` is what `platform` defaults to.
     pub(crate) fn wanted(&self, base: &Platform) -> Vec<Platform> {
         let base = self.platform.clone().unwrap_or_else(|| base.clone());
-        match self.wasm && !base.is_wasm() {
-            true => vec![Platform::wasm(), base],
-            false => vec![base],
+        match self.wasm {
+            WasmChoice::First if !base.is_wasm() => vec![Platform::wasm(), base],
+            WasmChoice::Fallback if !base.is_wasm() => vec![base, Platform::wasm()],
+            WasmChoice::First | WasmChoice::Fallback | WasmChoice::Never => vec![base],
         }
     }
 }

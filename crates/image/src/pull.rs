@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::{self, ConfigError, ImageConfig};
 use crate::digest::Digest;
-use crate::options::PullOptions;
+use crate::options::{PullOptions, WasmChoice};
 use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::reference::Reference;
@@ -60,7 +60,7 @@ impl Store {
         for platform in &wanted {
             if let Some(image) = self.load(&reference, platform, false)?
                 && image.digest == resolved.digest
-                && image.wasm.is_some() >= options.wasm
+                && (image.wasm.is_some() || options.wasm != WasmChoice::First)
                 && !matches!(reference, Reference::Wasm { .. })
             {
                 progress(Progress::Done { digest: &image.digest });
@@ -87,7 +87,8 @@ impl Store {
         if let Some(program) = &resolved.manifest.wasm {
             let config = config::parse_wasm(&bytes);
             // It runs anywhere, and so is kept under the name of what was asked for.
-            let platform = resolved.platform.as_ref().or(wanted.last()).unwrap_or(&self.options.platform);
+            let base = || wanted.iter().find(|platform| !platform.is_wasm());
+            let platform = resolved.platform.as_ref().or_else(base).unwrap_or(&self.options.platform);
             let (record, _held) = self.program(source, &resolved.digest, program, progress)?;
             self.write_down(reference, platform, resolved, config, &[], Some(record), source)?;
             return self.load(reference, platform, false)?.ok_or(PullError::Vanished);

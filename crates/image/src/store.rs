@@ -28,7 +28,7 @@ use thiserror::Error;
 
 use crate::config::ImageConfig;
 use crate::digest::{Digest, hex};
-use crate::options::PullOptions;
+use crate::options::{PullOptions, WasmChoice};
 use crate::platform::Platform;
 use crate::reference::Reference;
 
@@ -169,12 +169,12 @@ impl Store {
         self.load(&reference, platform, true)
     }
 
-    /// Looks an image up as [`Store::pull`] with the same options would choose it. With [`PullOptions::wasm`], an
+    /// Looks an image up as [`Store::pull`] with the same options would choose it. With [`WasmChoice::First`], an
     /// image without a Wasm program doesn't count.
     pub fn find(&self, reference: &Reference, options: &PullOptions) -> Result<Option<Image>, StoreError> {
         for platform in options.wanted(&self.options.platform) {
             if let Some(image) = self.get_for(reference, &platform)?
-                && (image.wasm.is_some() || !options.wasm)
+                && (image.wasm.is_some() || options.wasm != WasmChoice::First)
             {
                 return Ok(Some(image));
             }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use image::{Digest, Image, Platform, PullOptions, Reference, StoreOptions};
+use image::{Digest, Image, Platform, PullOptions, Reference, StoreOptions, WasmChoice};
 use serde_json::{Value, json};
 
 mod support;
@@ -22,7 +22,7 @@ fn module(seed: u64, length: usize) -> Vec<u8> {
 }
 
 fn wasm() -> PullOptions {
-    PullOptions { wasm: true, ..PullOptions::default() }
+    PullOptions { wasm: WasmChoice::First, ..PullOptions::default() }
 }
 
 /// An OCI layout that is written by hand.
@@ -256,6 +256,14 @@ fn of_an_index_the_wasm_program_is_chosen_when_that_is_asked_for() {
     assert_ne!(program(&shelf.pull(&reference).unwrap()), Digest::of(&content));
     assert_eq!(shelf.store.find(&reference, &wasm()).unwrap().unwrap().digest, chosen.digest);
     assert_ne!(shelf.store.get(&reference).unwrap().unwrap().digest, chosen.digest);
+    let fallback = PullOptions { wasm: WasmChoice::Fallback, ..PullOptions::default() };
+    let ours = shelf.store.pull(&reference, &fallback, &|_| {}).unwrap();
+    assert_ne!(program(&ours), Digest::of(&content), "what is for the machine goes before");
+    layout.index("alone", &[("wasip1/wasm", &wasm_entry)]);
+    let alone = layout.reference("alone");
+    assert!(shelf.pull(&alone).is_err());
+    assert_eq!(program(&shelf.store.pull(&alone, &fallback, &|_| {}).unwrap()), Digest::of(&content));
+    assert!(shelf.store.find(&alone, &fallback).unwrap().is_some());
 }
 
 #[test]
@@ -293,8 +301,12 @@ fn an_ordinary_image_whose_entrypoint_is_a_program_has_both() {
     let name: Reference = format!("127.0.0.1:{}/compat:1", server.port).parse().unwrap();
     let error = chain(&shelf.pull(&name).unwrap_err());
     assert!(error.contains("the image is for wasip1/wasm, but"), "{error}");
-    let image = shelf.store.pull(&name, &wasm(), &|_| {}).unwrap_or_else(|error| panic!("{}", chain(&error)));
-    assert_eq!((program(&image), image.platform.clone()), (Digest::of(&content), Platform::wasm()));
+    for wasm in [WasmChoice::Fallback, WasmChoice::First] {
+        let options = PullOptions { wasm, ..PullOptions::default() };
+        let image = shelf.store.pull(&name, &options, &|_| {});
+        let image = image.unwrap_or_else(|error| panic!("{}", chain(&error)));
+        assert_eq!((program(&image), image.platform.clone()), (Digest::of(&content), Platform::wasm()));
+    }
 
     packer.config("gone", &["--os", "wasi", "--architecture", "wasm"]);
     let error = chain(&shelf.store.pull(&packer.reference("gone"), &wasm(), &|_| {}).unwrap_err());

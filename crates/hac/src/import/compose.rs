@@ -102,28 +102,21 @@ fn secrets_and_configs(shared: &Shared<'_, '_>, reader: &mut Reader<'_>) {
 
 /// Gives the names of all `env_file`s.
 pub(super) fn env_files(root: &Node) -> Vec<String> {
-    let find = |node: &Node, key: &str| match &node.value {
-        Value::Table(entries) => {
-            entries.iter().find(|entry| entry.key == key).map(|entry| entry.node.clone())
-        }
-        _ => None,
-    };
-    let Some(Value::Table(services)) = find(root, "services").map(|node| node.value) else {
+    let Some(Value::Table(services)) = root.get("services").map(|node| &node.value) else {
         return Vec::new();
     };
     let mut names = Vec::new();
-    for service in &services {
-        let items = match find(&service.node, "env_file").map(|node| (node.value.clone(), node)) {
-            Some((Value::List(items), _)) => items,
-            Some((_, node)) => vec![node],
-            None => continue,
+    for node in services.iter().filter_map(|service| service.node.get("env_file")) {
+        let items = match &node.value {
+            Value::List(items) => items.as_slice(),
+            _ => std::slice::from_ref(node),
         };
         for item in items {
-            let path = find(&item, "path").unwrap_or(item);
-            if let Value::String(name) | Value::Number(name) = path.value
-                && !names.contains(&name)
+            let path = item.get("path").unwrap_or(item);
+            if let Value::String(name) | Value::Number(name) = &path.value
+                && !names.contains(name)
             {
-                names.push(name);
+                names.push(name.clone());
             }
         }
     }

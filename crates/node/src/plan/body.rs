@@ -193,6 +193,11 @@ impl Wasm {
             image.wasm.clone().ok_or_else(|| PlanError::NoWasm { image: image.reference.clone() })?;
         checks::wasm(request)?;
         let mut notices = checks::more_cpu_than_there_is(request, &facts.machine);
+        if request.by_image {
+            notices.push(
+                "the image is a Wasm program, so it runs as Wasm: no isolation is asked for".to_owned(),
+            );
+        }
         if spec.deployment.user.is_some() {
             notices.push("a Wasm program has no users; spec.deployment.user changes nothing".to_owned());
         }

@@ -24,6 +24,8 @@ pub struct Request {
     pub stdin: bool,
     /// The size of the terminal that the workload gets.
     pub terminal: Option<TerminalSize>,
+    /// Whether the isolation is what the image demands, because nobody asked for one.
+    pub by_image: bool,
     /// Whether the guest holds its layers to their Merkle roots also where that isn't the default.
     pub verity: bool,
 }

@@ -131,7 +131,11 @@ fn assignment(rig: &Rig, probe: &[&str]) -> Assignment {
     manifest.spec.networking.network_type = hac::model::NetworkType::None;
     let isolation = manifest.spec.virtualization.isolation;
     let store = image::Store::open(&rig.path().join("images"), image::StoreOptions::default()).unwrap();
-    let options = image::PullOptions { wasm: isolation == hac::model::Isolation::Wasm, ..Default::default() };
+    let wasm = match isolation {
+        hac::model::Isolation::Wasm => image::WasmChoice::First,
+        _ => image::WasmChoice::Never,
+    };
+    let options = image::PullOptions { wasm, ..Default::default() };
     let image = store.pull(&rig.image.parse().unwrap(), &options, &|_| {}).unwrap();
     let home = node::home::Home::at(rig.path());
     let kernel = (isolation == hac::model::Isolation::MicroVM).then(|| {

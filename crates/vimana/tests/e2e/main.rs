@@ -10,6 +10,7 @@
 )]
 
 mod adoption;
+mod by_image;
 mod command_line;
 mod examples;
 mod folders;

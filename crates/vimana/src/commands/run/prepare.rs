@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use anyhow::Context;
 use hac::model::Isolation;
 use hypercore::kernel::{self, ChooseError, Kernel};
-use image::{Image, PullOptions, Reference, Store, StoreOptions};
+use image::{Image, PullOptions, Reference, Store, StoreOptions, WasmChoice};
 use node::gather;
 use node::home::Home;
 use node::keeper::assignment::{Assignment, Lifetime};
-use node::plan::Plan;
+use node::plan::{MachineFacts, Plan, Request};
 use spacecore::wire::message::TerminalSize;
 
 use super::progress::Steps;
-use super::request::Workload;
+use super::request::{Asked, Workload};
 
 /// The streams that the workload gets.
 pub struct Streams {
@@ -50,27 +50,26 @@ impl Prepared {
 
 /// Prepares a start: pulls the image and fetches a kernel where they lack, decides the plan, makes the initramfs.
 pub fn prepare(workload: &Workload, streams: Option<Streams>, steps: &mut Steps) -> anyhow::Result<Prepared> {
-    let mut request = workload.request()?;
-    if let Some(streams) = streams {
-        request.stdin = streams.stdin;
-        request.terminal = streams.terminal;
-    }
+    let Asked { request, names_isolation } = workload.request()?;
+    let mut request = with_streams(request, streams.as_ref());
     steps.done("manifest read");
-    let isolation = request.manifest.spec.virtualization.isolation;
     let home = Home::find()?;
     node::run_folder::sweep(&home.run()).with_context(|| format!("can't clear {}", home.run().display()))?;
-    let kvm_missing = match isolation {
-        Isolation::MicroVM | Isolation::Unikernel | Isolation::TEE => {
-            hypercore::kvm::known(&home.cache()).missing()
-        }
-        Isolation::Container | Isolation::Wasm => None,
-    };
-    let mut machine = gather::machine_facts(kvm_missing);
-    machine.volumes = gather::volumes(&home, &request.manifest)?;
-    Plan::check(&request, &machine)?;
+    let mut machine = judge(&request, &home)?;
     steps.done("machine judged");
     let store = Store::open(&home.images(), StoreOptions::from_env()?)?;
-    let image = image(workload, &request.manifest.spec.deployment.image, isolation, &store, steps)?;
+    let wasm = match (request.manifest.spec.virtualization.isolation, names_isolation) {
+        (Isolation::Wasm, _) => WasmChoice::First,
+        (_, true) => WasmChoice::Never,
+        (_, false) => WasmChoice::Fallback,
+    };
+    let image = image(workload, &request.manifest.spec.deployment.image, wasm, &store, steps)?;
+    // An image for this machine's own platform stays what it is, even if its entrypoint is a Wasm program.
+    if wasm == WasmChoice::Fallback && image.wasm.is_some() && image.platform.is_wasm() {
+        request = with_streams(workload.request_by_image(Isolation::Wasm)?, streams.as_ref());
+        machine = judge(&request, &home)?;
+    }
+    let isolation = request.manifest.spec.virtualization.isolation;
     steps.done("image ready");
     let kernel = match isolation {
         Isolation::MicroVM => Some(guest_kernel(workload, &home, steps)?),
@@ -88,15 +87,36 @@ pub fn prepare(workload: &Workload, streams: Option<Streams>, steps: &mut Steps)
     Ok(Prepared { home, plan, initramfs, image })
 }
 
+fn with_streams(mut request: Request, streams: Option<&Streams>) -> Request {
+    if let Some(streams) = streams {
+        request.stdin = streams.stdin;
+        request.terminal = streams.terminal;
+    }
+    request
+}
+
+/// Finds out what matters of the machine, and refuses what it can't do before an image is fetched for it.
+fn judge(request: &Request, home: &Home) -> anyhow::Result<MachineFacts> {
+    let kvm_missing = match request.manifest.spec.virtualization.isolation {
+        Isolation::MicroVM | Isolation::Unikernel | Isolation::TEE => {
+            hypercore::kvm::known(&home.cache()).missing()
+        }
+        Isolation::Container | Isolation::Wasm => None,
+    };
+    let mut machine = gather::machine_facts(kvm_missing);
+    machine.volumes = gather::volumes(home, &request.manifest)?;
+    Plan::check(request, &machine)?;
+    Ok(machine)
+}
+
 fn image(
     workload: &Workload,
     name: &str,
-    isolation: Isolation,
+    wasm: WasmChoice,
     store: &Store,
     steps: &mut Steps,
 ) -> anyhow::Result<Image> {
     let reference: Reference = name.parse()?;
-    let wasm = isolation == Isolation::Wasm;
     let options = PullOptions { plain_http: workload.plain_http, wasm, ..PullOptions::default() };
     // A folder or archive changes under its name; a registry's image is kept as it was pulled.
     let stable = matches!(reference, Reference::Registry(_));

@@ -75,13 +75,42 @@ pub struct Workload {
     pub plain_http: bool,
 }
 
+/// A manifest that has been read.
+struct Source {
+    manifest: Manifest,
+    /// The folder that its relative paths start from.
+    base: PathBuf,
+    /// Whether it says itself which isolation there is to be.
+    names_isolation: bool,
+}
+
+/// What is asked for.
+pub struct Asked {
+    /// The request, as it is if the image demands nothing else.
+    pub request: Request,
+    /// Whether somebody said which isolation there is to be; otherwise the image may.
+    pub names_isolation: bool,
+}
+
 impl Workload {
     /// Reads the manifest, if there is one, and applies what the command line changes.
     ///
     /// # Errors
     /// The manifest is wrong (all its errors are in the message), or an argument is.
-    pub fn request(&self) -> anyhow::Result<Request> {
-        let (mut manifest, base) = self.manifest()?;
+    pub fn request(&self) -> anyhow::Result<Asked> {
+        self.request_as(None)
+    }
+
+    /// The same for an image that only this isolation can run, where nobody said which one there is to be.
+    ///
+    /// # Errors
+    /// As [`Workload::request`]; or something that is asked for is nothing for this isolation.
+    pub fn request_by_image(&self, isolation: Isolation) -> anyhow::Result<Request> {
+        Ok(self.request_as(Some(isolation))?.request)
+    }
+
+    fn request_as(&self, by_image: Option<Isolation>) -> anyhow::Result<Asked> {
+        let Source { mut manifest, base, names_isolation } = self.source()?;
         let spec = &mut manifest.spec;
         if !self.command.is_empty() {
             spec.deployment.args = Some(self.command.clone());
@@ -95,7 +124,7 @@ impl Workload {
         if let Some(folder) = &self.workdir {
             spec.deployment.workdir = Some(folder.clone());
         }
-        if let Some(isolation) = self.isolation {
+        if let Some(isolation) = self.isolation.or(by_image) {
             spec.virtualization.isolation = isolation;
         }
         if let Some(accel) = self.accel {
@@ -155,30 +184,31 @@ impl Workload {
                 share(&source, &mount.destination, mount.readonly).with_context(|| format!("-v {text}"))?,
             );
         }
-        Ok(Request {
+        let request = Request {
             manifest,
             publish: self.publish.clone(),
             shares,
             stdin: false,
             terminal: None,
+            by_image: by_image.is_some(),
             verity: self.verity,
-        })
+        };
+        Ok(Asked { request, names_isolation: names_isolation || self.isolation.is_some() })
     }
 
-    /// The manifest and the folder that its relative paths start from.
-    fn manifest(&self) -> anyhow::Result<(Manifest, PathBuf)> {
-        let here = PathBuf::from(".");
+    fn source(&self) -> anyhow::Result<Source> {
+        let image = |manifest| Ok(Source { manifest, base: PathBuf::from("."), names_isolation: false });
         match &self.source {
             Some(source) if looks_like_manifest(source) => read(Path::new(source)),
             Some(folder) if Path::new(folder).join("hac.toml").is_file() => {
                 read(&Path::new(folder).join("hac.toml"))
             }
-            Some(program) if is_wasm_file(program) => Ok((wasm_program(&format!("wasm:{program}")), here)),
-            Some(image) if image.starts_with("wasm:") => Ok((wasm_program(image), here)),
+            Some(program) if is_wasm_file(program) => image(wasm_program(&format!("wasm:{program}"))),
+            Some(program) if program.starts_with("wasm:") => image(wasm_program(program)),
             Some(source) if Path::new(source).exists() => bail!(
                 "{source} is here, but no manifest by its name: one ends in .toml, .yaml or .yml; an image in a file is named oci-archive:{source} or docker-archive:{source}, one in a folder oci:{source}"
             ),
-            Some(image) => Ok((Manifest::from_image(image), here)),
+            Some(name) => image(Manifest::from_image(name)),
             None => {
                 let known = ["hac.toml", "hac.yaml", "hac.yml"];
                 let Some(found) = known.iter().map(Path::new).find(|path| path.is_file()) else {
@@ -211,11 +241,11 @@ fn looks_like_manifest(source: &str) -> bool {
     named_so && !source.contains("://")
 }
 
-fn read(path: &Path) -> anyhow::Result<(Manifest, PathBuf)> {
+fn read(path: &Path) -> anyhow::Result<Source> {
     let name = path.display().to_string();
     let source = fs::read_to_string(path).with_context(|| format!("can't read the manifest {name}"))?;
     let format = Format::from_file_name(&name).unwrap_or_else(|| Format::from_content(&source));
-    let manifest = hac::parse(&source, format).map_err(|diagnostics| {
+    let mut manifest = hac::parse(&source, format).map_err(|diagnostics| {
         let count = diagnostics.0.len();
         let errors = if count == 1 { "an error".to_owned() } else { format!("{count} errors") };
         anyhow::anyhow!(
@@ -224,9 +254,9 @@ fn read(path: &Path) -> anyhow::Result<(Manifest, PathBuf)> {
         )
     })?;
     let base = path.parent().unwrap_or(Path::new(".")).to_owned();
-    let mut manifest = manifest;
     manifest.spec.deployment.image = beside(&base, &manifest.spec.deployment.image);
-    Ok((manifest, base))
+    let names_isolation = hac::says(&source, format, "spec.virtualization.type");
+    Ok(Source { manifest, base, names_isolation })
 }
 
 /// An image in a file or folder is looked for from the manifest's folder, as the manifest's mounts are.
@@ -359,7 +389,7 @@ mod tests {
             volumes: vec!["/no/such/folder:/a".to_owned()],
             ..Workload::default()
         };
-        assert!(missing.request().unwrap_err().to_string().contains("/no/such/folder:/a"));
+        assert!(missing.request().err().unwrap().to_string().contains("/no/such/folder:/a"));
         let mount = parse_volume("/tmp:/data:ro").unwrap();
         assert_eq!(
             (mount.destination.as_str(), mount.readonly, mount.is_host_folder()),
