@@ -11,8 +11,8 @@ use spacecore::wire::message::{Refusal, RefusalKind, ToHost};
 
 use crate::channel::Channel;
 use crate::modules::{Known, Modules};
-use crate::refusal::{OrRefuse, refuse};
 use crate::steps::Steps;
+use spacecore::refusal::{OrRefuse, refuse};
 
 /// The workload's `/dev`, made before the configuration is known.
 pub(crate) const DEV: &str = "/devices";

@@ -10,9 +10,9 @@ use spacecore::wire::{FIRST_FOLDER, MAX_FOLDERS, VERSION};
 use crate::disks::Disks;
 use crate::folder::Folder;
 use crate::modules::{Known, Modules};
-use crate::refusal::{OrRefuse, refuse};
 use crate::steps::Steps;
 use crate::{network, root};
+use spacecore::refusal::{OrRefuse, refuse};
 
 /// What the configuration has made.
 #[derive(Debug)]

@@ -20,8 +20,8 @@ use spacecore::wire::message::{Configuration, Refusal, RefusalKind};
 
 use crate::channel::Channel;
 use crate::network;
-use crate::refusal::{OrRefuse, refuse};
 use crate::steps::Steps;
+use spacecore::refusal::{OrRefuse, refuse};
 
 /// How much sooner than PID 1 the kernel ends a process for want of memory, in thousandths of the limit.
 const OOM_SCORE: &str = "100";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use spacecore::wire::message::{Refusal, RefusalKind};
 
-use crate::refusal::{OrRefuse, refuse};
+use spacecore::refusal::{OrRefuse, refuse};
 
 const BLOCK: &str = "/sys/block";
 

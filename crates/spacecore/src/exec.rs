@@ -11,9 +11,9 @@ use spacecore::wire::message::{Process, Refusal, RefusalKind};
 use crate::environment;
 use crate::inside::enter_working_directory;
 use crate::paths::Inside;
-use crate::refusal::{OrRefuse, refuse};
 use crate::signals;
 use crate::users::{self, Identity};
+use spacecore::refusal::{OrRefuse, refuse};
 
 /// The capabilities that container engines leave to root: chown, dac_override, fowner, fsetid, kill, setgid, setuid,
 /// setpcap, net_bind_service, net_raw, sys_chroot, mknod, audit_write, setfcap. Source: `linux/capability.h`.

@@ -10,7 +10,7 @@ use spacecore::wire::frame::MAX_PAYLOAD;
 use spacecore::wire::message::{Refusal, RefusalKind};
 
 use crate::channel::Channel;
-use crate::refusal::OrRefuse;
+use spacecore::refusal::OrRefuse;
 
 /// One FUSE connection.
 #[derive(Debug)]

@@ -27,12 +27,12 @@ use crate::container::{self, Children};
 use crate::folder::Folder;
 use crate::init::Init;
 use crate::modules::{Known, Modules};
-use crate::network::set_up_loopback;
 use crate::process::Report;
-use crate::refusal::refuse;
 use crate::running::{End, Running, close_streams};
 use crate::shutdown::{power_off, sync_and_power_off};
 use crate::steps::Steps;
+use spacecore::refusal::refuse;
+use spacecore::rtnetlink::set_up_loopback;
 
 const WORKLOAD: u16 = 0;
 const WAIT_FOR_SHUTDOWN: Duration = Duration::from_secs(5);

@@ -13,9 +13,9 @@ use crate::boot::DEV;
 use crate::configure::Outside;
 use crate::folder::Folder;
 use crate::paths::{Inside, of_descriptor};
-use crate::refusal::{OrRefuse, refuse};
 use crate::root::ROOT;
 use crate::steps::Steps;
+use spacecore::refusal::{OrRefuse, refuse};
 
 /// Paths that say too much about the machine; the OCI runtimes' usual list.
 const MASKED_FILES: [&str; 6] = [

@@ -1,5 +1,8 @@
 //! The guest side of a microVM, and the channel between it and its keeper.
 //!
-//! The library half holds what both sides must agree on, [`wire`]; the binary half (`main.rs`) is PID 1 of the guest.
+//! The library half holds what both sides must agree on, [`wire`], and what a keeper that is its own guest (a Wasm program's)
+//! needs as well; the binary half (`main.rs`) is PID 1 of the guest.
 
+pub mod refusal;
+pub mod rtnetlink;
 pub mod wire;

@@ -33,7 +33,6 @@ mod modules;
 mod network;
 mod paths;
 mod process;
-mod refusal;
 mod relay;
 mod root;
 mod running;

@@ -10,7 +10,7 @@ use std::fs::File;
 use rustix::io::Errno;
 use spacecore::wire::message::{Configuration, MountSource, Refusal, RefusalKind, Upper};
 
-use crate::refusal::{OrRefuse, refuse};
+use spacecore::refusal::{OrRefuse, refuse};
 
 const FOLDER: &str = "/modules";
 

@@ -15,10 +15,10 @@ use crate::exec::{become_program, lead_session};
 use crate::init::Init;
 use crate::inside::{link_console, move_in, show_console, write_etc};
 use crate::paths::Inside;
-use crate::refusal::OrRefuse;
 use crate::relay;
 use crate::steps::Steps;
 use crate::terminal::Terminal;
+use spacecore::refusal::OrRefuse;
 
 /// Where a process runs.
 #[derive(Debug)]

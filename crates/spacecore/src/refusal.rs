@@ -2,16 +2,19 @@
 
 use std::fmt::Display;
 
-use spacecore::wire::message::{Refusal, RefusalKind};
+use crate::wire::message::{Refusal, RefusalKind};
 
-/// A refusal of this kind that says `message`.
-pub(crate) fn refuse(kind: RefusalKind, message: impl Into<String>) -> Refusal {
+/// Makes a refusal of this kind that says `message`.
+pub fn refuse(kind: RefusalKind, message: impl Into<String>) -> Refusal {
     Refusal { kind, message: message.into() }
 }
 
 /// Turns an error into a refusal, saying what could not be done.
-pub(crate) trait OrRefuse<T> {
-    /// The value, or a refusal `<what>: <error>`.
+pub trait OrRefuse<T> {
+    /// Gives the value, or a refusal `<what>: <error>`.
+    ///
+    /// # Errors
+    /// There is no value.
     fn or_refuse(self, kind: RefusalKind, what: impl FnOnce() -> String) -> Result<T, Refusal>;
 }
 

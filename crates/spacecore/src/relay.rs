@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::pipe::PipeFlags;
 use spacecore::wire::message::{Refusal, RefusalKind};
 
-use crate::refusal::OrRefuse;
+use spacecore::refusal::OrRefuse;
 
 /// Puts a relay behind the reading end of a process' pipe; returns the end to read instead.
 ///

@@ -8,8 +8,8 @@ use spacecore::wire::message::{Refusal, RefusalKind, Root, Upper};
 
 use crate::boot::make_folder;
 use crate::disks::Disks;
-use crate::refusal::{OrRefuse, refuse};
 use crate::verity;
+use spacecore::refusal::{OrRefuse, refuse};
 
 /// Where the overlay is mounted.
 pub(crate) const ROOT: &str = "/root-fs";

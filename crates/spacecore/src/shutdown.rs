@@ -11,8 +11,8 @@ use rustix::system::RebootCommand;
 use spacecore::wire::frame::Frame;
 use spacecore::wire::message::{Refusal, RefusalKind, ToHost};
 
-use crate::refusal::refuse;
 use crate::root::{ROOT, WRITABLE};
+use spacecore::refusal::refuse;
 
 static IS_PID_1: AtomicBool = AtomicBool::new(true);
 static CHANNEL: AtomicI32 = AtomicI32::new(-1);

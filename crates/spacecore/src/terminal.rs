@@ -8,7 +8,7 @@ use rustix::termios::Winsize;
 use spacecore::wire::message::{Refusal, RefusalKind, TerminalSize};
 
 use crate::boot::PTS;
-use crate::refusal::OrRefuse;
+use spacecore::refusal::OrRefuse;
 
 /// The byte that means end of file to a terminal (`VEOF`).
 pub(crate) const END_OF_FILE: u8 = 4;

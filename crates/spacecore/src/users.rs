@@ -2,7 +2,7 @@
 
 use spacecore::wire::message::{Refusal, RefusalKind};
 
-use crate::refusal::refuse;
+use spacecore::refusal::refuse;
 
 /// Who a process runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]

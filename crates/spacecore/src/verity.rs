@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 
 use spacecore::wire::message::{Refusal, RefusalKind, Verity};
 
-use crate::refusal::{OrRefuse, refuse};
+use spacecore::refusal::{OrRefuse, refuse};
 
 const HEADER: usize = 312;
 const TARGET: usize = 40;

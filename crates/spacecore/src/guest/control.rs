@@ -9,11 +9,11 @@ use spacecore::wire::message::{Configuration, Process, Refusal, RefusalKind, ToG
 use super::{Guest, Kind, Phase, WORKLOAD};
 use crate::init::Init;
 use crate::process::{Place, start};
-use crate::refusal::refuse;
 use crate::running::{Running, close_streams, open_streams};
 use crate::stats;
 use crate::steps::Steps;
 use crate::{configure, container};
+use spacecore::refusal::refuse;
 
 impl Guest {
     pub(super) fn incoming(&mut self, incoming: Incoming<ToGuest>) {
