@@ -5,14 +5,14 @@
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hypercore::driver::qemu::Qemu;
-use hypercore::driver::{Accelerator, Body, Disk, Driver, Instance, Machine, StartError, Virtual, Wiring};
-use hypercore::initramfs;
-use hypercore::kernel::{self, Kernel, KernelStore};
+use hypercore::driver::{Body, Disk, Driver, Instance, Machine, StartError, Wiring};
+
+mod busybox;
 
 /// How long a guest may take to say something on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -21,29 +21,8 @@ fn skipped(test: &str, reason: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
 }
 
-/// The kernels that tests share: fetched once, kept in the target folder.
-fn kernels() -> PathBuf {
-    if let Some(folder) = std::env::var_os("VIMANA_TEST_KERNEL_HOME") {
-        return folder.into();
-    }
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("test-home/kernels")
-}
-
-fn a_kernel() -> Result<Kernel, String> {
-    let store = KernelStore::open(&kernels()).map_err(|error| error.to_string())?;
-    if let Some(kernel) = store.newest().map_err(|error| error.to_string())? {
-        return Ok(kernel);
-    }
-    kernel::fetch(&store, &mut |_| {}).map_err(|error| format!("no kernel: {error}"))
-}
-
 /// A guest whose PID 1 is busybox with this script; the channel is its standard input and output.
 fn a_machine(folder: &Path, script: &str) -> Result<Machine, String> {
-    let kernel = a_kernel()?;
-    if Qemu::find().program().is_none() {
-        return Err("qemu-system-x86_64 isn't installed".into());
-    }
-    let busybox = std::fs::read("/bin/busybox").map_err(|error| format!("/bin/busybox: {error}"))?;
     let init = format!(
         "#!/busybox sh\n/busybox mkdir /proc /sys\n/busybox mount -t proc p /proc\n/busybox mount -t sysfs s /sys\n\
          /busybox mount -t devtmpfs d /dev\nfor m in $(/busybox cat /modules/load); do /busybox insmod /modules/$m; done\n\
@@ -51,40 +30,7 @@ fn a_machine(folder: &Path, script: &str) -> Result<Machine, String> {
          [ \"$(/busybox cat $p/name 2>/dev/null)\" = vimana.channel ] && break 2; done; /busybox usleep 5000; done\n\
          exec <> /dev/${{p##*/}} >&0\n{script}\n/busybox poweroff -f\n"
     );
-    let wanted = ["virtio_pci", "virtio_console", "virtio_blk"];
-    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
-    for path in kernel.modules_for(&wanted).map_err(|error| error.to_string())? {
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        files.push((name, std::fs::read(&path).unwrap()));
-    }
-    let mut archive = initramfs::build(init.as_bytes(), &files).unwrap();
-    // A second archive may follow the first: the program that the script runs.
-    let listed = folder.join("busybox");
-    std::fs::write(&listed, busybox).unwrap();
-    Command::new("chmod").arg("755").arg(&listed).status().map_err(|error| error.to_string())?;
-    let mut cpio = Command::new("cpio");
-    cpio.args(["-o", "-H", "newc", "--quiet"]).current_dir(folder);
-    let mut cpio =
-        cpio.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|e| format!("cpio: {e}"))?;
-    cpio.stdin.take().unwrap().write_all(b"busybox\n").unwrap();
-    archive.extend(cpio.wait_with_output().unwrap().stdout);
-    let initramfs = folder.join("initramfs");
-    std::fs::write(&initramfs, archive).unwrap();
-    Ok(Machine {
-        name: "test".into(),
-        cpu_milli: 1000,
-        memory_mib: 128,
-        network: None,
-        body: Body::Virtual(Virtual {
-            accelerator: Accelerator::Tcg,
-            kernel: kernel.image,
-            initramfs,
-            command_line: Vec::new(),
-            disks: Vec::new(),
-            console: false,
-            cache: None,
-        }),
-    })
+    busybox::machine(folder, &["virtio_pci", "virtio_console", "virtio_blk"], &init)
 }
 
 fn disks(machine: &mut Machine) -> &mut Vec<Disk> {

@@ -4,15 +4,13 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hypercore::driver::qemu::Qemu;
-use hypercore::driver::{Accelerator, Body, Driver, Machine, Network, Virtual, Wiring};
-use hypercore::initramfs;
-use hypercore::kernel::{self, KernelStore};
+use hypercore::driver::{Driver, Network, Wiring};
 use hypercore::passt::{NetworkPlan, Passt, Protocol, Publish};
+
+mod busybox;
 
 const TEST: &str = "a_guest_answers_on_its_published_port_and_reaches_no_service_of_its_host";
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -21,40 +19,8 @@ fn skipped(reason: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {TEST}: {reason}");
 }
 
-fn kernels() -> PathBuf {
-    let shared = std::env::var_os("VIMANA_TEST_KERNEL_HOME").map(PathBuf::from);
-    shared.unwrap_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("test-home/kernels"))
-}
-
-/// The initramfs: busybox with a script as PID 1.
-fn archive(folder: &Path, files: &[PathBuf], script: &str) -> Vec<u8> {
-    let read = |path: &PathBuf| {
-        (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(path).unwrap())
-    };
-    let files: Vec<(String, Vec<u8>)> = files.iter().map(read).collect();
-    let mut archive = initramfs::build(script.as_bytes(), &files).unwrap();
-    std::fs::copy("/bin/busybox", folder.join("busybox")).unwrap();
-    let mut cpio = Command::new("cpio");
-    cpio.args(["-o", "-H", "newc", "--quiet"])
-        .current_dir(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    let mut cpio = cpio.spawn().unwrap();
-    cpio.stdin.take().unwrap().write_all(b"busybox\n").unwrap();
-    archive.extend(cpio.wait_with_output().unwrap().stdout);
-    archive
-}
-
 #[test]
 fn a_guest_answers_on_its_published_port_and_reaches_no_service_of_its_host() {
-    let store = KernelStore::open(&kernels()).unwrap();
-    let kernel = match store.newest().unwrap().map_or_else(|| kernel::fetch(&store, &mut |_| {}), Ok) {
-        Ok(kernel) => kernel,
-        Err(error) => return skipped(&format!("no kernel: {error}")),
-    };
-    if Qemu::find().program().is_none() || !Path::new("/bin/busybox").exists() {
-        return skipped("qemu-system-x86_64 or /bin/busybox isn't installed");
-    }
     let address = Ipv4Addr::LOCALHOST.into();
     let plan =
         NetworkPlan { published: vec![Publish { address, host: 0, guest: 80, protocol: Protocol::Tcp }] };
@@ -79,7 +45,6 @@ fn a_guest_answers_on_its_published_port_and_reaches_no_service_of_its_host() {
     let further = other.map(|address| address.to_string()).unwrap_or_default();
 
     let folder = tempfile::tempdir().unwrap();
-    let files = kernel.modules_for(&["virtio_pci", "virtio_console", "virtio_net", "af_packet"]).unwrap();
     let script = format!(
         "#!/busybox sh\nb=/busybox\n$b mkdir /proc /sys /bin\n$b mount -t proc p /proc\n$b mount -t sysfs s /sys\n\
          $b mount -t devtmpfs d /dev\n$b --install -s /bin\nexport PATH=/bin\n\
@@ -99,23 +64,12 @@ fn a_guest_answers_on_its_published_port_and_reaches_no_service_of_its_host() {
          ip route del 127.0.0.0/8; ip addr add 127.0.0.1/8 dev lo; echo 0 > /proc/sys/net/ipv4/conf/all/route_localnet\n\
          echo ready\nwhile :; do echo published | nc -l -p 80; done\n"
     );
-    let initramfs = folder.path().join("initramfs");
-    std::fs::write(&initramfs, archive(folder.path(), &files, &script)).unwrap();
-    let machine = Machine {
-        name: "network".into(),
-        cpu_milli: 1000,
-        memory_mib: 128,
-        network: Some(Network { mac: hypercore::passt::MAC, mtu: network.mtu }),
-        body: Body::Virtual(Virtual {
-            accelerator: Accelerator::Tcg,
-            kernel: kernel.image,
-            initramfs,
-            command_line: Vec::new(),
-            disks: Vec::new(),
-            console: false,
-            cache: None,
-        }),
+    let modules = ["virtio_pci", "virtio_console", "virtio_net", "af_packet"];
+    let mut machine = match busybox::machine(folder.path(), &modules, &script) {
+        Ok(machine) => machine,
+        Err(reason) => return skipped(&reason),
     };
+    machine.network = Some(Network { mac: hypercore::passt::MAC, mtu: network.mtu });
     let (mut channel, theirs) = UnixStream::pair().unwrap();
     channel.set_read_timeout(Some(PATIENCE)).unwrap();
     let qemu = Qemu::find();
