@@ -5,6 +5,7 @@
 
 pub mod doctor;
 pub mod driver;
+mod frames;
 pub mod guest;
 pub mod initramfs;
 pub mod jail;

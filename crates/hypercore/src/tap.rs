@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::net::Shutdown;
 
 use crate::driver::Mac;
+use crate::frames;
 
 /// The name of the interface in every guest.
 pub const NAME: &str = "eth0";
@@ -31,9 +32,8 @@ const ETHERNET: u16 = 1;
 const REQUEST_BYTES: usize = 40;
 const NAME_BYTES: usize = 16;
 
-/// The shortest and the longest frame.
-const FRAME_MIN: usize = 14;
-const FRAME_MAX: usize = 65_535;
+/// The longest frame.
+const LONGEST: usize = 65_535;
 
 /// Makes a tap in the calling thread's network namespace. It is down and has no address; it is gone when the descriptor is
 /// closed.
@@ -153,7 +153,7 @@ fn wait(tap: BorrowedFd<'_>, stream: BorrowedFd<'_>, events: PollFlags) -> io::R
 }
 
 fn outwards(tap: BorrowedFd<'_>, stream: BorrowedFd<'_>) -> io::Result<()> {
-    let mut buffer = vec![0; 4 + FRAME_MAX];
+    let mut buffer = vec![0; frames::LENGTH + LONGEST];
     loop {
         let length = match rustix::io::read(tap, buffer.get_mut(4..).unwrap_or_default()) {
             Ok(length) => length,
@@ -163,53 +163,30 @@ fn outwards(tap: BorrowedFd<'_>, stream: BorrowedFd<'_>) -> io::Result<()> {
             }
             Err(error) => return Err(error.into()),
         };
-        if length < FRAME_MIN {
+        if length < frames::SHORTEST {
             continue;
         }
         let header = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
         buffer[..4].copy_from_slice(&header);
-        send_all(stream, buffer.get(..length.saturating_add(4)).unwrap_or_default())?;
+        frames::send_all(stream, buffer.get(..length.saturating_add(4)).unwrap_or_default())?;
     }
-}
-
-fn send_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let count = rustix::io::retry_on_intr(|| rustix::net::send(to, bytes, SendFlags::NOSIGNAL))?;
-        bytes = bytes.get(count..).unwrap_or_default();
-    }
-    Ok(())
 }
 
 fn inwards(stream: BorrowedFd<'_>, tap: BorrowedFd<'_>) -> io::Result<()> {
-    let mut buffer = vec![0; 4 * (4 + FRAME_MAX)];
+    let mut buffer = vec![0; 4 * (frames::LENGTH + LONGEST)];
     let mut filled = 0_usize;
     loop {
         let room = buffer.get_mut(filled..).unwrap_or_default();
-        let (count, _) =
-            rustix::io::retry_on_intr(|| rustix::net::recv(stream, &mut *room, RecvFlags::empty()))?;
+        let count = frames::receive(stream, room)?;
         if count == 0 {
             return Ok(());
         }
         filled = filled.saturating_add(count);
-        let taken = sort(buffer.get(..filled).unwrap_or_default(), |frame| write(tap, frame))?;
+        let whole = buffer.get(..filled).unwrap_or_default();
+        let taken = frames::each(whole, frames::SHORTEST..=LONGEST, |_, frame| write(tap, frame))?;
         buffer.copy_within(taken..filled, 0);
         filled = filled.saturating_sub(taken);
     }
-}
-
-/// Hands on the whole frames; returns how many bytes they and their lengths had.
-fn sort(bytes: &[u8], mut pass: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<usize> {
-    let mut taken = 0_usize;
-    while let Some((length, rest)) = bytes.get(taken..).and_then(|rest| rest.split_first_chunk::<4>()) {
-        let size = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-        if !(FRAME_MIN..=FRAME_MAX).contains(&size) {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let Some(frame) = rest.get(..size) else { break };
-        pass(frame)?;
-        taken = taken.saturating_add(4).saturating_add(size);
-    }
-    Ok(taken)
 }
 
 /// Writes a frame. One that the interface doesn't take (it is down, or the frame too long for it) is lost, as on any wire.
@@ -229,20 +206,5 @@ mod tests {
         for name in ["", "an-interface-too-long", "a\0b"] {
             assert!(request(name).is_err(), "{name:?}");
         }
-    }
-
-    #[test]
-    fn frames_are_cut_out_of_the_stream_and_a_length_that_none_has_ends_it() {
-        let frame =
-            |length: usize| [&u32::try_from(length).unwrap().to_be_bytes()[..], &vec![7; length]].concat();
-        let bytes = [frame(14), frame(60), frame(100)].concat();
-        let mut seen = Vec::new();
-        let pass = |frame: &[u8]| {
-            seen.push(frame.len());
-            Ok(())
-        };
-        assert_eq!(sort(&bytes[..bytes.len() - 1], pass).unwrap(), bytes.len() - 104);
-        assert_eq!(seen, [14, 60]);
-        assert!(sort(&[0, 0, 0, 1, 9], |_| Ok(())).is_err());
     }
 }

@@ -14,21 +14,18 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+use rustix::net::{Shutdown, shutdown};
 
 use super::handshake;
 use crate::driver::Mac;
+use crate::frames::{self, LENGTH, SHORTEST, receive, send_all};
 
-/// The shortest frame: two hardware addresses and a type.
-const FRAME_MIN: usize = 14;
-/// What stands before each frame.
-const LENGTH: usize = 4;
-/// The longest: a whole packet behind its hardware addresses.
-const FRAME_MAX: usize = super::MTU as usize + FRAME_MIN;
+/// The longest frame: a whole packet behind its hardware addresses.
+const LONGEST: usize = super::MTU as usize + SHORTEST;
 /// What is read at once, at least one whole frame.
 const BUFFER: usize = 256 * 1024;
 
@@ -181,20 +178,10 @@ fn outwards(
 
 /// Hands on the whole frames that may pass, each with its length and by itself; returns how many bytes were looked at.
 fn sort(bytes: &[u8], refused: &Refused, mut pass: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<usize> {
-    let mut taken = 0_usize;
-    while let Some((length, rest)) = bytes.get(taken..).and_then(|rest| rest.split_first_chunk::<4>()) {
-        let size = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-        if !(FRAME_MIN..=FRAME_MAX).contains(&size) {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let Some(frame) = rest.get(..size) else { break };
-        let end = taken.saturating_add(4).saturating_add(size);
-        if refused.passes(frame) {
-            pass(bytes.get(taken..end).unwrap_or_default())?;
-        }
-        taken = end;
-    }
-    Ok(taken)
+    frames::each(bytes, SHORTEST..=LONGEST, |framed, frame| match refused.passes(frame) {
+        true => pass(framed),
+        false => Ok(()),
+    })
 }
 
 fn back(passt: &OwnedFd, guest: &Mutex<OwnedFd>) -> io::Result<()> {
@@ -215,19 +202,7 @@ fn back(passt: &OwnedFd, guest: &Mutex<OwnedFd>) -> io::Result<()> {
 
 /// How many of the bytes are whole frames.
 fn whole_frames(bytes: &[u8]) -> io::Result<usize> {
-    let mut end = 0_usize;
-    while let Some(length) = bytes.get(end..).and_then(<[u8]>::first_chunk::<LENGTH>) {
-        let size = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-        if size > BUFFER - LENGTH {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let next = end.saturating_add(LENGTH).saturating_add(size);
-        if next > bytes.len() {
-            break;
-        }
-        end = next;
-    }
-    Ok(end)
+    frames::each(bytes, 0..=BUFFER - LENGTH, |_, _| Ok(()))
 }
 
 /// Sends whole frames to the guest, which both threads do.
@@ -239,20 +214,6 @@ fn send_frames(guest: &Mutex<OwnedFd>, frames: &[u8]) -> io::Result<()> {
 fn framed_by_length(frame: &[u8]) -> Vec<u8> {
     let length = u32::try_from(frame.len()).unwrap_or_default();
     [&length.to_be_bytes()[..], frame].concat()
-}
-
-fn receive(from: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    let (count, _) = rustix::io::retry_on_intr(|| recv(from, &mut *buffer, RecvFlags::empty()))?;
-    Ok(count)
-}
-
-/// Sends everything; a closed peer is an error and no signal.
-fn send_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let count = rustix::io::retry_on_intr(|| send(to, bytes, SendFlags::NOSIGNAL))?;
-        bytes = bytes.get(count..).unwrap_or_default();
-    }
-    Ok(())
 }
 
 #[cfg(test)]
