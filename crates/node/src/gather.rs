@@ -1,7 +1,6 @@
 //! Gathers what a plan must know: the image, the guest kernel, the machine.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -214,9 +213,9 @@ pub fn kernels(home: &Home) -> Result<KernelStore, hypercore::kernel::StoreError
 /// # Errors
 /// The host has no entropy to give.
 pub fn new_id(name: &str) -> io::Result<String> {
-    let mut random = [0; 6];
+    let mut random = [0; 8];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
-    Ok(format!("{name}-{}", hex(&random)))
+    Ok(format!("{name}-{:012x}", u64::from_ne_bytes(random) >> 16))
 }
 
 /// Makes a path of the host's absolute and free of links, with an error that names it.
@@ -225,12 +224,4 @@ pub fn new_id(name: &str) -> io::Result<String> {
 /// It doesn't exist.
 pub fn existing(path: &Path) -> io::Result<PathBuf> {
     path.canonicalize().map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
