@@ -58,25 +58,8 @@ fn start(wasm: &Wasm, machine: &Machine) -> Result<Kept, Failure> {
     let mut link = Link::new();
     link.open_receiver(1);
     link.open_receiver(2);
-    let process = Process {
-        args: vec!["program".into()],
-        env: Vec::new(),
-        user: String::new(),
-        working_directory: String::new(),
-        stdin: false,
-        terminal: None,
-        stop_signal: 15,
-    };
-    let configuration = Configuration {
-        version: spacecore::wire::VERSION,
-        hostname: "speed".into(),
-        unix_time_ns: 0,
-        entropy: "00".repeat(32),
-        root: None,
-        mounts: Vec::new(),
-        network: None,
-        process,
-    };
+    let process = Process::of(["program"]);
+    let configuration = Configuration { entropy: "00".repeat(32), ..Configuration::of("speed", process) };
     link.send_control(&ToGuest::Configure(Box::new(configuration)));
     let mut kept = Kept { instance, socket: ours, link };
     kept.flush()?;

@@ -73,15 +73,7 @@ pub(crate) fn container_of(machine: &mut Machine) -> &mut Container {
 }
 
 pub(crate) fn process(args: &[&str]) -> Process {
-    Process {
-        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-        env: Vec::new(),
-        user: String::new(),
-        working_directory: String::new(),
-        stdin: false,
-        terminal: None,
-        stop_signal: 15,
-    }
+    Process::of(args.iter().copied())
 }
 
 pub(crate) fn shell(script: &str) -> Process {
@@ -89,16 +81,7 @@ pub(crate) fn shell(script: &str) -> Process {
 }
 
 pub(crate) fn configuration(process: Process) -> Configuration {
-    Configuration {
-        version: wire::VERSION,
-        hostname: "box".to_owned(),
-        unix_time_ns: 1,
-        entropy: "5a".repeat(64),
-        root: None,
-        mounts: Vec::new(),
-        network: None,
-        process,
-    }
+    Configuration { unix_time_ns: 1, entropy: "5a".repeat(64), ..Configuration::of("box", process) }
 }
 
 /// A container under way.

@@ -59,15 +59,7 @@ impl Rig {
             network: None,
             body: Body::Wasm(body),
         };
-        let process = Process {
-            args: vec!["program".into()],
-            env: Vec::new(),
-            user: String::new(),
-            working_directory: String::new(),
-            stdin: false,
-            terminal: None,
-            stop_signal: 15,
-        };
+        let process = Process::of(["program"]);
         Self { folder, driver: Wasm::new(), machine, process, network: None }
     }
 
@@ -167,16 +159,8 @@ impl Running {
         if process.stdin {
             self.link.open_sender(stdin_of(0));
         }
-        let configuration = Configuration {
-            version: spacecore::wire::VERSION,
-            hostname: "box".into(),
-            unix_time_ns: 0,
-            entropy: "00".repeat(32),
-            root: None,
-            mounts: Vec::new(),
-            network,
-            process: process.clone(),
-        };
+        let entropy = "00".repeat(32);
+        let configuration = Configuration { entropy, network, ..Configuration::of("box", process.clone()) };
         self.say(&ToGuest::Configure(Box::new(configuration)));
     }
 

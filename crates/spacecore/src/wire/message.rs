@@ -110,6 +110,22 @@ pub struct Configuration {
     pub process: Process,
 }
 
+impl Configuration {
+    /// Makes a configuration with nothing beyond a name and a workload: no time, entropy, root, mounts or network.
+    pub fn of(hostname: impl Into<String>, process: Process) -> Self {
+        Self {
+            version: super::VERSION,
+            hostname: hostname.into(),
+            unix_time_ns: 0,
+            entropy: String::new(),
+            root: None,
+            mounts: Vec::new(),
+            network: None,
+            process,
+        }
+    }
+}
+
 /// The root file system: read-only layers under one writable layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -229,6 +245,22 @@ pub struct Process {
     pub terminal: Option<TerminalSize>,
     /// The signal that asks it to end, as number; 15 where the image names none.
     pub stop_signal: i32,
+}
+
+impl Process {
+    /// Makes a process of these arguments that is as plain as can be: root in `/` without variables, standard input or a
+    /// terminal, asked to end by SIGTERM.
+    pub fn of(args: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            args: args.into_iter().map(Into::into).collect(),
+            env: Vec::new(),
+            user: String::new(),
+            working_directory: String::new(),
+            stdin: false,
+            terminal: None,
+            stop_signal: 15,
+        }
+    }
 }
 
 /// The size of a terminal in characters.

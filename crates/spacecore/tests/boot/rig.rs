@@ -542,15 +542,7 @@ impl Keeper {
 }
 
 pub(crate) fn process(args: &[&str]) -> Process {
-    Process {
-        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-        env: Vec::new(),
-        user: String::new(),
-        working_directory: String::new(),
-        stdin: false,
-        terminal: None,
-        stop_signal: 15,
-    }
+    Process::of(args.iter().copied())
 }
 
 pub(crate) fn shell(script: &str) -> Process {
@@ -560,8 +552,6 @@ pub(crate) fn shell(script: &str) -> Process {
 pub(crate) fn configuration(process: Process) -> Configuration {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     Configuration {
-        version: VERSION,
-        hostname: "box".to_owned(),
         unix_time_ns: now.as_nanos() as u64,
         entropy: "5a".repeat(64),
         root: Some(Root {
@@ -569,9 +559,7 @@ pub(crate) fn configuration(process: Process) -> Configuration {
             upper: Upper::Memory { bytes: 64 << 20 },
             readonly: false,
         }),
-        mounts: Vec::new(),
-        network: None,
-        process,
+        ..Configuration::of("box", process)
     }
 }
 

@@ -84,13 +84,10 @@ impl Kept {
     /// Starts a process beside the workload: how it ended, or why it wasn't started.
     fn exec(&mut self, args: &[&str]) -> Result<ExitStatus, Refusal> {
         let spec = Process {
-            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             env: vec!["PATH=/bin".into(), "BESIDE=yes".into()],
             user: "1234".into(),
             working_directory: "/tmp".into(),
-            stdin: false,
-            terminal: None,
-            stop_signal: 15,
+            ..Process::of(args.iter().copied())
         };
         self.session.tell(&ToKeeper::Exec { request: 1, spec });
         self.wait(|_, message| match message {

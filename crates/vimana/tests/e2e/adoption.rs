@@ -95,15 +95,8 @@ fn a_keeper_outlives_its_parent_and_is_adopted_with_its_workload_running() {
     });
     assert_eq!(standing, Standing::Running);
 
-    let spec = Process {
-        args: ["sh", "-c", "cat /proc/2/comm; echo beside; exit 6"].map(String::from).to_vec(),
-        env: vec!["PATH=/bin".into()],
-        user: String::new(),
-        working_directory: String::new(),
-        stdin: false,
-        terminal: None,
-        stop_signal: 15,
-    };
+    let beside = Process::of(["sh", "-c", "cat /proc/2/comm; echo beside; exit 6"]);
+    let spec = Process { env: vec!["PATH=/bin".into()], ..beside };
     adopted.tell(&ToKeeper::Exec { request: 1, spec });
     let status = until(&mut adopted, &mut output, |message| match message {
         FromKeeper::Ended { process, status } if *process != 0 => Some(*status),

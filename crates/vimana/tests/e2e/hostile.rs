@@ -111,15 +111,6 @@ fn assignment(home: &Home, kernel: &Kernel, initramfs: PathBuf, boot_ms: u64) ->
     let share = home.path().join("share");
     fs::create_dir_all(&share).unwrap();
     fs::write(share.join("f"), vec![7; 1 << 20]).unwrap();
-    let process = Process {
-        args: vec!["true".into()],
-        env: Vec::new(),
-        user: String::new(),
-        working_directory: String::new(),
-        stdin: false,
-        terminal: None,
-        stop_signal: 15,
-    };
     Assignment {
         version: VERSION,
         id: "attacked".into(),
@@ -143,14 +134,8 @@ fn assignment(home: &Home, kernel: &Kernel, initramfs: PathBuf, boot_ms: u64) ->
         },
         network: None,
         configuration: Configuration {
-            version: wire::VERSION,
-            hostname: "attacked".into(),
-            unix_time_ns: 0,
-            entropy: String::new(),
             root: Some(Root { layers: Vec::new(), upper: Upper::Memory { bytes: 1 << 20 }, readonly: false }),
-            mounts: Vec::new(),
-            network: None,
-            process,
+            ..Configuration::of("attacked", Process::of(["true"]))
         },
         folders: vec![FolderShare { source: share, readonly: true, stream: wire::FIRST_FOLDER }],
         volumes: Vec::new(),
