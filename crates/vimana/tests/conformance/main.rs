@@ -29,6 +29,8 @@ mod signals;
 mod streams;
 mod survey;
 mod terminal;
+#[path = "../vimana/mod.rs"]
+mod vimana;
 mod workload;
 
 use std::collections::BTreeSet;

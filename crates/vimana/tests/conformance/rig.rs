@@ -2,25 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::symlink;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::isolation::Isolation;
+use crate::vimana::{self, fetch_kernel, lock};
 use crate::workload;
 
-/// The binary under test.
-pub const VIMANA: &str = env!("CARGO_BIN_EXE_vimana");
+pub use crate::vimana::{VIMANA, code, eventually, kill};
 
 /// How long a run may take before it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(100);
@@ -105,20 +102,14 @@ impl Rig {
         // Before the kernel is fetched the report says that it lacks.
         let name = if isolation == Isolation::MicroVm { "doctor-with-kernel" } else { "doctor" };
         let report = once(&shared, name, || {
-            let output = Command::new(VIMANA)
-                .args(["doctor", "--json"])
-                .env("VIMANA_HOME", shared.join("home"))
-                .output()
-                .map_err(|error| error.to_string())?;
+            let doctor = vimana::command(&shared.join("home"), &["doctor", "--json"]).output();
+            let output = doctor.map_err(|error| error.to_string())?;
             serde_json::from_slice(&output.stdout).map_err(|error| format!("vimana doctor --json: {error}"))
         })?;
         if let Some(reason) = isolation.missing(&report) {
             return Err(reason);
         }
-        let folder = tempfile::Builder::new().prefix("conformance-").tempdir().map_err(|e| e.to_string())?;
-        for part in ["kernels", "cache", "images"] {
-            symlink(shared.join("home").join(part), folder.path().join(part)).map_err(|e| e.to_string())?;
-        }
+        let folder = vimana::home(&shared, "conformance-")?;
         let random = folder.path().file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         Ok(Self { isolation, image, name: random, folder })
     }
@@ -136,9 +127,7 @@ impl Rig {
 
     /// `vimana` with these arguments, in this home.
     pub fn vimana(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(VIMANA);
-        command.args(args).env("VIMANA_HOME", self.path()).env_remove("VIMANA_KERNEL").stdin(Stdio::null());
-        command
+        vimana::command(self.path(), args)
     }
 
     /// `vimana run` of the image without a network, with these flags and these commands of the probe.
@@ -191,8 +180,7 @@ impl Rig {
     }
 
     pub fn run_folders(&self) -> Vec<PathBuf> {
-        let Ok(entries) = fs::read_dir(self.path().join("run")) else { return Vec::new() };
-        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+        vimana::run_folders(self.path())
     }
 
     /// Waits until nothing of this home's is left, and says what is if that takes too long.
@@ -273,30 +261,7 @@ impl Rig {
 
 /// A folder with the guest kernel and the images, for all tests.
 fn shared() -> Result<PathBuf, String> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance");
-    for part in ["kernels", "cache", "images"] {
-        fs::create_dir_all(folder.join("home").join(part)).map_err(|error| error.to_string())?;
-    }
-    Ok(folder)
-}
-
-fn lock(path: &Path) -> Result<File, String> {
-    let lock = File::create(path).map_err(|error| error.to_string())?;
-    flock(&lock, FlockOperation::LockExclusive).map_err(|error| error.to_string())?;
-    Ok(lock)
-}
-
-fn fetch_kernel(home: &Path) -> Result<(), String> {
-    if fs::read_dir(home.join("kernels")).is_ok_and(|mut kernels| kernels.next().is_some()) {
-        return Ok(());
-    }
-    let fetched = Command::new(VIMANA)
-        .args(["kernel", "fetch"])
-        .env("VIMANA_HOME", home)
-        .output()
-        .map_err(|error| error.to_string())?;
-    let said = String::from_utf8_lossy(&fetched.stderr).trim().to_owned();
-    fetched.status.success().then_some(()).ok_or_else(|| format!("there is no guest kernel: {said}"))
+    vimana::shared("conformance")
 }
 
 /// Does something once in a run of the suite, whose tests may be processes of their own. The caller holds a lock.
@@ -410,30 +375,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// The exit code as a shell shows it.
-pub fn code(status: ExitStatus) -> i32 {
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
-}
-
-pub fn kill(pid: u32, signal: i32) {
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
-    // A process that has just ended can't be signalled; the test notices what matters itself.
-    let _ = rustix::process::kill_process(pid, signal);
-}
-
-/// Waits for a condition, and fails with the words if it doesn't come about.
-pub fn eventually<T>(what: &str, seconds: u64, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(seconds);
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "didn't happen within {seconds} s: {what}");
-        thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::{Value, json};
-use sha2::Digest;
+use image::Digest;
+use serde_json::json;
 
 use crate::isolation::Isolation;
+use crate::vimana::layout;
 
 const SOURCE: &str = include_str!("probe.c");
 
@@ -20,7 +21,8 @@ const FORM: &str = "1";
 /// # Errors
 /// A compiler isn't installed, or refuses.
 pub fn image(folder: &Path, isolation: Isolation) -> Result<String, String> {
-    let key: String = hex(&[SOURCE, FORM].concat().into_bytes()).chars().take(12).collect();
+    let digest = Digest::of([SOURCE, FORM].concat().as_bytes());
+    let key: String = digest.hex().chars().take(12).collect();
     let tag = isolation.tag();
     let layout = folder.join(format!("{tag}-{key}.oci"));
     if !layout.join("index.json").exists() {
@@ -62,16 +64,6 @@ fn compile(folder: &Path, isolation: Isolation) -> Result<Vec<u8>, String> {
     fs::read(out).map_err(|error| error.to_string())
 }
 
-fn hex(bytes: &[u8]) -> String {
-    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn blob(layout: &Path, media_type: &str, bytes: &[u8]) -> std::io::Result<Value> {
-    let digest = hex(bytes);
-    fs::write(layout.join("blobs/sha256").join(&digest), bytes)?;
-    Ok(json!({ "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": bytes.len() }))
-}
-
 /// The root file system of the image as a layer: the program, users and groups, and a file that isn't executable.
 fn layer(isolation: Isolation, program: &[u8]) -> std::io::Result<Vec<u8>> {
     let passwd = "root:x:0:0:root:/root:/bin/probe\nworker:x:1234:1234:worker:/home:/bin/probe\n";
@@ -108,9 +100,7 @@ pub fn program_path(isolation: Isolation) -> &'static str {
     }
 }
 
-fn pack(layout: &Path, isolation: Isolation, program: &[u8]) -> std::io::Result<()> {
-    fs::create_dir_all(layout.join("blobs/sha256"))?;
-    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+fn pack(folder: &Path, isolation: Isolation, program: &[u8]) -> std::io::Result<()> {
     let bytes = layer(isolation, program)?;
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -125,14 +115,8 @@ fn pack(layout: &Path, isolation: Isolation, program: &[u8]) -> std::io::Result<
             "Env": ["PATH=/bin", "IMAGE=of the image", "BOTH=of the image"],
             "StopSignal": "SIGUSR2",
         },
-        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", hex(&bytes))] },
+        "rootfs": { "type": "layers", "diff_ids": [Digest::of(&bytes)] },
     });
-    let layer = blob(layout, "application/vnd.oci.image.layer.v1.tar", &bytes)?;
-    let config = blob(layout, "application/vnd.oci.image.config.v1+json", config.to_string().as_bytes())?;
-    let media_type = "application/vnd.oci.image.manifest.v1+json";
-    let manifest =
-        json!({ "schemaVersion": 2, "mediaType": media_type, "config": config, "layers": [layer] });
-    let mut entry = blob(layout, media_type, manifest.to_string().as_bytes())?;
-    entry["annotations"] = json!({ "org.opencontainers.image.ref.name": isolation.tag() });
-    fs::write(layout.join("index.json"), json!({ "schemaVersion": 2, "manifests": [entry] }).to_string())
+    let config = ("application/vnd.oci.image.config.v1+json", &config);
+    layout::write(folder, isolation.tag(), config, ("application/vnd.oci.image.layer.v1.tar", &bytes))
 }

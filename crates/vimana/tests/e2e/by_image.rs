@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
-use image::Digest;
 use serde_json::{Value, json};
 
-use crate::support::{VIMANA, code, text};
+use crate::support::{code, text};
+use crate::vimana::{command, layout};
 
 /// A program that prints a line.
 const HELLO: &str = r#"(module
@@ -19,25 +19,10 @@ const HELLO: &str = r#"(module
 
 /// Writes an OCI layout with a Wasm artifact, and gives its name.
 fn artifact(folder: &Path) -> String {
-    fs::create_dir_all(folder.join("blobs/sha256")).unwrap();
-    let blob = |media_type: &str, bytes: &[u8]| {
-        let digest = Digest::of(bytes);
-        fs::write(folder.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
-        json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
-    };
-    let config = blob(
-        "application/vnd.wasm.config.v0+json",
-        br#"{"architecture":"wasm","os":"wasip1","layerDigests":[]}"#,
-    );
-    let program = blob("application/wasm", &wat::parse_str(HELLO).unwrap());
-    let media_type = "application/vnd.oci.image.manifest.v1+json";
-    let manifest =
-        json!({ "schemaVersion": 2, "mediaType": media_type, "config": config, "layers": [program] });
-    let mut entry = blob(media_type, manifest.to_string().as_bytes());
-    entry["annotations"] = json!({ "org.opencontainers.image.ref.name": "latest" });
-    fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    let index = json!({ "schemaVersion": 2, "manifests": [entry] });
-    fs::write(folder.join("index.json"), index.to_string()).unwrap();
+    let config = json!({ "architecture": "wasm", "os": "wasip1", "layerDigests": [] });
+    let program = wat::parse_str(HELLO).unwrap();
+    let config = ("application/vnd.wasm.config.v0+json", &config);
+    layout::write(folder, "latest", config, ("application/wasm", &program)).unwrap();
     format!("oci:{}:latest", folder.display())
 }
 
@@ -45,9 +30,7 @@ fn artifact(folder: &Path) -> String {
 fn a_wasm_image_runs_as_wasm_where_no_isolation_is_asked_for() {
     let home = tempfile::tempdir().unwrap();
     let image = artifact(&home.path().join("hello.wasm.oci"));
-    let vimana = |args: &[&str]| -> Output {
-        Command::new(VIMANA).args(args).env("VIMANA_HOME", home.path().join("home")).output().unwrap()
-    };
+    let vimana = |args: &[&str]| -> Output { command(&home.path().join("home"), args).output().unwrap() };
     let planned = |args: &[&str]| {
         let output = vimana(&[&["plan", "--json"], args].concat());
         let document: Value = serde_json::from_slice(&output.stdout)

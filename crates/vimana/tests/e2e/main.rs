@@ -23,3 +23,5 @@ mod process;
 mod rootless;
 mod signals;
 mod support;
+#[path = "../vimana/mod.rs"]
+mod vimana;

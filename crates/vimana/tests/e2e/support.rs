@@ -1,17 +1,14 @@
 //! What every test needs: a home with a guest kernel in it, an image, and the binary.
 
-use std::fs::{self, File};
-use std::os::unix::fs::symlink;
-use std::os::unix::process::ExitStatusExt;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
-/// The binary under test.
-pub const VIMANA: &str = env!("CARGO_BIN_EXE_vimana");
+use crate::vimana;
+pub use crate::vimana::{VIMANA, code, eventually, kill};
 
 /// Says that a test could not run here; `make test` counts and names these lines.
 pub fn skipped(test: &str, reason: &str) {
@@ -29,10 +26,7 @@ impl Home {
     pub fn new(test: &str) -> Option<Self> {
         match shared() {
             Ok(shared) => {
-                let folder = tempfile::tempdir().unwrap();
-                for part in ["kernels", "cache", "images"] {
-                    symlink(shared.join("home").join(part), folder.path().join(part)).unwrap();
-                }
+                let folder = vimana::home(&shared, "e2e-").unwrap();
                 let image = format!("oci:{}:latest", shared.join("busybox.oci").display());
                 Some(Self { folder, image })
             }
@@ -49,9 +43,7 @@ impl Home {
 
     /// `vimana` with these arguments, in this home.
     pub fn vimana(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(VIMANA);
-        command.args(args).env("VIMANA_HOME", self.path()).env_remove("VIMANA_KERNEL").stdin(Stdio::null());
-        command
+        vimana::command(self.path(), args)
     }
 
     /// `vimana run` of the image without a network, emulated, with these flags and this shell command.
@@ -114,10 +106,7 @@ impl Home {
     }
 
     pub fn run_folders(&self) -> Vec<PathBuf> {
-        let Ok(entries) = fs::read_dir(self.path().join("run")) else {
-            return Vec::new();
-        };
-        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+        vimana::run_folders(self.path())
     }
 }
 
@@ -146,30 +135,6 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The exit code as a shell shows it.
-pub fn code(status: ExitStatus) -> i32 {
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
-}
-
-/// Waits for a condition, and fails with the words if it doesn't come about.
-pub fn eventually<T>(what: &str, seconds: u64, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(seconds);
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "didn't happen within {seconds} s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-pub fn kill(pid: u32, signal: i32) {
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
-    // A process that has just ended can't be signalled; the test notices what matters itself.
-    let _ = rustix::process::kill_process(pid, signal);
-}
-
 /// A child that is killed at the end, also when the test fails.
 pub struct Killed(pub Child);
 
@@ -187,23 +152,9 @@ pub fn shared() -> Result<PathBuf, String> {
             return Err(format!("{program} isn't installed"));
         }
     }
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e");
-    fs::create_dir_all(folder.join("home")).map_err(|error| error.to_string())?;
-    for part in ["kernels", "cache", "images"] {
-        fs::create_dir_all(folder.join("home").join(part)).map_err(|error| error.to_string())?;
-    }
-    let lock = File::create(folder.join("lock")).map_err(|error| error.to_string())?;
-    flock(&lock, FlockOperation::LockExclusive).map_err(|error| error.to_string())?;
-    if fs::read_dir(folder.join("home/kernels")).map_or(true, |mut kernels| kernels.next().is_none()) {
-        let fetched = Command::new(VIMANA)
-            .args(["kernel", "fetch"])
-            .env("VIMANA_HOME", folder.join("home"))
-            .output()
-            .map_err(|error| error.to_string())?;
-        if !fetched.status.success() {
-            return Err(format!("there is no guest kernel: {}", text(&fetched.stderr).trim()));
-        }
-    }
+    let folder = vimana::shared("e2e")?;
+    let _lock = vimana::lock(&folder.join("lock"))?;
+    vimana::fetch_kernel(&folder.join("home"))?;
     if !folder.join("busybox.oci").exists() {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/image");
         let made = Command::new(script)
