@@ -313,11 +313,11 @@ pub(crate) fn bounded_memory() -> io::Result<OwnedFd> {
 }
 
 /// Looks a program up in `PATH`, then where system programs lie on machines whose `PATH` doesn't name it.
-pub(crate) fn find(program: &str) -> Option<std::path::PathBuf> {
+pub fn find(program: &str) -> Option<std::path::PathBuf> {
     use std::os::unix::fs::PermissionsExt;
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual =
-        ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/usr/libexec"].map(std::path::PathBuf::from);
+    let usual = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/libexec"]
+        .map(std::path::PathBuf::from);
     let mut places = std::env::split_paths(&path).filter(|place| place.is_absolute()).chain(usual);
     places.find_map(|place| {
         let file = place.join(program);

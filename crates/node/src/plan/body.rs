@@ -10,8 +10,8 @@ use spacecore::wire;
 use spacecore::wire::message::{Configuration, LayerDisk, Mount, MountSource, Root, Upper, Verity};
 
 use super::{
-    Facts, KernelFacts, Layer, Plan, PlanError, Request, SCRATCH_SERIAL, Share, Volume, WasmFacts, checks,
-    folder_stream, layer_serial, scratch_path, volume_serial,
+    Facts, ImageFacts, KernelFacts, Layer, Plan, PlanError, Request, SCRATCH_SERIAL, Share, Volume,
+    WasmFacts, checks, folder_stream, layer_serial, scratch_path, volume_serial,
 };
 use crate::home::Home;
 use crate::keeper::assignment::{FolderShare, ScratchDisk, VolumeUse};
@@ -126,10 +126,7 @@ impl Virtual {
             checks::Hardware::decide(request, &facts.machine)?;
         let image = &facts.image;
         if image.layers.is_empty() {
-            return Err(match image.wasm {
-                Some(_) => PlanError::OnlyWasm { image: image.reference.clone() },
-                None => PlanError::EmptyImage { image: image.reference.clone() },
-            });
+            return Err(without_root(image));
         }
         let kernel = facts.kernel.clone().ok_or(PlanError::NoKernel)?;
         let verity = request.verity || accelerator == Accelerator::Kvm;
@@ -164,10 +161,7 @@ impl Container {
         let image = &facts.image;
         checks::container(&facts.machine)?;
         if image.trees.is_empty() {
-            return Err(match image.wasm {
-                Some(_) => PlanError::OnlyWasm { image: image.reference.clone() },
-                None => PlanError::EmptyImage { image: image.reference.clone() },
-            });
+            return Err(without_root(image));
         }
         let mut notices = checks::more_cpu_than_there_is(request, &facts.machine);
         if request.verity {
@@ -182,6 +176,15 @@ impl Container {
             pids: spec.resources.pids,
         };
         Ok(Decided { body: Body::Container(container), notices })
+    }
+}
+
+/// Why an image without file systems can't be run as anything that has a root.
+fn without_root(image: &ImageFacts) -> PlanError {
+    let name = image.reference.clone();
+    match image.wasm {
+        Some(_) => PlanError::OnlyWasm { image: name },
+        None => PlanError::EmptyImage { image: name },
     }
 }
 

@@ -28,6 +28,15 @@ fn row(f: &mut fmt::Formatter<'_>, name: &str, value: &dyn fmt::Display) -> fmt:
     writeln!(f, "{name:<12} {}", hac::text::printable(&value.to_string(), 4096))
 }
 
+/// Where writes to the root go; `elsewhere` if there is no disk for them.
+fn writes(f: &mut fmt::Formatter<'_>, readonly: bool, disk: Option<u64>, elsewhere: &str) -> fmt::Result {
+    match (readonly, disk) {
+        (true, _) => row(f, "writes", &"none: the root is read-only"),
+        (false, Some(bytes)) => row(f, "writes", &format_args!("to a disk of {} MiB", bytes / 1_048_576)),
+        (false, None) => row(f, "writes", &elsewhere),
+    }
+}
+
 impl Plan {
     fn show_virtual(&self, f: &mut fmt::Formatter<'_>, machine: &Virtual) -> fmt::Result {
         let enforced = if machine.verity { "enforced by the guest" } else { "not enforced by the guest" };
@@ -36,15 +45,8 @@ impl Plan {
             row(f, &format!("layer {index}"), &what)?;
             row(f, "", &format_args!("verity root {}, {enforced}", layer.verity_root))?;
         }
-        match (machine.readonly_root, machine.scratch_bytes) {
-            (true, _) => row(f, "writes", &"none: the root is read-only")?,
-            (false, Some(bytes)) => {
-                row(f, "writes", &format_args!("to a disk of {} MiB", bytes / 1_048_576))?
-            }
-            (false, None) => {
-                row(f, "writes", &format_args!("to memory, {} MiB at most", self.memory_mib / 2))?
-            }
-        }
+        let elsewhere = format!("to memory, {} MiB at most", self.memory_mib / 2);
+        writes(f, machine.readonly_root, machine.scratch_bytes, &elsewhere)?;
         row(f, "kernel", &format_args!("Linux {}", machine.kernel.release))?;
         row(f, "", &format_args!("sha256:{}", machine.kernel.digest))?;
         row(f, "modules", &machine.modules.join(" "))?;
@@ -76,13 +78,8 @@ impl fmt::Display for Plan {
                 for (index, tree) in container.trees.iter().enumerate() {
                     row(f, &format!("layer {index}"), &tree.display())?;
                 }
-                match (container.readonly_root, container.upper_bytes) {
-                    (true, _) => row(f, "writes", &"none: the root is read-only")?,
-                    (false, Some(bytes)) => {
-                        row(f, "writes", &format_args!("to a disk of {} MiB", bytes / 1_048_576))?;
-                    }
-                    (false, None) => row(f, "writes", &"to this machine's disk, without a limit")?,
-                }
+                let elsewhere = "to this machine's disk, without a limit";
+                writes(f, container.readonly_root, container.upper_bytes, elsewhere)?;
                 row(f, "processes", &format_args!("{} at most", container.pids))?;
             }
             Body::Wasm(wasm) => {

@@ -27,7 +27,6 @@ impl Host {
     /// Starts the machine before anything that has a thread of its own: a container is forked from this process, which must
     /// be single-threaded for that.
     fn start_machine(&mut self) -> Result<(), String> {
-        let told = |error: &dyn std::error::Error| chain(error);
         let folders = self.open_folders()?;
         for volume in &self.assignment.volumes {
             self.volumes.push(volume::hold(volume).map_err(|error| chain(&error))?);
@@ -36,12 +35,14 @@ impl Host {
             hypercore::scratch::create(&disk.path, disk.bytes).map_err(|error| chain(&error))?;
         }
         if let Body::Container(container) = &self.assignment.machine.body {
-            run_folder::make(&container.folder).map_err(|error| told(&error))?;
+            run_folder::make(&container.folder).map_err(|error| chain(&error))?;
         }
         let pair = || socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
-        let (ours, theirs) = pair().map_err(|e| told(&e))?;
+        let (ours, theirs) = pair().map_err(|error| chain(&error))?;
         let (passt_wire, network_wire) = match &self.assignment.network {
-            Some(_) => pair().map(|(passt, machine)| (Some(passt), Some(machine))).map_err(|e| told(&e))?,
+            Some(_) => {
+                pair().map(|(passt, machine)| (Some(passt), Some(machine))).map_err(|error| chain(&error))?
+            }
             None => (None, None),
         };
         let driver = driver(&self.assignment.driver).map_err(|error| chain(&error))?;
@@ -54,7 +55,7 @@ impl Host {
             self.network = Some((passt, guest_network(&guest)));
             self.mark("passt started");
         }
-        let mut guest = WireSocket::new(ours).map_err(|e| told(&e))?;
+        let mut guest = WireSocket::new(ours).map_err(|error| chain(&error))?;
         self.processes.open_workload(&mut guest.link, self.assignment.configuration.process.stdin);
         if self.assignment.lifetime == Lifetime::Bound
             && let Some(parent) = self.clients.get_mut(&PARENT)
@@ -68,7 +69,7 @@ impl Host {
         self.guest = Some(guest);
         if !folders.is_empty() {
             // Last: nothing else may fail once a thread holds the folders.
-            self.shares = Some(Shares::serve(folders).map_err(|e| told(&e))?);
+            self.shares = Some(Shares::serve(folders).map_err(|error| chain(&error))?);
         }
         Ok(())
     }

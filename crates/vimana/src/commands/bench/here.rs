@@ -2,13 +2,13 @@
 
 use std::env;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use hypercore::doctor::{self, Isolation, Report};
+use hypercore::spawn::find;
 use node::home::Home;
 
 use super::report::{Role, Subject};
@@ -244,18 +244,6 @@ fn first_line(program: &str) -> Option<String> {
     let output = Command::new(find(program)?).arg("--version").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines().next().map(|line| line.trim().chars().take(100).collect())
-}
-
-/// Looks a program up in `PATH`, and where system programs lie on machines whose `PATH` doesn't name it.
-fn find(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/local/bin", "/usr/bin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    let mut places = env::split_paths(&path).filter(|place| place.is_absolute()).chain(usual);
-    places.find_map(|place| {
-        let file = place.join(program);
-        let status = fs::metadata(&file).ok()?;
-        (status.is_file() && status.permissions().mode() & 0o111 != 0).then_some(file)
-    })
 }
 
 /// The date and time in UTC, to the minute.
