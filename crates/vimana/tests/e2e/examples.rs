@@ -1,13 +1,12 @@
 //! The examples run as they stand.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use crate::support::{Home, Killed, eventually, kill, skipped, text};
+use crate::support::{Home, Killed, eventually, kill, page, skipped, text};
 
 /// A copy of the examples beside their image, so that a test writes nothing into the source tree.
 fn examples(home: &Home) -> PathBuf {
@@ -55,11 +54,7 @@ fn the_web_server_answers_through_its_published_port() {
             .unwrap(),
     );
     let answer = eventually("the server answers", 40, || {
-        let mut stream = TcpStream::connect(("127.0.0.1", 18080)).ok()?;
-        stream.set_read_timeout(Some(std::time::Duration::from_secs(1))).ok()?;
-        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
+        let answer = page(18080, Duration::from_secs(1))?;
         answer.contains("Hello from inside a microVM").then_some(answer)
     });
     assert!(answer.contains("200 OK"), "{answer}");

@@ -1,10 +1,11 @@
 //! The network of a spacecore: what reaches it, and what it reaches.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
+use std::time::Duration;
 
-use crate::support::{Home, Killed, code, eventually, kill, missing, skipped, text};
+use crate::support::{Home, Killed, code, eventually, kill, missing, page, skipped, text};
 
 fn has_passt(test: &str) -> bool {
     let there = std::process::Command::new("passt").arg("--version").output().is_ok();
@@ -47,11 +48,7 @@ fn a_published_port_answers_from_inside_and_only_on_loopback() {
     BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     // passt gives up a connection after 10 s that the guest doesn't hear of: it must hear of the first one.
     let answer = eventually("the server answers", 8, || {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-        stream.set_read_timeout(Some(std::time::Duration::from_secs(5))).ok()?;
-        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
+        let answer = page(port, Duration::from_secs(5))?;
         answer.contains("hello from").then_some(answer)
     });
     assert!(answer.contains("200 OK"), "{answer}");

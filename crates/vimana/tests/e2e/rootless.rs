@@ -1,12 +1,13 @@
 //! Everything works without root.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use crate::support::{Killed, VIMANA, code, eventually, kill, shared, skipped, text};
+use crate::support::{Killed, VIMANA, code, eventually, kill, page, shared, skipped, text};
 
 const NOBODY: &str = "65534";
 
@@ -52,7 +53,7 @@ fn a_user_without_root_runs_publishes_and_mounts() {
     let image = format!("oci:{}:latest", folder.path().join("busybox.oci").display());
     let volume = format!("{}:/share", folder.path().join("share").display());
     let network = Command::new("passt").arg("--version").output().is_ok();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let publish = format!("{port}:8080");
     let mut args = vec!["run", "--accel", "tcg", "-m", "96Mi", "-v", &volume];
     match network {
@@ -71,11 +72,7 @@ fn a_user_without_root_runs_publishes_and_mounts() {
     assert_eq!(fs::metadata(folder.path().join("share/made")).unwrap().uid().to_string(), NOBODY);
     if network {
         let answer = eventually("the server answers", 30, || {
-            let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).ok()?;
-            stream.set_read_timeout(Some(std::time::Duration::from_secs(1))).ok()?;
-            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).ok()?;
+            let answer = page(port, Duration::from_secs(1))?;
             answer.contains("200 OK").then_some(answer)
         });
         assert!(answer.contains("microVM"), "{answer}");
