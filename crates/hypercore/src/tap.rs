@@ -82,9 +82,8 @@ fn set_up(name: &str, mac: Mac, mtu: u16) -> io::Result<()> {
     ask(&socket, SIOCSIFMTU, &largest)
 }
 
-/// Makes a tap in the network namespace of another process, which the calling thread stays in.
-pub(crate) fn open_in(pid: i32, name: &str, mac: Mac, mtu: u16) -> io::Result<OwnedFd> {
-    let namespace = fs::File::open(format!("/proc/{pid}/ns/net"))?;
+/// Makes a tap in a network namespace, which the calling thread stays in.
+pub(crate) fn open_in(namespace: &OwnedFd, name: &str, mac: Mac, mtu: u16) -> io::Result<OwnedFd> {
     let kind = rustix::thread::LinkNameSpaceType::Network;
     rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))?;
     open_here(name, mac, mtu)

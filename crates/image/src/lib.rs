@@ -27,6 +27,6 @@ pub use pull::{LayerError, PullError, WasmError};
 pub use reference::{Reference, ReferenceError, RegistryReference};
 pub use source::{SourceError, containerd::ContainerdError, registry::RegistryError};
 pub use store::{
-    Freed, Image, ImageLayer, OpenError, OptionsError, Store, StoreError, StoreOptions, Summary, TreeError,
-    Usage, WasmModule,
+    Freed, Image, ImageLayer, OpenError, OptionsError, Owners, Store, StoreError, StoreOptions, Summary,
+    TreeError, Usage, WasmModule,
 };

@@ -39,7 +39,7 @@ pub(crate) mod record;
 mod trees;
 
 pub use collect::{Freed, Summary, Usage};
-pub use options::{OptionsError, StoreOptions};
+pub use options::{OptionsError, Owners, StoreOptions};
 pub use trees::TreeError;
 
 use record::{ImageRecord, Key, LayerRecord, Stamp, VERSION, WasmRecord};
@@ -147,7 +147,7 @@ impl Store {
         }
         for folder in ["tmp", "locks"] {
             let folder = root.join(folder);
-            disk::sweep(&folder).map_err(failed(&folder))?;
+            disk::sweep(&folder, options.owners).map_err(failed(&folder))?;
         }
         Ok(Store { root, options })
     }

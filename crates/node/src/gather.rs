@@ -13,7 +13,7 @@ use hypercore::jail::Strength;
 use hypercore::kernel::{Kernel, KernelStore};
 use hypercore::scratch::Owner;
 use image::layer::reader::{Kind, ReadError, Reader};
-use image::{Image, Reference, Store, TreeError};
+use image::{Image, OpenError, Owners, Reference, Store, StoreOptions, TreeError};
 
 use crate::home::Home;
 use crate::plan::{Facts, ImageFacts, KernelFacts, Layer, MachineFacts, Virtual, WasmFacts};
@@ -147,6 +147,7 @@ pub fn machine_facts(kvm_missing: Option<String>) -> MachineFacts {
         kvm_missing,
         container_missing: container::usable().err().map(|missing| missing.to_string()),
         jail: Strength::here(),
+        container_ids: container::Ids::here(),
         cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
         memory,
         volumes: BTreeMap::new(),
@@ -198,6 +199,19 @@ pub fn owner_at(image: &Image, destination: &str) -> Result<Owner, GatherError> 
 pub fn initramfs(home: &Home, kernel: &Kernel, machine: &Virtual) -> Result<PathBuf, InitramfsError> {
     use hypercore::guest::{DIGEST, GUEST};
     initramfs::cached(&home.cache().join("initramfs"), kernel, &machine.modules, GUEST, DIGEST)
+}
+
+/// Opens the store of images, with the owners that this user's containers can have.
+///
+/// # Errors
+/// Its folder can't be made, or isn't a store.
+pub fn images(home: &Home, options: StoreOptions) -> Result<Store, OpenError> {
+    let owners = container::Ids::here().range().map(|first| Owners {
+        first,
+        count: container::IDS,
+        inside: container::inside,
+    });
+    Store::open(&home.images(), StoreOptions { owners, ..options })
 }
 
 /// Opens the store of guest kernels.

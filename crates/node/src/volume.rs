@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `volume.json` | what it is ([`Record`]); written last, so that a volume without it was never used |
 //! | `disk.img` | an ext4 file system of the volume's size, for virtual machines and containers |
-//! | `files/` | plain files, for Wasm programs |
+//! | `files/` | plain files, for Wasm programs and for containers without root |
 //! | `lock` | held by the keeper that uses it |
 //!
 //! **Who wrote it decides who may mount it.** A guest kernel can leave any bytes on its disk, and a container's disk is
@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use hac::model::Isolation;
 use hac::units::Bytes;
+use hypercore::driver::container;
 use hypercore::scratch::{self, ScratchError};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -43,15 +44,18 @@ pub enum Form {
     GuestDisk,
     /// A disk that this machine's kernel reads and writes.
     HostDisk,
-    /// Plain files.
+    /// Plain files, of programs that have no users.
     Folder,
+    /// Plain files with their owners, of a user's containers.
+    OwnedFolder,
 }
 
 impl Form {
-    /// In what form an isolation uses volumes.
-    pub fn of(isolation: Isolation) -> Self {
+    /// In what form an isolation uses volumes. Without root no container has a disk, which only root can mount.
+    pub fn of(isolation: Isolation, rootless: bool) -> Self {
         match isolation {
             Isolation::MicroVM | Isolation::Unikernel | Isolation::TEE => Self::GuestDisk,
+            Isolation::Container if rootless => Self::OwnedFolder,
             Isolation::Container => Self::HostDisk,
             Isolation::Wasm => Self::Folder,
         }
@@ -238,8 +242,11 @@ pub fn check(name: &str, form: Form, asked: Option<u64>, content: Content) -> Re
         (Form::HostDisk, Content::Disk { guest_written: true, .. }) => {
             return Err(Conflict::GuestWritten { name: name.to_owned() });
         }
-        (Form::GuestDisk | Form::HostDisk, Content::Disk { .. }) | (Form::Folder, Content::Folder) => {}
-        (Form::Folder, Content::Disk { .. }) => return Err(other("a disk", "plain files")),
+        (Form::GuestDisk | Form::HostDisk, Content::Disk { .. })
+        | (Form::Folder | Form::OwnedFolder, Content::Folder) => {}
+        (Form::Folder | Form::OwnedFolder, Content::Disk { .. }) => {
+            return Err(other("a disk", "plain files"));
+        }
         (Form::GuestDisk | Form::HostDisk, Content::Folder) => return Err(other("plain files", "a disk")),
     }
     match (asked, content) {
@@ -289,14 +296,19 @@ fn make(wanted: &VolumeUse) -> Result<Content, VolumeError> {
                 .map_err(|source| VolumeError::Make { name: wanted.name.clone(), source })?;
             Content::Disk { bytes, guest_written: false }
         }
-        Form::Folder => {
+        Form::Folder | Form::OwnedFolder => {
             let path = files(&wanted.folder);
             match DirBuilder::new().mode(0o700).create(&path) {
                 Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(VolumeError::Io { path, source });
                 }
-                Ok(()) | Err(_) => Content::Folder,
+                Ok(()) | Err(_) => {}
             }
+            if wanted.form == Form::OwnedFolder {
+                let owner = wanted.owner.unwrap_or_default();
+                container::give(&path, owner).map_err(|source| VolumeError::Io { path, source })?;
+            }
+            Content::Folder
         }
     };
     write(&wanted.folder, content)?;

@@ -67,6 +67,11 @@ fn own_output(identity: &Identity, spec: &Process) {
     let _ = rustix::fs::fchown(rustix::stdio::stderr(), uid, None);
 }
 
+/// Whether this user namespace can't set supplementary groups (user_namespaces(7), `/proc/PID/setgroups`).
+fn groups_are_fixed() -> bool {
+    std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
+}
+
 fn become_user(identity: &Identity) -> Result<(), Refusal> {
     drop_capabilities()?;
     let what = || format!("becoming user {} of group {}", identity.uid, identity.gid);
@@ -75,7 +80,10 @@ fn become_user(identity: &Identity) -> Result<(), Refusal> {
         return Err(refuse(RefusalKind::User, format!("{}: no such number", what())));
     }
     let groups = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect::<Vec<_>>();
-    rustix::thread::set_thread_groups(&groups).or_refuse(RefusalKind::User, what)?;
+    // Where there is one id there are no further groups, and the kernel lets nobody change those that the keeper has.
+    if !groups_are_fixed() {
+        rustix::thread::set_thread_groups(&groups).or_refuse(RefusalKind::User, what)?;
+    }
     rustix::thread::set_thread_gid(Gid::from_raw(identity.gid)).or_refuse(RefusalKind::User, what)?;
     rustix::thread::set_thread_uid(Uid::from_raw(identity.uid)).or_refuse(RefusalKind::User, what)
 }

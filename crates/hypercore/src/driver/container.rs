@@ -6,13 +6,14 @@
 //! What holds a workload in:
 //!
 //! - namespaces of its own for users, processes, mounts, network, IPC, host name and control groups; its root is an
-//!   ordinary user of the host (ids from [`FIRST_ID`] on);
+//!   ordinary user of the host (ids from [`FIRST_ID`] on, or the user who runs it: [`Ids`]);
 //! - the capabilities that container engines leave to root, in its own user namespace alone, and no way to gain more;
 //! - a seccomp filter that allows what is listed ([`seccomp`]); masked and read-only paths of `/proc` and `/sys`;
 //! - limits for memory (without swap), processor time, processes and, on request, bytes written;
 //! - trees of the host only as mounts that show them with the container's owners, without devices and set-user-id bits.
 //!
-//! It needs root and Linux 5.12; the root is an overlay from 5.19 on, and a copy before. [`usable`] says what lacks.
+//! It needs Linux 5.12, and either root or, for a user, control groups of version 2 of which one is handed on to the user
+//! ([`delegation`]). Root's containers have an overlay as root from 5.19 on, and a copy before. [`usable`] says what lacks.
 //!
 //! # Precondition of `start`
 //!
@@ -23,6 +24,8 @@
 mod cgroup;
 mod config;
 mod copy;
+mod delegation;
+mod ids;
 mod instance;
 mod mapping;
 mod root;
@@ -32,12 +35,14 @@ mod start;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use self::cgroup::Group;
 pub use self::config::{FIRST_ID, IDS};
+pub use self::ids::Ids;
 use self::instance::Running;
 use crate::driver::{Body, Driver, Execution, Instance, Machine, PrepareError, Prepared, StartError, Wiring};
+use crate::scratch::Owner;
 use crate::spawn;
 use crate::tap::Pump;
 
@@ -55,9 +60,6 @@ pub struct ContainerDriver;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unusable {
-    /// The caller isn't root.
-    #[error("containers need root; run vimana with sudo, or run this workload as a MicroVM")]
-    NotRoot,
     /// The kernel is too old.
     #[error("the kernel is Linux {0}; containers need 5.12 or newer")]
     Kernel(String),
@@ -69,6 +71,63 @@ pub enum Unusable {
     /// A controller of control groups lacks.
     #[error("control groups lack the controller {0}, which limits a container; see /sys/fs/cgroup")]
     NoController(&'static str),
+    /// User namespaces are there, and a user that isn't root can't use them.
+    #[error(
+        "this user can't make user namespaces ({0}); {how}, or run vimana with sudo",
+        how = match .0 {
+            UserNamespaces::Sysctl => "sudo sysctl kernel.unprivileged_userns_clone=1",
+            UserNamespaces::AppArmor => "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+            UserNamespaces::Refused(_) => "see /proc/sys/user/max_user_namespaces and the system's security module",
+        }
+    )]
+    UserNamespaces(UserNamespaces),
+    /// Control groups have a version that can't be handed on to a user.
+    #[error(
+        "control groups are of version 1 here, and only version 2 can be handed on to a user; run vimana with sudo, or boot with systemd.unified_cgroup_hierarchy=1"
+    )]
+    Version1,
+    /// The user may not make control groups.
+    #[error("no control group is handed on to this user; {IN_SCOPE}, or run vimana with sudo")]
+    NotDelegated,
+    /// The user's control group holds processes that aren't this program's to move.
+    #[error(
+        "the control group {} holds other processes, beside which no container's group can lie; {IN_SCOPE}",
+        group.display()
+    )]
+    OthersInGroup {
+        /// Its folder.
+        group: PathBuf,
+    },
+    /// A controller isn't handed on to the user's control group.
+    #[error(
+        "the control group {} has no controller {controller}, which limits a container; sudo systemctl edit user@.service: [Service] Delegate=cpu memory pids, then log in again",
+        group.display()
+    )]
+    NotHandedOn {
+        /// The controller.
+        controller: &'static str,
+        /// The group's folder.
+        group: PathBuf,
+    },
+}
+
+/// What gives a user's command a control group of its own.
+const IN_SCOPE: &str =
+    "start it in one of its own: systemd-run --user --scope -p Delegate=yes vimana run ...";
+
+/// What keeps a user from user namespaces.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UserNamespaces {
+    /// A setting of Debian's kernels.
+    #[error("kernel.unprivileged_userns_clone is 0")]
+    Sysctl,
+    /// AppArmor.
+    #[error("AppArmor takes their privileges away")]
+    AppArmor,
+    /// Something else; what the kernel said.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Says whether containers can run here, and if not, why.
@@ -76,9 +135,6 @@ pub enum Unusable {
 /// # Errors
 /// The first reason against it.
 pub fn usable() -> Result<(), Unusable> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(Unusable::NotRoot);
-    }
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut parts = release.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
     let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
@@ -89,10 +145,58 @@ pub fn usable() -> Result<(), Unusable> {
     if !Path::new("/proc/self/ns/user").exists() || most.trim() == "0" {
         return Err(Unusable::NoUserNamespaces);
     }
-    match cgroup::lacks() {
-        Some(controller) => Err(Unusable::NoController(controller)),
-        None => Ok(()),
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root && !cgroup::is_unified() {
+        return Err(Unusable::Version1);
     }
+    if let Some(controller) = cgroup::lacks() {
+        return Err(Unusable::NoController(controller));
+    }
+    match is_root {
+        true => Ok(()),
+        false => {
+            mapping::try_user_namespace().map_err(|error| Unusable::UserNamespaces(explain(&error)))?;
+            delegation::find().map(drop)
+        }
+    }
+}
+
+fn explain(error: &io::Error) -> UserNamespaces {
+    let is = |name: &str, value: &str| {
+        fs::read_to_string(Path::new("/proc/sys/kernel").join(name)).is_ok_and(|text| text.trim() == value)
+    };
+    match () {
+        () if is("unprivileged_userns_clone", "0") => UserNamespaces::Sysctl,
+        () if is("apparmor_restrict_unprivileged_userns", "1") => UserNamespaces::AppArmor,
+        () => UserNamespaces::Refused(error.to_string()),
+    }
+}
+
+/// Gives a folder of the calling user's an owner and a mode as that user's containers see them. Where they have only one id
+/// it stays root's.
+///
+/// # Errors
+/// The ids aren't among those that the containers have, or the folder isn't the user's.
+pub fn give(folder: &Path, owner: Owner) -> io::Result<()> {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let ids = Ids::here();
+    let set = || {
+        chown(folder, Some(owner.uid), Some(owner.gid))?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(owner.mode))
+    };
+    match (ids, owner.uid, owner.gid) {
+        (Ids::One, ..) | (_, 0, 0) => fs::set_permissions(folder, fs::Permissions::from_mode(owner.mode)),
+        _ => ids.inside(set),
+    }
+}
+
+/// Does something in another process that is root over the ids of the calling user's containers. Memory that it changes
+/// stays as it was for the caller.
+///
+/// # Errors
+/// The ids can't be had, or the work fails; of that only the number of the error comes back.
+pub fn inside(work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+    Ids::here().inside(work)
 }
 
 /// Removes what a keeper that was killed has left of the container in this folder ([`crate::driver::Container::folder`]):
@@ -101,7 +205,7 @@ pub fn usable() -> Result<(), Unusable> {
 /// # Errors
 /// Something can't be removed.
 pub fn clear(folder: &Path) -> io::Result<()> {
-    Group::new(&config::group_name(folder)).remove()?;
+    Group::of(folder, &config::group_name(folder))?.remove()?;
     root::remove(folder)
 }
 
@@ -119,7 +223,7 @@ impl Driver for ContainerDriver {
             network: machine.network.is_some(),
             console: false,
             execution: Execution::Container {
-                config: config::config(machine, container)?,
+                config: config::config(machine, container, Ids::here())?,
                 container: container.clone(),
                 network: machine.network,
             },
@@ -138,20 +242,41 @@ impl Driver for ContainerDriver {
         let failed = |reason: String| StartError::Container(reason);
         let name = config::group_name(&container.folder);
         let stderr = spawn::bounded_memory().map_err(|error| failed(error.to_string()))?;
+        let ids = Ids::here();
+        let group = match ids.is_rootless() {
+            true => {
+                let delegated = delegation::find().map_err(|reason| failed(reason.to_string()))?;
+                let folder = delegated.folder.display();
+                delegated
+                    .settle()
+                    .map_err(|error| failed(format!("preparing the control group {folder}: {error}")))?;
+                Group::below(&delegated.folder, &name, &container.folder)
+                    .map_err(|error| failed(format!("noting the control group: {error}")))?
+            }
+            false => Group::new(&name),
+        };
         let making = start::Making {
             config,
             container,
             name: &name,
+            parent: group.parent(),
+            ids,
             channel: wiring.channel.as_fd(),
             stderr: stderr.as_fd(),
             network: *network,
         };
-        let group = Group::new(&name);
         let made = start::make(&making).map_err(|reason| {
             // What was begun ends with its control group; the reason is what matters.
             let _ = clear(&container.folder);
             failed(reason)
         })?;
+        // The runtime lets a user's container run without limits where it may not set them.
+        if !group.holds(made.pid.as_raw_nonzero().get()).unwrap_or(false) {
+            let _ = rustix::process::pidfd_send_signal(&made.init, rustix::process::Signal::KILL);
+            let _ = rustix::process::waitpid(Some(made.pid), rustix::process::WaitOptions::empty());
+            let _ = clear(&container.folder);
+            return Err(failed("it isn't in its control group, which would limit it".to_owned()));
+        }
         // Only the container has the channel from here on, so that its end is seen.
         drop(wiring.channel);
         let mut running = Running::new(made.pid, made.init, group, container.folder.clone(), stderr);

@@ -30,6 +30,9 @@ pub(crate) enum Form {
     /// Root: owners, modes, device nodes and file capabilities as they are. Opaque folders are marked
     /// `trusted.overlay.opaque`.
     Root,
+    /// Root of a user namespace with so many ids: owners and modes as they are, no device nodes and no file capabilities. Opaque
+    /// folders are marked as for a user.
+    Mapped(u32),
     /// Anybody else: everything is their own, and readable by them; no device nodes. Opaque folders are marked
     /// `user.overlay.opaque`, for a mount with `userxattr`.
     User,
@@ -39,7 +42,7 @@ impl Form {
     fn opaque_mark(self) -> &'static str {
         match self {
             Form::Root => "trusted.overlay.opaque",
-            Form::User => "user.overlay.opaque",
+            Form::Mapped(_) | Form::User => "user.overlay.opaque",
         }
     }
 }
@@ -132,7 +135,7 @@ impl Tree<'_> {
             }
             // Sockets mean nothing without the process that listens.
             Kind::Socket => return Ok(()),
-            Kind::CharDevice { .. } | Kind::BlockDevice { .. } if self.form == Form::User => return Ok(()),
+            Kind::CharDevice { .. } | Kind::BlockDevice { .. } if self.form != Form::Root => return Ok(()),
             Kind::CharDevice { .. } | Kind::BlockDevice { .. } | Kind::Fifo => {
                 let (kind, device) = match entry.kind {
                     Kind::CharDevice { major, minor } => (FileType::CharacterDevice, makedev(major, minor)),
@@ -226,8 +229,7 @@ impl Tree<'_> {
 
     /// Gives a file or folder its owner, xattrs, mode and time, in the order in which none undoes another.
     fn describe(&self, entry: &Entry, fd: &OwnedFd) -> Result<(), Errno> {
-        if self.form == Form::Root {
-            let (uid, gid) = owner(entry);
+        if let Some((uid, gid)) = self.owner(entry) {
             fchown(fd, uid, gid)?;
         }
         for (name, value) in &entry.xattrs {
@@ -250,8 +252,7 @@ impl Tree<'_> {
 
     /// The same for what can't be opened.
     fn own(&self, entry: &Entry, parent: &OwnedFd, name: &[u8], has_mode: bool) -> Result<(), Errno> {
-        if self.form == Form::Root {
-            let (uid, gid) = owner(entry);
+        if let Some((uid, gid)) = self.owner(entry) {
             chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         }
         if has_mode {
@@ -263,11 +264,21 @@ impl Tree<'_> {
 
     fn mode(&self, entry: &Entry) -> Mode {
         let readable = match (self.form, &entry.kind) {
-            (Form::Root, _) => 0,
+            (Form::Root | Form::Mapped(_), _) => 0,
             (Form::User, Kind::Directory) => 0o700,
             (Form::User, _) => 0o400,
         };
         Mode::from_raw_mode(u32::from(entry.mode) | readable)
+    }
+
+    /// Whose it becomes, where that can be chosen. The number that means "unchanged" to `chown(2)` is nobody's.
+    fn owner(&self, entry: &Entry) -> Option<(Option<Uid>, Option<Gid>)> {
+        let id = |id: u32| match self.form {
+            Form::Mapped(count) if id >= count => Some(count.saturating_sub(2)),
+            _ => (id != u32::MAX).then_some(id),
+        };
+        (self.form != Form::User)
+            .then(|| (id(entry.uid).map(Uid::from_raw), id(entry.gid).map(Gid::from_raw)))
     }
 
     fn finish(self) -> Result<u64, ExtractError> {
@@ -290,12 +301,6 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (&[], path),
     }
-}
-
-/// The number that means "unchanged" to `chown(2)` is nobody's.
-fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
-    let known = |id: u32| (id != u32::MAX).then_some(id);
-    (known(entry.uid).map(Uid::from_raw), known(entry.gid).map(Gid::from_raw))
 }
 
 fn times(entry: &Entry) -> Timestamps {

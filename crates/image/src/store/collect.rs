@@ -134,7 +134,7 @@ impl Store {
     /// Removes content that no image names, and with `all` every image that isn't in use too.
     pub fn prune(&self, all: bool) -> Result<Freed, StoreError> {
         let tmp = self.tmp();
-        disk::sweep(&tmp).map_err(|source| self.failed("sweep", &tmp, source))?;
+        disk::sweep(&tmp, self.options.owners).map_err(|source| self.failed("sweep", &tmp, source))?;
         let _lock = self.lock(true)?;
         let mut freed = Freed::default();
         if all {
@@ -265,7 +265,7 @@ impl Store {
             return Ok(false);
         };
         // Out of sight in one step; if this process dies here, the next sweep does the rest.
-        let scratch = Scratch::new(&self.tmp()).map_err(failed)?;
+        let scratch = Scratch::new(&self.tmp()).map_err(failed)?.with_owners(self.options.owners);
         fs::rename(&folder, scratch.path("removed")).map_err(failed)?;
         disk::sync_parent(&folder).map_err(failed)?;
         Ok(true)

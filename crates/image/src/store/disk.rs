@@ -19,15 +19,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use super::options::Owners;
+
 /// A locked folder for incomplete files; dropping it removes it.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
     _lock: File,
     published: bool,
+    owners: Option<Owners>,
 }
 
 impl Scratch {
+    /// Lets it hold files of these owners too.
+    pub(crate) fn with_owners(self, owners: Option<Owners>) -> Scratch {
+        let mut scratch = self;
+        scratch.owners = owners;
+        scratch
+    }
+
     pub(crate) fn new(tmp: &Path) -> io::Result<Scratch> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         loop {
@@ -41,7 +51,7 @@ impl Scratch {
             // A sweeper may see the folder before it is locked: then it goes, and another name is tried.
             let Ok(lock) = File::open(&path) else { continue };
             if try_exclusive(&lock)? && is_at(&lock, &path) {
-                return Ok(Scratch { path, _lock: lock, published: false });
+                return Ok(Scratch { path, _lock: lock, published: false, owners: None });
             }
         }
     }
@@ -86,13 +96,24 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if !self.published {
-            let _ = fs::remove_dir_all(&self.path);
+            // What can't be removed now, a sweep tries again.
+            let _ = remove_all(&self.path, self.owners);
         }
     }
 }
 
+/// Removes a folder in which there may be files of these owners.
+fn remove_all(folder: &Path, owners: Option<Owners>) -> io::Result<()> {
+    match (fs::remove_dir_all(folder), owners) {
+        (Err(error), Some(owners)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            (owners.inside)(&mut || fs::remove_dir_all(folder))
+        }
+        (result, _) => result,
+    }
+}
+
 /// Removes what dead processes left in `folder`, scratch folders or blobs' locks, and answers how many that were.
-pub(crate) fn sweep(folder: &Path) -> io::Result<u64> {
+pub(crate) fn sweep(folder: &Path, owners: Option<Owners>) -> io::Result<u64> {
     let mut removed = 0;
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -102,7 +123,7 @@ pub(crate) fn sweep(folder: &Path) -> io::Result<u64> {
             continue;
         }
         let gone = match file.metadata() {
-            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&path),
+            Ok(metadata) if metadata.is_dir() => remove_all(&path, owners),
             _ => fs::remove_file(&path),
         };
         match gone {
@@ -227,7 +248,7 @@ mod tests {
         live.create("x").unwrap();
         fs::create_dir(tmp.path().join("dead")).unwrap();
         fs::write(tmp.path().join("dead/file"), "x").unwrap();
-        assert_eq!(sweep(tmp.path()).unwrap(), 1);
+        assert_eq!(sweep(tmp.path(), None).unwrap(), 1);
         assert!(live.path("x").exists());
         drop(live);
         assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 0);

@@ -1,5 +1,7 @@
 //! How much a store takes and accepts.
 
+use std::io;
+
 use thiserror::Error;
 
 use crate::layer::Limits;
@@ -16,6 +18,20 @@ pub struct StoreOptions {
     pub entries: u64,
     /// The platform that images are chosen for.
     pub platform: Platform,
+    /// How a user that isn't root gives unpacked files owners, where the user can.
+    pub owners: Option<Owners>,
+}
+
+/// How a user that isn't root makes files of other owners: by ids that are the user's to give away.
+#[derive(Debug, Clone, Copy)]
+pub struct Owners {
+    /// The first user id and the first group id that stand for an image's 1. Trees are kept apart by them.
+    pub first: (u32, u32),
+    /// How many ids an image may name; whoever has another becomes the last but one.
+    pub count: u32,
+    /// Does something in another process, where these ids are an image's and the user is root over them. Memory that it
+    /// changes stays as it was for the caller; of an error only the number comes back.
+    pub inside: fn(&mut dyn FnMut() -> io::Result<()>) -> io::Result<()>,
 }
 
 impl Default for StoreOptions {
@@ -25,6 +41,7 @@ impl Default for StoreOptions {
             unpacked_bytes: 32 << 30,
             entries: 4_000_000,
             platform: Platform::host(),
+            owners: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Unpacked trees, for isolations that mount folders.
 //!
-//! A layer's tree lies in the layer's own folder, as `tree-v1-BOOT/root` made by root and `tree-user-v1-BOOT/root` made by
-//! another user, with the number of bytes that it takes beside it. It is made once, from the stored layer, by one rename;
+//! A layer's tree lies in the layer's own folder, as `tree-v1-BOOT/root` made by root, as `tree-USERS-GROUPS-v1-BOOT/root` made
+//! by another user who has ids to give away ([`Owners`]), and as `tree-user-v1-BOOT/root` made by one who hasn't, with the number of bytes that it takes beside it. It is made once, from the stored layer, by one rename;
 //! it lives and goes with the layer. All of the store's folders are closed to others, so that a set-uid file in a tree
 //! can't be reached.
 //!
@@ -18,10 +18,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
+use rustix::io::Errno;
 use thiserror::Error;
 
 use super::disk::{BlobLock, Scratch};
-use super::{Image, ImageLayer, Store, StoreError, full_disk};
+use super::{Image, ImageLayer, Owners, Store, StoreError, full_disk, is_full};
 use crate::digest::Digest;
 use crate::layer::extract::{self, ExtractError, Form};
 
@@ -43,6 +44,14 @@ pub enum TreeError {
         #[source]
         source: Box<ExtractError>,
     },
+    /// A layer can't be unpacked with its owners.
+    #[error("layer {layer} can't be unpacked: {reason}")]
+    Inside {
+        /// The layer's diff_id.
+        layer: Digest,
+        /// Why, as the process that did it says.
+        reason: String,
+    },
 }
 
 impl Store {
@@ -52,16 +61,13 @@ impl Store {
     /// there costs one look per layer. The folders may be used, and must not be changed, as long as `image` lives.
     ///
     /// Root gets owners, modes, times, hard links, device nodes, `user.` xattrs and file capabilities as the image has
-    /// them; for anybody else everything is their own and readable by them, and device nodes are left out. Sockets are
-    /// left out always.
+    /// them. Anybody else gets no device nodes and no file capabilities; with [`StoreOptions::owners`] the owners as far as
+    /// there are ids for them, otherwise everything is their own and readable by them. Sockets are left out always.
     pub fn trees(&self, image: &Image) -> Result<Vec<PathBuf>, TreeError> {
         let boot = boot().map_err(|source| self.failed("read the boot's number for", &self.root, source))?;
-        let form = match rustix::process::geteuid().is_root() {
-            true => Form::Root,
-            false => Form::User,
-        };
+        let form = self.form();
         let paths: Vec<PathBuf> =
-            image.layers.iter().map(|layer| place(layer, form, boot).join("root")).collect();
+            image.layers.iter().map(|layer| self.place(layer, form, boot).join("root")).collect();
         let missing: Vec<&ImageLayer> = image
             .layers
             .iter()
@@ -93,8 +99,16 @@ impl Store {
         }
     }
 
+    fn form(&self) -> Form {
+        match (rustix::process::geteuid().is_root(), self.options.owners) {
+            (true, _) => Form::Root,
+            (false, Some(owners)) => Form::Mapped(owners.count),
+            (false, None) => Form::User,
+        }
+    }
+
     fn unpack(&self, layer: &ImageLayer, form: Form, boot: &str) -> Result<(), TreeError> {
-        let target = place(layer, form, boot);
+        let target = self.place(layer, form, boot);
         let failed = |source| self.failed("store", &target, source);
         let lock = self.root.join("locks").join(lock_name(&target));
         let _lock =
@@ -102,7 +116,7 @@ impl Store {
         if is_there(&target.join("root")) {
             return Ok(());
         }
-        let scratch = Scratch::new(&self.tmp()).map_err(failed)?;
+        let scratch = Scratch::new(&self.tmp()).map_err(failed)?.with_owners(self.options.owners);
         self.discard_old(layer, form, &scratch)?;
         // What it will take is nearly known before it is written.
         let expected = layer.unpacked_bytes.saturating_add(layer.entries.saturating_mul(512));
@@ -111,22 +125,73 @@ impl Store {
         let root = folder.join("root");
         fs::DirBuilder::new().mode(0o700).recursive(true).create(&root).map_err(failed)?;
         let opened = OwnedFd::from(fs::File::open(&root).map_err(failed)?);
-        let bytes =
-            extract::extract(&layer.file, &opened, form).map_err(|error| match full_disk(&error) {
+        let bytes = match (form, self.options.owners) {
+            (Form::Mapped(_), Some(owners)) => self.extract_inside(layer, &opened, form, owners, &folder)?,
+            _ => extract::extract(&layer.file, &opened, form).map_err(|error| match full_disk(&error) {
                 true => TreeError::Store(StoreError::Full { root: self.root.clone() }),
                 false => TreeError::Layer { layer: layer.digest.clone(), source: Box::new(error) },
-            })?;
+            })?,
+        };
         fs::write(folder.join("bytes"), format!("{bytes}\n")).map_err(failed)?;
         drop(opened);
         fs::rename(&folder, &target).map_err(failed)?;
         Ok(())
     }
 
+    /// Extracts where the owners can be given. What happens there comes back through a file beside the tree.
+    fn extract_inside(
+        &self,
+        layer: &ImageLayer,
+        root: &OwnedFd,
+        form: Form,
+        owners: Owners,
+        folder: &Path,
+    ) -> Result<u64, TreeError> {
+        let said = folder.join("said");
+        let done = (owners.inside)(&mut || {
+            let (text, result) = match extract::extract(&layer.file, root, form) {
+                Ok(bytes) => (bytes.to_string(), Ok(())),
+                Err(error) if full_disk(&error) => (String::new(), Err(Errno::NOSPC.into())),
+                Err(error) => (chain(&error), Err(Errno::IO.into())),
+            };
+            fs::write(&said, text)?;
+            result
+        });
+        let text = fs::read_to_string(&said).unwrap_or_default();
+        // The rename makes all of the folder visible.
+        let _ = fs::remove_file(&said);
+        match (done, text.trim().parse()) {
+            (Ok(()), Ok(bytes)) => Ok(bytes),
+            (Err(error), _) if is_full(&error) => {
+                Err(TreeError::Store(StoreError::Full { root: self.root.clone() }))
+            }
+            (Err(source), _) if text.is_empty() => {
+                Err(TreeError::Store(self.failed("give owners to the files in", folder, source)))
+            }
+            _ => Err(TreeError::Inside { layer: layer.digest.clone(), reason: text }),
+        }
+    }
+
+    fn prefix(&self, form: Form) -> String {
+        match (form, self.options.owners) {
+            (Form::Root, _) => "tree-v1-".to_owned(),
+            (Form::Mapped(_), Some(Owners { first: (users, groups), .. })) => {
+                format!("tree-{users}-{groups}-v1-")
+            }
+            (Form::Mapped(_) | Form::User, _) => "tree-user-v1-".to_owned(),
+        }
+    }
+
+    fn place(&self, layer: &ImageLayer, form: Form, boot: &str) -> PathBuf {
+        layer.path.with_file_name(format!("{}{boot}", self.prefix(form)))
+    }
+
     /// Removes the trees of earlier boots. No process that used them is left.
     fn discard_old(&self, layer: &ImageLayer, form: Form, scratch: &Scratch) -> Result<(), StoreError> {
         let Some(folder) = layer.path.parent() else { return Ok(()) };
         let failed = |source| self.failed("remove the old trees in", folder, source);
-        for name in trees_in(folder).map_err(failed)?.iter().filter(|name| name.starts_with(prefix(form))) {
+        let prefix = self.prefix(form);
+        for name in trees_in(folder).map_err(failed)?.iter().filter(|name| name.starts_with(&prefix)) {
             fs::rename(folder.join(name), scratch.path(name)).map_err(failed)?;
         }
         Ok(())
@@ -156,17 +221,6 @@ fn trees_in(layer: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn prefix(form: Form) -> &'static str {
-    match form {
-        Form::Root => "tree-v1-",
-        Form::User => "tree-user-v1-",
-    }
-}
-
-fn place(layer: &ImageLayer, form: Form, boot: &str) -> PathBuf {
-    layer.path.with_file_name(format!("{}{boot}", prefix(form)))
-}
-
 /// The kernel's name for the time since it started (proc_sys_kernel(5), `random/boot_id`).
 fn boot() -> io::Result<&'static str> {
     static BOOT: OnceLock<String> = OnceLock::new();
@@ -189,4 +243,15 @@ fn is_there(path: &Path) -> bool {
 fn lock_name(target: &Path) -> String {
     let parts: Vec<_> = target.iter().rev().take(3).map(|part| part.to_string_lossy()).collect();
     parts.join("-")
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -64,6 +64,8 @@ pub struct Container {
     pub readonly_root: bool,
     /// The most processes and threads at a time.
     pub pids: u32,
+    /// Whether it runs without root: its volumes are plain files then.
+    pub rootless: bool,
 }
 
 /// A Wasm program.
@@ -163,7 +165,11 @@ impl Container {
         if image.trees.is_empty() {
             return Err(without_root(image));
         }
+        let ids = facts.machine.container_ids;
+        let user = spec.deployment.user.as_ref().unwrap_or(&image.config.user);
+        checks::one_id(user, ids)?;
         let mut notices = checks::more_cpu_than_there_is(request, &facts.machine);
+        notices.extend(checks::rootless_notices(request, ids));
         if request.verity {
             notices.push(
                 "a container's layers aren't held to their Merkle roots: --verity is for MicroVM".to_owned(),
@@ -174,6 +180,7 @@ impl Container {
             upper_bytes: spec.resources.storage.map(|bytes| bytes.as_u64()),
             readonly_root: spec.deployment.readonly_root,
             pids: spec.resources.pids,
+            rootless: ids.is_rootless(),
         };
         Ok(Decided { body: Body::Container(container), notices })
     }
@@ -300,11 +307,16 @@ impl Plan {
         VolumeUse {
             folder: home.volume(&self.name, &volume.name),
             name: volume.name.clone(),
-            form: Form::of(self.isolation),
+            form: self.volume_form(),
             bytes: volume.bytes,
             readonly: volume.readonly,
             owner: None,
         }
+    }
+
+    fn volume_form(&self) -> Form {
+        let rootless = matches!(&self.body, Body::Container(container) if container.rootless);
+        Form::of(self.isolation, rootless)
     }
 
     /// What a container or a Wasm program finds mounted, folders before what lies in them.
@@ -326,9 +338,9 @@ impl Plan {
         let volumes = self.volumes.iter().map(|volume| {
             let folder = home.volume(&self.name, &volume.name);
             driver::Mount {
-                source: match &self.body {
-                    Body::Wasm(_) => MountSource::Folder(volume::files(&folder)),
-                    Body::Container(_) | Body::Virtual(_) => MountSource::Disk(volume::disk(&folder)),
+                source: match self.volume_form() {
+                    Form::Folder | Form::OwnedFolder => MountSource::Folder(volume::files(&folder)),
+                    Form::HostDisk | Form::GuestDisk => MountSource::Disk(volume::disk(&folder)),
                 },
                 destination: volume.destination.clone(),
                 readonly: volume.readonly,

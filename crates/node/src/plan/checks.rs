@@ -3,6 +3,7 @@
 use hac::Manifest;
 use hac::model::{Accel, Isolation, Level, NetworkType, Provider, Spec};
 use hypercore::driver::Accelerator;
+use hypercore::driver::container::Ids;
 use hypercore::passt::{Protocol, Publish};
 use hypercore::scratch::{MAX_BYTES, MIN_BYTES, MIN_VOLUME_BYTES};
 use spacecore::wire;
@@ -91,6 +92,37 @@ pub(super) fn container(machine: &MachineFacts) -> Result<(), PlanError> {
         Some(why) => Err(PlanError::NoContainers { why: why.clone() }),
         None => Ok(()),
     }
+}
+
+/// A container with one id has nobody but root in it.
+pub(super) fn one_id(user: &str, ids: Ids) -> Result<(), PlanError> {
+    let is_root = user.split(':').all(|part| ["", "0", "root"].contains(&part));
+    match ids {
+        Ids::One if !is_root => Err(PlanError::OneId { user: user.to_owned() }),
+        _ => Ok(()),
+    }
+}
+
+/// What differs where a user that isn't root runs a container, as far as it concerns this one.
+pub(super) fn rootless_notices(request: &Request, ids: Ids) -> Vec<String> {
+    if !ids.is_rootless() {
+        return Vec::new();
+    }
+    let spec = &request.manifest.spec;
+    let mut notices =
+        vec!["without root: every file of the image belongs to root inside the container".to_owned()];
+    let named = spec.mounts.iter().filter(|mount| !mount.is_host_folder());
+    for volume in named.filter_map(|mount| mount.source.as_ref()) {
+        notices.push(format!(
+            "without root the volume {volume} is plain files, and nothing but this machine's disk limits it"
+        ));
+    }
+    if spec.resources.storage.is_some() {
+        notices.push(
+            "without root spec.resources.storage is memory, which counts as the container's own".to_owned(),
+        );
+    }
+    notices
 }
 
 pub(super) fn wasm(request: &Request) -> Result<(), PlanError> {
@@ -241,13 +273,14 @@ fn volume_size(
         let volume = name.to_owned();
         return Err(PlanError::VolumeSize { volume, bytes, least: MIN_VOLUME_BYTES, most: MAX_BYTES });
     }
-    let form = Form::of(request.manifest.spec.virtualization.isolation);
+    let isolation = request.manifest.spec.virtualization.isolation;
+    let form = Form::of(isolation, machine.container_ids.is_rootless());
     let there = machine.volumes.get(name).copied();
     if let Some(content) = there {
         volume::check(name, form, asked, content)?;
     }
     Ok(match (form, there) {
-        (Form::Folder, _) | (_, Some(Content::Folder)) => None,
+        (Form::Folder | Form::OwnedFolder, _) | (_, Some(Content::Folder)) => None,
         (Form::GuestDisk | Form::HostDisk, Some(Content::Disk { bytes, .. })) => Some(bytes),
         (Form::GuestDisk | Form::HostDisk, None) => Some(asked.unwrap_or(volume::DEFAULT_BYTES)),
     })

@@ -135,6 +135,14 @@ pub enum PlanError {
         /// Why not.
         why: String,
     },
+    /// Another user than root in a container that has only one.
+    #[error(
+        "the workload's user is {user:?} (spec.deployment.user, or the image's own), and without root this user has no further ids to give a container; sudo apt-get install uidmap, with a range of 65535 ids in /etc/subuid and /etc/subgid, gives it some; or run it as root: user = \"0\""
+    )]
+    OneId {
+        /// The user.
+        user: String,
+    },
     /// A virtual machine without a kernel.
     #[error("there is no guest kernel; get one with: vimana kernel fetch")]
     NoKernel,

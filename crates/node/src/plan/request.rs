@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use hac::Manifest;
+use hypercore::driver::container::Ids;
 use hypercore::jail::Strength;
 use hypercore::passt::Publish;
 use serde::Serialize;
@@ -63,6 +64,8 @@ pub struct MachineFacts {
     pub container_missing: Option<String>,
     /// How far the jail of a virtual machine monitor reaches here.
     pub jail: Strength,
+    /// Whose ids of the host a container's would be.
+    pub container_ids: Ids,
     /// CPUs.
     pub cpus: u32,
     /// Memory in bytes.

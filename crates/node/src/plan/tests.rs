@@ -1,3 +1,4 @@
+use hypercore::driver::container::Ids;
 use hypercore::driver::{self, Accelerator};
 use hypercore::jail::Strength;
 use hypercore::passt::Protocol;
@@ -39,6 +40,7 @@ fn facts(kvm_missing: Option<&str>) -> Facts {
             kvm_missing: kvm_missing.map(str::to_owned),
             container_missing: None,
             jail: Strength::Full,
+            container_ids: Ids::High,
             cpus: 2,
             memory: 8 << 30,
             volumes: std::collections::BTreeMap::new(),
@@ -353,4 +355,40 @@ fn what_doesnt_fit_into_one_message_is_refused_with_its_size() {
     let mut request = request("");
     request.manifest.spec.deployment.env.insert("LONG".to_owned(), "x".repeat(2_000_000));
     assert!(matches!(Plan::decide(&request, &facts(None)), Err(PlanError::TooLong { .. })));
+}
+
+#[test]
+fn a_user_s_container_with_one_id_runs_as_root_alone_and_says_what_would_give_more() {
+    let decide = |user: &str, image_user: &str, ids: Ids| {
+        let mut facts = facts(None);
+        facts.machine.container_ids = ids;
+        facts.image.config.user = image_user.to_owned();
+        let user = if user.is_empty() { String::new() } else { format!("user = {user:?}\n") };
+        Plan::decide(&request(&format!("{user}[spec.virtualization]\ntype = \"Container\"")), &facts)
+    };
+    for (user, image_user) in [("", ""), ("0:0", "web"), ("", "root"), ("root:root", "")] {
+        decide(user, image_user, Ids::One).unwrap();
+    }
+    for (user, image_user) in [("", "web"), ("1000", ""), ("0:5", ""), ("web", "0")] {
+        let error = decide(user, image_user, Ids::One).unwrap_err();
+        assert!(matches!(error, PlanError::OneId { .. }), "{error}");
+        assert!(error.to_string().contains("apt-get install uidmap"), "{error}");
+        decide(user, image_user, Ids::Range { users: 100_000, groups: 100_000 }).unwrap();
+        decide(user, image_user, Ids::High).unwrap();
+    }
+}
+
+#[test]
+fn a_user_s_container_keeps_a_volume_as_files_and_says_that_nothing_holds_its_size() {
+    let manifest = "[[spec.mounts]]\nsource = \"data\"\ndestination = \"/data\"\nsize = \"64Mi\"\n\
+                    [spec.virtualization]\ntype = \"Container\"";
+    let mut facts = facts(None);
+    facts.machine.container_ids = Ids::Range { users: 100_000, groups: 100_000 };
+    let plan = Plan::decide(&request(manifest), &facts).unwrap();
+    assert!(plan.notices.iter().any(|notice| notice.contains("volume data")), "{:?}", plan.notices);
+    let assignment = plan.assignment("id", &Home::at(Path::new("/home")), None, Lifetime::Bound);
+    assert_eq!(assignment.volumes[0].form, crate::volume::Form::OwnedFolder);
+    let driver::Body::Container(body) = assignment.machine.body else { panic!("{:?}", plan.body) };
+    let source = driver::MountSource::Folder(assignment.volumes[0].folder.join("files"));
+    assert_eq!(body.mounts[0].source, source);
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use image::{Freed, Image, Platform, PullOptions, Reference, Store, StoreOptions, Summary, Usage};
 use indicatif::{BinaryBytes, HumanDuration};
+use node::home::Home;
 use serde_json::{Value, json};
 
 pub(crate) mod progress;
@@ -137,7 +138,7 @@ pub(crate) fn run(args: Args, home: &Path) -> Result<ExitCode> {
 }
 
 fn open(home: &Path) -> Result<Store> {
-    Ok(Store::open(&home.join("images"), StoreOptions::from_env()?)?)
+    Ok(node::gather::images(&Home::at(home), StoreOptions::from_env()?)?)
 }
 
 fn pull(store: &Store, args: PullArgs) -> Result<ExitCode> {

@@ -5,16 +5,20 @@
 //!
 //! Source: the Linux kernel's `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/`.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use super::mapping::{self, Use};
 use crate::driver::Observation;
 
-const ROOT: &str = "/sys/fs/cgroup";
+/// Where control groups are mounted.
+pub(super) const ROOT: &str = "/sys/fs/cgroup";
 /// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
 const VERSION_2: rustix::fs::FsWord = 0x6367_7270;
 /// How long a group may take to become empty after everything in it was killed.
@@ -31,9 +35,15 @@ pub(super) const NEEDED: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "freez
 
 /// Takes the hierarchies of version 1 that nothing here needs out of the calling process' own mount namespace: `libcontainer`
 /// moves a container into each that it finds, and shows it there, which takes the kernel longest of all.
-pub(super) fn hide_needless() {
+///
+/// On version 2 it shows the group in which the container's is to lie as the root, which is what `libcontainer` works from.
+pub(super) fn show_only(parent: &Path) -> io::Result<()> {
     if is_unified() {
-        return;
+        if parent == Path::new(ROOT) {
+            return Ok(());
+        }
+        let tree = mapping::take(parent, None, Use::Write)?;
+        return mapping::hang(&tree, Path::new(ROOT));
     }
     for hierarchy in fs::read_dir(ROOT).into_iter().flatten().flatten() {
         let name = hierarchy.file_name().to_string_lossy().into_owned();
@@ -43,6 +53,7 @@ pub(super) fn hide_needless() {
             let _ = rustix::mount::unmount(hierarchy.path(), rustix::mount::UnmountFlags::DETACH);
         }
     }
+    Ok(())
 }
 
 /// Writes the calling process into the group that it is in already, which changes nothing.
@@ -73,19 +84,61 @@ pub(super) fn lacks() -> Option<&'static str> {
 #[derive(Debug, Clone)]
 pub(super) struct Group {
     name: String,
+    /// The folder that its folder lies in, on version 2.
+    parent: PathBuf,
     unified: bool,
 }
 
+/// The file in a container's folder that names the group which its own lies in, where that isn't the root of all.
+const PARENT_FILE: &str = "group";
+
 impl Group {
-    /// The group of this name, whether or not it exists.
+    /// The group of this name below the root, whether or not it exists.
     pub(super) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), unified: is_unified() }
+        Self { name: name.to_owned(), parent: PathBuf::from(ROOT), unified: is_unified() }
+    }
+
+    /// The group of this name below a delegated one, which is noted in the container's folder first: whoever clears up after
+    /// a keeper may belong to another.
+    pub(super) fn below(parent: &Path, name: &str, folder: &Path) -> io::Result<Self> {
+        fs::write(folder.join(PARENT_FILE), parent.as_os_str().as_bytes())?;
+        Ok(Self { parent: parent.to_owned(), ..Self::new(name) })
+    }
+
+    /// The group of this name of the container in this folder.
+    pub(super) fn of(folder: &Path, name: &str) -> io::Result<Self> {
+        let parent = match fs::read(folder.join(PARENT_FILE)) {
+            Ok(parent) => PathBuf::from(OsString::from_vec(parent)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::new(name)),
+            Err(error) => return Err(error),
+        };
+        let is_inside = parent.starts_with(ROOT) && !parent.iter().any(|part| part == "..");
+        match is_inside {
+            true => Ok(Self { parent, ..Self::new(name) }),
+            // Killed while it was written, before there was a group.
+            false => Ok(Self::new(name)),
+        }
+    }
+
+    /// The folder that its folder lies in, on version 2.
+    pub(super) fn parent(&self) -> &Path {
+        &self.parent
+    }
+
+    /// Whether a process is in it, also one that has just ended. On version 1 the runtime has made sure.
+    pub(super) fn holds(&self, pid: i32) -> io::Result<bool> {
+        if !self.unified {
+            return Ok(true);
+        }
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let name = Some(self.name.as_str());
+        Ok(groups.lines().any(|line| line.starts_with("0::/") && line.rsplit('/').next() == name))
     }
 
     /// Its folders: one for each controller, or the only one.
     fn folders(&self) -> Vec<PathBuf> {
         if self.unified {
-            return vec![Path::new(ROOT).join(&self.name)];
+            return vec![self.parent.join(&self.name)];
         }
         let controllers = fs::read_dir(ROOT).into_iter().flatten().filter_map(Result::ok);
         controllers
@@ -96,7 +149,7 @@ impl Group {
 
     fn file(&self, unified: &str, controller: &str, name: &str) -> PathBuf {
         match self.unified {
-            true => Path::new(ROOT).join(&self.name).join(unified),
+            true => self.parent.join(&self.name).join(unified),
             false => Path::new(ROOT).join(controller).join(&self.name).join(name),
         }
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::ids::Ids;
 use super::seccomp;
 use crate::driver::{Container, Machine, Mount, MountSource, PrepareError};
 
@@ -78,11 +79,11 @@ pub(super) fn group_name(folder: &Path) -> String {
 }
 
 /// Checks a container and describes it.
-pub(super) fn config(machine: &Machine, container: &Container) -> Result<Value, PrepareError> {
+pub(super) fn config(machine: &Machine, container: &Container, ids: Ids) -> Result<Value, PrepareError> {
     check(machine, container)?;
+    let (users, groups) = ids.mappings();
     let mut capabilities = CAPABILITIES.to_vec();
     capabilities.push(OWN_CAPABILITY);
-    let ids = json!([{ "containerID": 0, "hostID": FIRST_ID, "size": IDS }]);
     let namespaces =
         ["pid", "network", "ipc", "uts", "mount", "user", "cgroup"].map(|kind| json!({ "type": kind }));
     let mut config = json!({
@@ -105,10 +106,10 @@ pub(super) fn config(machine: &Machine, container: &Container) -> Result<Value, 
         },
         "root": { "path": "root", "readonly": container.readonly },
         "hostname": container.hostname,
-        "mounts": mounts(container)?,
+        "mounts": mounts(container, ids)?,
         "linux": {
-            "uidMappings": ids,
-            "gidMappings": ids,
+            "uidMappings": users,
+            "gidMappings": groups,
             "namespaces": namespaces,
             "cgroupsPath": format!("/{}", group_name(&container.folder)),
             "resources": resources(machine, container),
@@ -123,7 +124,7 @@ pub(super) fn config(machine: &Machine, container: &Container) -> Result<Value, 
         // Every user may open low ports and send pings: nobody else shares this network.
         let sysctl = json!({
             "net.ipv4.ip_unprivileged_port_start": "0",
-            "net.ipv4.ping_group_range": format!("0 {}", IDS.saturating_sub(1)),
+            "net.ipv4.ping_group_range": format!("0 {}", ids.count().saturating_sub(1)),
         });
         linux.insert("sysctl".to_owned(), sysctl);
     }
@@ -195,15 +196,18 @@ fn devices() -> Value {
     Value::Array(rules)
 }
 
-fn mounts(container: &Container) -> Result<Vec<Value>, PrepareError> {
+fn mounts(container: &Container, ids: Ids) -> Result<Vec<Value>, PrepareError> {
     let kernel = |kind: &str, source: &str, destination: &str, options: &str| {
         let options: Vec<&str> = options.split(',').collect();
         json!({ "destination": destination, "type": kind, "source": source, "options": options })
     };
+    // The group of terminals, where there is one.
+    let terminals = if ids == Ids::One { "" } else { ",gid=5" };
+    let terminals = format!("nosuid,noexec,newinstance,ptmxmode=0666,mode=0620{terminals}");
     let mut mounts = vec![
         kernel("proc", "proc", "/proc", "nosuid,noexec,nodev"),
         kernel("tmpfs", "tmpfs", "/dev", "nosuid,strictatime,mode=755,size=65536k"),
-        kernel("devpts", "devpts", "/dev/pts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"),
+        kernel("devpts", "devpts", "/dev/pts", &terminals),
         kernel("tmpfs", "shm", "/dev/shm", "nosuid,noexec,nodev,mode=1777,size=65536k"),
         kernel("mqueue", "mqueue", "/dev/mqueue", "nosuid,noexec,nodev"),
         kernel("sysfs", "sysfs", "/sys", "nosuid,noexec,nodev,ro"),
@@ -217,7 +221,7 @@ fn mounts(container: &Container) -> Result<Vec<Value>, PrepareError> {
                 kernel("tmpfs", "tmpfs", &mount.destination, &options)
             }
             MountSource::Folder(path) | MountSource::File(path) | MountSource::Disk(path) => {
-                bind(mount, path)?
+                bind(mount, path, ids)?
             }
         });
     }
@@ -229,26 +233,31 @@ fn mounts(container: &Container) -> Result<Vec<Value>, PrepareError> {
                 destination: file.to_owned(),
                 readonly: false,
             };
-            mounts.push(bind(&mount, &source)?);
+            mounts.push(bind(&mount, &source, ids)?);
         }
     }
     Ok(mounts)
 }
 
-/// A mount of the host, whose owners are those of the container.
-fn bind(mount: &Mount, source: &Path) -> Result<Value, PrepareError> {
+/// A mount of the host. The owners of root's are shown as those of the container; a user's are so by themselves.
+fn bind(mount: &Mount, source: &Path, ids: Ids) -> Result<Value, PrepareError> {
     let source = source.to_str().ok_or_else(|| PrepareError::Path(source.to_owned()))?;
     let mut options = vec!["rbind", "nosuid", "nodev"];
     if mount.readonly {
         options.push("rro");
     }
-    let ids = json!([{ "containerID": 0, "hostID": FIRST_ID, "size": IDS }]);
-    Ok(json!({
+    let mut bind = json!({
         "destination": mount.destination,
         "type": "bind",
         "source": source,
         "options": options,
-        "uidMappings": ids,
-        "gidMappings": ids,
-    }))
+    });
+    if ids == Ids::High
+        && let Some(bind) = bind.as_object_mut()
+    {
+        let (users, groups) = ids.mappings();
+        bind.insert("uidMappings".to_owned(), users);
+        bind.insert("gidMappings".to_owned(), groups);
+    }
+    Ok(bind)
 }

@@ -28,6 +28,8 @@ enum How {
     Link,
     /// As a file of its own, with the container's owner.
     Copy,
+    /// As a file of its own, with its owner.
+    CopyAsTheyAre,
 }
 
 /// Merges the layers, lowest first, into a tree in this folder, and takes it as a mount that hangs nowhere yet.
@@ -35,16 +37,18 @@ pub(super) fn merge(
     layers: &[PathBuf],
     folder: &Path,
     readonly: bool,
-    namespace: &OwnedFd,
+    namespace: Option<&OwnedFd>,
 ) -> io::Result<OwnedFd> {
     let tree = folder.join(TREE);
     fs::create_dir(&tree)?;
     fs::set_permissions(&tree, fs::Permissions::from_mode(0o755))?;
-    if readonly && let Ok(mount) = mapping::take(&tree, Some(namespace), Use::Write) {
+    if readonly && let Ok(mount) = mapping::take(&tree, namespace, Use::Write) {
         fill(layers, &tree, How::Link)?;
         return Ok(mount);
     }
-    fill(layers, &tree, How::Copy)?;
+    // Without a namespace to show owners by, the maker is root of the container's ids itself.
+    let how = if namespace.is_some() { How::Copy } else { How::CopyAsTheyAre };
+    fill(layers, &tree, how)?;
     mapping::take(&tree, None, Use::Write)
 }
 

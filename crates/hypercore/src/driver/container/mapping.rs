@@ -1,8 +1,9 @@
 //! User namespaces, and mounts that show a tree's owners as a container's.
 //!
-//! The trees of images and volumes belong to the ids that they name, from 0 on. A container's ids are high ones of the
-//! host ([`FIRST_ID`]). An idmapped mount (mount_setattr(2), Linux 5.12; under an overlay 5.19) shows the one as the other,
-//! so that one tree on disk serves every container and no owner is ever changed.
+//! The trees of images and volumes belong to the ids that they name, from 0 on. The ids of root's containers are high ones
+//! of the host ([`FIRST_ID`]). An idmapped mount (mount_setattr(2), Linux 5.12; under an overlay 5.19) shows the one as the other,
+//! so that one tree on disk serves every container and no owner is ever changed. A user's containers need none: they are made
+//! where the user is root.
 
 use std::ffi::CString;
 use std::fs;
@@ -15,6 +16,7 @@ use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 
 use super::config::{FIRST_ID, IDS};
+use super::ids::Ids;
 
 /// Of `linux/mount.h`.
 const MOUNT_ATTR_RDONLY: u64 = 0x1;
@@ -22,14 +24,76 @@ const MOUNT_ATTR_NOSUID: u64 = 0x2;
 const MOUNT_ATTR_NODEV: u64 = 0x4;
 const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 
-/// Makes a user namespace whose ids 0 to 65535 are those of the host from `first` on, or for one id the caller's own.
+/// Makes a user namespace; `set` gives it its ids, by the number of a process in it.
 ///
 /// # Errors
-/// The kernel has no user namespaces, or no more of them.
+/// The kernel has no user namespaces, or no more of them; or the ids can't be set.
+pub(super) fn user_namespace(set: impl FnOnce(i32) -> io::Result<()>) -> io::Result<OwnedFd> {
+    let set = |child| set(child).and_then(|()| open_namespace(child, "user"));
+    with_child(libc::CLONE_NEWUSER, set, || 0).map(|(namespace, _)| namespace)
+}
+
+/// Finds out whether the caller can make a user namespace and may do in it what root may: there are systems that allow the
+/// one without the other.
+pub(super) fn try_user_namespace() -> io::Result<()> {
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let probe = || {
+        // SAFETY: the call takes plain numbers and changes nothing but this process, which ends.
+        #[allow(unsafe_code)]
+        let result = unsafe { libc::unshare(libc::CLONE_NEWNS) };
+        if result == 0 { 0 } else { io::Error::last_os_error().raw_os_error().unwrap_or(libc::EPERM) }
+    };
+    match with_child(libc::CLONE_NEWUSER, |child| write_maps(child, user, group, 1), probe)? {
+        ((), 0) => Ok(()),
+        ((), code) => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+/// The namespaces of a container that are made before it.
+#[derive(Debug)]
+pub(super) struct Namespaces {
+    /// Its ids.
+    pub(super) user: OwnedFd,
+    /// Its network, if it has one. A user may not look for it in a process that is hidden from tracing, as the runtime's
+    /// are.
+    pub(super) network: Option<OwnedFd>,
+}
+
+/// Makes the namespaces of a container. The ids of a user's are within those that the calling process is root of, and the
+/// same.
+pub(super) fn container_namespaces(ids: Ids, network: bool) -> io::Result<Namespaces> {
+    let flags = libc::CLONE_NEWUSER | if network { libc::CLONE_NEWNET } else { 0 };
+    let set = |child| {
+        match ids {
+            Ids::High => write_maps(child, FIRST_ID, FIRST_ID, IDS)?,
+            Ids::One => write_maps(child, 0, 0, 1)?,
+            Ids::Range { .. } => {
+                // The kernel takes no range that lies in two of the outer namespace.
+                let same = format!("0 0 1\n1 1 {}\n", IDS.saturating_sub(1));
+                fs::write(format!("/proc/{child}/gid_map"), &same)?;
+                fs::write(format!("/proc/{child}/uid_map"), &same)?;
+            }
+        }
+        let network = if network { Some(open_namespace(child, "net")?) } else { None };
+        Ok(Namespaces { user: open_namespace(child, "user")?, network })
+    };
+    with_child(flags, set, || 0).map(|(namespaces, _)| namespaces)
+}
+
+fn open_namespace(child: i32, kind: &str) -> io::Result<OwnedFd> {
+    Ok(OwnedFd::from(fs::File::open(format!("/proc/{child}/ns/{kind}"))?))
+}
+
+/// Forks a process into new namespaces, lets `set` work on it by its number, and then the process run `probe`, whose number
+/// comes back. The process copies one of many threads: `probe` must make nothing but system calls.
 #[allow(unsafe_code)]
-pub(super) fn user_namespace(first: u32, count: u32) -> io::Result<OwnedFd> {
+fn with_child<T>(
+    namespaces: libc::c_int,
+    set: impl FnOnce(i32) -> io::Result<T>,
+    probe: impl FnOnce() -> i32,
+) -> io::Result<(T, i32)> {
     let (reading, writing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let flags = libc::c_long::from(libc::CLONE_NEWUSER | libc::SIGCHLD);
+    let flags = libc::c_long::from(namespaces | libc::SIGCHLD);
     let none = std::ptr::null_mut::<libc::c_void>();
     // SAFETY: without CLONE_VM this is a fork; the child makes system calls on plain numbers and ends.
     let child = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, 0) };
@@ -37,30 +101,34 @@ pub(super) fn user_namespace(first: u32, count: u32) -> io::Result<OwnedFd> {
         let mut byte = 0_u8;
         // SAFETY: the buffer is one byte of this function's own; the process ends without running anybody's destructors.
         unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             libc::close(writing.as_raw_fd());
             libc::read(reading.as_raw_fd(), (&raw mut byte).cast(), 1);
-            libc::_exit(0);
+            libc::_exit(probe())
         }
     }
     let child = i32::try_from(child).ok().filter(|pid| *pid > 0).ok_or_else(io::Error::last_os_error)?;
-    let map = format!("0 {first} {count}\n");
-    let namespace = (|| {
-        if count == 1 {
-            fs::write(format!("/proc/{child}/setgroups"), "deny")?;
-        }
-        fs::write(format!("/proc/{child}/gid_map"), &map)?;
-        fs::write(format!("/proc/{child}/uid_map"), &map)?;
-        Ok(OwnedFd::from(fs::File::open(format!("/proc/{child}/ns/user"))?))
-    })();
-    drop(writing);
+    let set = set(child);
+    // Not by closing it: a process that another thread has forked meanwhile may have the same end open, and be waiting too.
+    let _ = rustix::io::write(&writing, &[0]);
     let child = rustix::process::Pid::from_raw(child);
-    let _ = rustix::process::waitpid(child, rustix::process::WaitOptions::empty());
-    namespace
+    let wait = || rustix::process::waitpid(child, rustix::process::WaitOptions::empty());
+    let ended = rustix::io::retry_on_intr(wait)?;
+    let code = ended.and_then(|(_, status)| status.exit_status()).unwrap_or(libc::EPERM);
+    set.map(|set| (set, code))
 }
 
-/// The user namespace of every container of root.
-pub(super) fn container_namespace() -> io::Result<OwnedFd> {
-    user_namespace(FIRST_ID, IDS)
+/// Gives the user namespace of a process the ids 0 to `count`, which are the caller's from `user` and `group` on.
+pub(super) fn write_maps(child: i32, user: u32, group: u32, count: u32) -> io::Result<()> {
+    if count == 1 {
+        // The kernel demands it of whoever has no privileges; where it is so already it can't be said again.
+        match fs::write(format!("/proc/{child}/setgroups"), "deny") {
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    fs::write(format!("/proc/{child}/gid_map"), format!("0 {group} {count}\n"))?;
+    fs::write(format!("/proc/{child}/uid_map"), format!("0 {user} {count}\n"))
 }
 
 /// What a mount that is taken from the host may be used for.
@@ -145,6 +213,17 @@ pub(super) fn mount_disk(file: &Path, readonly: bool) -> io::Result<OwnedFd> {
     }
     rustix::mount::fsconfig_create(&context)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOATIME;
+    Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// Makes a file system in memory of at most so many bytes, without a place yet.
+pub(super) fn mount_memory(bytes: u64) -> io::Result<OwnedFd> {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&context, "size", CString::new(bytes.to_string())?)?;
+    rustix::mount::fsconfig_set_string(&context, "mode", c"755")?;
+    rustix::mount::fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
     Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 

@@ -23,10 +23,12 @@ use rustix::mount::{MountFlags, MountPropagationFlags};
 use spacecore::wire::TO_BE_WRITTEN;
 
 use super::cgroup;
-use super::config::{FIRST_ID, WRITTEN};
+use super::config::WRITTEN;
 use super::copy;
+use super::ids::Ids;
 use super::mapping::{self, Use};
-use crate::driver::{Container, MountSource};
+use super::start::Making;
+use crate::driver::MountSource;
 use crate::remove::remove_tree;
 use crate::scratch;
 
@@ -71,14 +73,17 @@ pub(super) struct Stage {
 
 /// Makes it all. The calling process gets a mount namespace of its own, and must be one that ends soon: what it mounts
 /// hides a folder of the host from it.
-pub(super) fn make(container: &Container, namespace: &OwnedFd) -> Result<Stage, Failure> {
-    own_mounts()?;
+pub(super) fn make(making: &Making<'_>, namespace: &OwnedFd) -> Result<Stage, Failure> {
+    let Making { container, ids, .. } = *making;
+    // The namespace by which the host's owners are shown as the container's, where that is needed.
+    let shown = (ids == Ids::High).then_some(namespace);
+    own_mounts(making.parent)?;
     // Mounts are taken before the stage may hide them.
     let folder = fs::canonicalize(&container.folder).doing(|| opening(&container.folder))?;
     let mounts =
-        container.mounts.iter().map(|mount| take_mount(mount, namespace)).collect::<Result<Vec<_>, _>>()?;
+        container.mounts.iter().map(|mount| take_mount(mount, shown)).collect::<Result<Vec<_>, _>>()?;
     let upper = match container.upper_bytes {
-        Some(bytes) => Some(upper_disk(&folder, bytes)?),
+        Some(bytes) => Some(upper(&folder, bytes, ids)?),
         None => None,
     };
     let mut needed = Vec::with_capacity(container.layers.len());
@@ -100,7 +105,7 @@ pub(super) fn make(container: &Container, namespace: &OwnedFd) -> Result<Stage, 
     for made in [&stage.root, &stage.bundle] {
         make_folder(made)?;
     }
-    if let Err(failure) = overlay(&base, &needed, namespace, &folder, upper.as_ref(), &stage.root) {
+    if let Err(failure) = overlay(&base, &needed, making, shown, upper.as_ref(), &stage.root) {
         // A kernel without it, or without it over mapped owners, and a folder that can't take its writes.
         let kind = failure.source.raw_os_error();
         if !matches!(kind, Some(libc::EINVAL | libc::ENODEV | libc::EOPNOTSUPP | libc::EPERM | libc::ENOSYS))
@@ -108,7 +113,7 @@ pub(super) fn make(container: &Container, namespace: &OwnedFd) -> Result<Stage, 
             return Err(failure);
         }
         let into = if upper.is_some() { base.join("upper") } else { folder.clone() };
-        let tree = copy::merge(&needed, &into, container.readonly, namespace)
+        let tree = copy::merge(&needed, &into, container.readonly, shown)
             .doing(|| "copying the layers".to_owned())?;
         mapping::hang(&tree, &stage.root).doing(|| "mounting the root".to_owned())?;
     }
@@ -122,7 +127,7 @@ pub(super) fn make(container: &Container, namespace: &OwnedFd) -> Result<Stage, 
     }
     for (at, file) in WRITTEN.iter().zip(&stage.written) {
         fs::write(file, TO_BE_WRITTEN)
-            .and_then(|()| chown(file, Some(FIRST_ID), Some(FIRST_ID)))
+            .and_then(|()| chown(file, Some(ids.base()), Some(ids.base())))
             .doing(|| opening(file))?;
         make_file(&stage.root, at).doing(|| format!("making {at} in the root"))?;
     }
@@ -135,34 +140,37 @@ fn opening(path: &Path) -> String {
 
 /// Leaves the host's mounts: nothing that is mounted from here on is seen outside, and all of it ends with this process
 /// and those that it starts.
-fn own_mounts() -> Result<(), Failure> {
+fn own_mounts(groups: &Path) -> Result<(), Failure> {
     let what = || "leaving the host's mounts".to_owned();
     // SAFETY: this process has one thread, and gives nobody its folder or root to share.
     #[allow(unsafe_code)]
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.doing(what)?;
     let flags = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
     rustix::mount::mount_change("/", flags).doing(what)?;
-    cgroup::hide_needless();
-    Ok(())
+    cgroup::show_only(groups).doing(|| format!("showing the control group {} alone", groups.display()))
 }
 
-fn take_mount(mount: &crate::driver::Mount, namespace: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
+fn take_mount(mount: &crate::driver::Mount, namespace: Option<&OwnedFd>) -> Result<Option<OwnedFd>, Failure> {
     let used = if mount.readonly { Use::Read } else { Use::Write };
     match &mount.source {
         MountSource::Memory(_) => Ok(None),
-        MountSource::Folder(path) | MountSource::File(path) => mapping::take(path, Some(namespace), used)
+        MountSource::Folder(path) | MountSource::File(path) => mapping::take(path, namespace, used)
             .map(Some)
             .doing(|| format!("showing {} with the container's owners", path.display())),
         MountSource::Disk(path) => {
             let what = || format!("mounting the disk {}", path.display());
             let disk = mapping::mount_disk(path, mount.readonly).doing(what)?;
-            mapping::dress(&disk, Some(namespace), used).doing(what)?;
+            mapping::dress(&disk, namespace, used).doing(what)?;
             Ok(Some(disk))
         }
     }
 }
 
-fn upper_disk(folder: &Path, bytes: u64) -> Result<OwnedFd, Failure> {
+/// What bounds the writes: a disk, or memory where only root could mount a disk.
+fn upper(folder: &Path, bytes: u64, ids: Ids) -> Result<OwnedFd, Failure> {
+    if ids.is_rootless() {
+        return mapping::mount_memory(bytes).doing(|| "making room in memory for writes".to_owned());
+    }
     let file = folder.join(UPPER_FILE);
     let bytes = bytes.clamp(scratch::MIN_BYTES, scratch::MAX_BYTES);
     scratch::create(&file, bytes).map_err(|error| Failure {
@@ -223,8 +231,8 @@ fn hang_all(
 fn overlay(
     base: &Path,
     layers: &[PathBuf],
-    namespace: &OwnedFd,
-    folder: &Path,
+    making: &Making<'_>,
+    namespace: Option<&OwnedFd>,
     upper: Option<&OwnedFd>,
     at: &Path,
 ) -> Result<(), Failure> {
@@ -235,23 +243,25 @@ fn overlay(
             mapping::hang(disk, &place).doing(|| "mounting the disk for writes".to_owned())?;
             place
         }
-        None => folder.to_owned(),
+        None => making.container.folder.clone(),
     };
     let mut lower = Vec::with_capacity(layers.len());
     for (number, layer) in layers.iter().enumerate() {
         let place = base.join("layers").join(number.to_string());
         make_folder(&place)?;
-        mapping::take(layer, Some(namespace), Use::Layer)
+        mapping::take(layer, namespace, Use::Layer)
             .and_then(|layer| mapping::hang(&layer, &place))
             .doing(|| format!("showing {} with the container's owners", layer.display()))?;
         lower.push(format!("layers/{number}"));
     }
-    let (upper, work) = upper_folders(&writes)?;
+    let (upper, work) = upper_folders(&writes, making.ids)?;
     // Paths are short, relative to the stage, so that many layers fit: the kernel takes a page of options.
     rustix::process::chdir(base).doing(|| opening(base))?;
     let lower = lower.iter().rev().map(String::as_str).collect::<Vec<_>>().join(":");
+    // The marks in a user's trees are ones that a user may set.
+    let marks = if making.ids.is_rootless() { ",userxattr" } else { "" };
     let options = format!(
-        "lowerdir={lower},upperdir={},workdir={},index=off,metacopy=off",
+        "lowerdir={lower},upperdir={},workdir={},index=off,metacopy=off{marks}",
         upper.display(),
         work.display()
     );
@@ -263,12 +273,12 @@ fn overlay(
 }
 
 /// Makes the folders that take the writes.
-fn upper_folders(writes: &Path) -> Result<(PathBuf, PathBuf), Failure> {
+fn upper_folders(writes: &Path, ids: Ids) -> Result<(PathBuf, PathBuf), Failure> {
     let (upper, work) = (writes.join("upper"), writes.join("work"));
     for folder in [&upper, &work] {
         make_folder(folder)?;
     }
-    chown(&upper, Some(FIRST_ID), Some(FIRST_ID)).doing(|| opening(&upper))?;
+    chown(&upper, Some(ids.base()), Some(ids.base())).doing(|| opening(&upper))?;
     // The host's path may hold what options give a meaning; a descriptor's doesn't.
     Ok((short(&upper)?, short(&work)?))
 }
@@ -314,8 +324,20 @@ pub(super) fn remove(folder: &Path) -> io::Result<()> {
         _ => Ok(()),
     };
     gone(fs::remove_file(folder.join(UPPER_FILE)))?;
-    for name in ["upper", "work", copy::TREE] {
-        gone(remove_tree(&folder.join(name)))?;
+    // An overlay's own folder is closed even to its owner.
+    let _ = fs::set_permissions(folder.join("work/work"), fs::Permissions::from_mode(0o700));
+    let written = || -> io::Result<()> {
+        for name in ["upper", "work", copy::TREE] {
+            gone(remove_tree(&folder.join(name)))?;
+        }
+        Ok(())
+    };
+    match written() {
+        // What other ids of a user's container have made isn't the user's to remove.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let ids = Ids::here();
+            if ids.is_rootless() { ids.inside(written) } else { Err(error) }
+        }
+        result => result,
     }
-    Ok(())
 }

@@ -4,7 +4,7 @@
 //!  keeper --fork--> maker: user namespace, own mounts, root     (root.rs)
 //!    |                |--libcontainer--> (intermediate) --> init: namespaces, limits, pivot, seccomp
 //!    |                |                                       |
-//!    |                |--enters init's network, makes the tap |
+//!    |                |--enters its network, makes the tap    |
 //!    |                |--start---------------------------->  executes spacecore
 //!    |<--pid, tap-----+ ends
 //!    |<-------------------- parent of init
@@ -18,6 +18,7 @@ use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::oci_spec::runtime::Spec;
@@ -29,6 +30,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use serde_json::{Value, json};
 
 use super::config::{OPEN_FILES, WRITTEN};
+use super::ids::Ids;
+use super::mapping::Namespaces;
 use super::{cgroup, mapping, root};
 use crate::driver::{Container, Network};
 use crate::{guest, seccomp, tap};
@@ -49,6 +52,10 @@ pub(super) struct Making<'a> {
     pub(super) container: &'a Container,
     /// The name of the container, which is that of its control group too.
     pub(super) name: &'a str,
+    /// The folder that the control group's lies in.
+    pub(super) parent: &'a Path,
+    /// Where its ids come from.
+    pub(super) ids: Ids,
     /// The channel's end for `spacecore`.
     pub(super) channel: BorrowedFd<'a>,
     /// What `spacecore` has as standard error.
@@ -146,10 +153,17 @@ fn run(making: &Making<'_>) -> Result<(i32, Option<OwnedFd>), String> {
     let executor = Init::new(making.channel).map_err(|error| format!("preparing PID 1: {error}"))?;
     raise_limits();
     let waker = wake_groups();
-    let namespace =
-        mapping::container_namespace().map_err(|error| format!("making a user namespace: {error}"))?;
-    let stage = root::make(making.container, &namespace).map_err(|error| text(&error))?;
-    let config = fill_in(making.config, &namespace, &stage);
+    if making.ids.is_rootless() {
+        let entering = |error: io::Error| format!("becoming root of a user namespace: {error}");
+        making.ids.enter().map_err(entering)?;
+        // The kernel forgets it when a process' credentials change.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(|error| entering(error.into()))?;
+    }
+    let namespaces = mapping::container_namespaces(making.ids, making.network.is_some())
+        .map_err(|error| format!("making a user namespace: {error}"))?;
+    let stage = root::make(making, &namespaces.user).map_err(|error| text(&error))?;
+    let config = fill_in(making.config, &namespaces, &stage);
     let write = |error: io::Error| format!("writing the bundle: {error}");
     let file = fs::File::create(stage.bundle.join("config.json")).map_err(write)?;
     serde_json::to_writer(io::BufWriter::new(file), &config).map_err(|error| write(error.into()))?;
@@ -169,12 +183,12 @@ fn run(making: &Making<'_>) -> Result<(i32, Option<OwnedFd>), String> {
         .build()
         .map_err(|error| text(&error))?;
     let pid = container.pid().map(|pid| pid.as_raw()).ok_or("libcontainer names no process")?;
-    let tap = match making.network {
-        Some(Network { mac, mtu }) => {
-            let tap = tap::open_in(pid, tap::NAME, mac, mtu);
+    let tap = match (making.network, &namespaces.network) {
+        (Some(Network { mac, mtu }), Some(namespace)) => {
+            let tap = tap::open_in(namespace, tap::NAME, mac, mtu);
             Some(tap.map_err(|error| format!("making the network's tap: {error}"))?)
         }
-        None => None,
+        _ => None,
     };
     container.start().map_err(|error| text(&error))?;
     if let Some(waker) = waker {
@@ -222,9 +236,9 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The configuration with what is known only now: the user namespace, which idmapped mounts needed before, and where the
+/// The configuration with what is known only now: the namespaces that were needed before the container, and where the
 /// root and the mounts lie on the stage. They have their owners and limits already.
-fn fill_in(config: &Value, namespace: &OwnedFd, stage: &root::Stage) -> Value {
+fn fill_in(config: &Value, made: &Namespaces, stage: &root::Stage) -> Value {
     let mut config = config.clone();
     let mut set = |pointer: &str, value: Value| {
         if let Some(place) = config.pointer_mut(pointer) {
@@ -237,8 +251,12 @@ fn fill_in(config: &Value, namespace: &OwnedFd, stage: &root::Stage) -> Value {
     set("/linux/uidMappings", Value::Null);
     set("/linux/gidMappings", Value::Null);
     if let Some(namespaces) = config.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut) {
-        for entry in namespaces.iter_mut().filter(|entry| entry["type"] == "user") {
-            *entry = json!({ "type": "user", "path": format!("/proc/self/fd/{}", namespace.as_raw_fd()) });
+        for (kind, namespace) in [("user", Some(&made.user)), ("network", made.network.as_ref())] {
+            let Some(namespace) = namespace else { continue };
+            let path = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+            for entry in namespaces.iter_mut().filter(|entry| entry["type"] == kind) {
+                *entry = json!({ "type": kind, "path": path });
+            }
         }
     }
     // Those of the kernel come first, then the container's in order, then the files that are written.

@@ -57,7 +57,7 @@ pub fn prepare(workload: &Workload, streams: Option<Streams>, steps: &mut Steps)
     node::run_folder::sweep(&home.run()).with_context(|| format!("can't clear {}", home.run().display()))?;
     let mut machine = judge(&request, &home)?;
     steps.done("machine judged");
-    let store = Store::open(&home.images(), StoreOptions::from_env()?)?;
+    let store = gather::images(&home, StoreOptions::from_env()?)?;
     let wasm = match (request.manifest.spec.virtualization.isolation, names_isolation) {
         (Isolation::Wasm, _) => WasmChoice::First,
         (_, true) => WasmChoice::Never,
