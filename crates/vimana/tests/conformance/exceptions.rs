@@ -68,6 +68,7 @@ pub const ALL: &[Exception] = &[
     exception(Wasm, "a_working_folder_is_made_where_it_lacks", NO_ROOT, None),
     exception(Wasm, "a_user_s_name_brings_its_groups", NO_USERS, None),
     exception(Wasm, "a_user_and_group_may_be_numbers", NO_USERS, None),
+    exception(Wasm, "a_user_s_files_are_that_user_s_alone", NO_USERS, None),
     exception(Wasm, "a_workload_has_its_spacecore_s_name", "WASI has no host name", None),
     exception(Wasm, "the_name_is_in_etc_hosts", NO_ROOT, Some(no_file_is_there)),
     exception(Wasm, "no_signal_is_blocked_or_ignored", "WASI has no signals", None),

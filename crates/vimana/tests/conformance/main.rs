@@ -4,6 +4,8 @@
 //! pair of the two is a test of its own: `container::an_exit_code_is_the_workload_s_own`. There are no exceptions but those of
 //! [`exceptions::ALL`], which are those of `docs/reference/isolations.md`; what holds instead is checked too.
 //!
+//! Containers are run a second and a third time by [`unified`], in a machine with other control groups than this may have.
+//!
 //! The workload is `probe.c`, one source for all. Behaviours that don't disturb one another look at the same run.
 
 #![allow(
@@ -29,6 +31,7 @@ mod signals;
 mod streams;
 mod survey;
 mod terminal;
+mod unified;
 #[path = "../vimana/mod.rs"]
 mod vimana;
 mod workload;
@@ -80,6 +83,11 @@ fn main() -> ExitCode {
         Trial::test("the_document_names_this_table_and_its_exceptions", document),
         Trial::test("every_exception_is_of_a_behaviour_in_the_table", exceptions),
     ];
+    let unified = || {
+        unified::containers_of_root_and_of_users_hold_where_control_groups_are_version_2();
+        Ok(())
+    };
+    trials.push(Trial::test(unified::NAME, unified));
     for isolation in Isolation::ALL {
         for behaviour in table() {
             let name = format!("{}::{}", isolation.module(), behaviour.name);

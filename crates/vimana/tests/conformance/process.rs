@@ -14,6 +14,7 @@ pub const BEHAVIOURS: &[Behaviour] = behaviours![
     a_working_folder_is_made_where_it_lacks,
     a_user_s_name_brings_its_groups,
     a_user_and_group_may_be_numbers,
+    a_user_s_files_are_that_user_s_alone,
     a_workload_has_its_spacecore_s_name,
     the_name_is_in_etc_hosts,
     the_clock_is_the_host_s,
@@ -99,6 +100,14 @@ fn a_user_and_group_may_be_numbers(rig: &Rig) {
     assert_eq!(numbers.first().map(String::as_str), Some("77"), "{ran:?}");
     // The group itself may be among the supplementary ones; none else may.
     assert!(numbers.len() >= 2 && numbers[1..].iter().all(|number| number == "88"), "{ran:?}");
+}
+
+fn a_user_s_files_are_that_user_s_alone(rig: &Rig) {
+    let write = |user: &str| {
+        rig.output(&["-u", user], &["write", "/home/x", "mine", ",", "write", "/etc/passwd", "x"]).said()
+    };
+    assert_eq!(write("worker"), ["ok", "fail EACCES"]);
+    assert_eq!(write("77:88"), ["fail EACCES", "fail EACCES"]);
 }
 
 fn a_workload_has_its_spacecore_s_name(rig: &Rig) {

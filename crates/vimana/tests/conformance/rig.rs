@@ -260,7 +260,7 @@ impl Rig {
 }
 
 /// A folder with the guest kernel and the images, for all tests.
-fn shared() -> Result<PathBuf, String> {
+pub fn shared() -> Result<PathBuf, String> {
     vimana::shared("conformance")
 }
 

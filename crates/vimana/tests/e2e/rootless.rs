@@ -99,3 +99,18 @@ fn a_port_that_only_root_may_have_is_said_to_be_one() {
     assert_eq!(code(output.status), 125);
     assert!(text(&output.stderr).contains("-p 8080:80"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn a_user_whom_no_control_group_was_handed_to_is_told_what_would_give_one() {
+    let test = "a_user_whom_no_control_group_was_handed_to_is_told_what_would_give_one";
+    let Some(folder) = folder_of_nobody(test) else { return };
+    let image = format!("oci:{}:latest", folder.path().join("busybox.oci").display());
+    let output =
+        as_nobody(folder.path(), &["run", "--isolation", "Container", &image, "--", "true"]).output();
+    let output = output.unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(code(output.status), 125, "{said}");
+    let known = ["of version 1 here", "systemd-run --user --scope", "this user can't make user namespaces"];
+    assert!(known.iter().any(|reason| said.contains(reason)), "{said}");
+    assert!(said.contains("--isolation MicroVM"), "{said}");
+}
