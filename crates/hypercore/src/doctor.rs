@@ -100,18 +100,9 @@ pub fn examine(home: &Path) -> Report {
     });
     isolations.push(Isolation { kind: "Wasm", driver: Some("wasm"), accelerator: None, missing: Vec::new() });
     isolations.push(absent("TEE"));
-    let findings = vec![
-        qemu,
-        kvm,
-        kernel,
-        passt(),
-        cgroups(),
-        user_namespaces(),
-        landlock(),
-        seccomp(),
-        jail(),
-        disk(home),
-    ];
+    let mut findings = vec![qemu, kvm, kernel, passt(), cgroups(), user_namespaces()];
+    findings.extend(container_ids());
+    findings.extend([landlock(), seccomp(), jail(), disk(home)]);
     Report { version: 1, isolations, findings, not_yet: NOT_YET.to_vec() }
 }
 
@@ -208,6 +199,22 @@ fn jail() -> Finding {
         Strength::Full | Strength::UserNamespace => None,
     };
     finding("jail", !matches!(strength, Strength::Bare(_)), strength.describe(), remedy)
+}
+
+/// Of a user that isn't root, which users a container could have.
+fn container_ids() -> Option<Finding> {
+    const REMEDY: &str = "sudo apt-get install uidmap, and 65535 ids in /etc/subuid and /etc/subgid (without them a container has no user but root)";
+    let found = match container::Ids::here() {
+        container::Ids::High => return None,
+        container::Ids::Range { users, .. } => finding(
+            "container users",
+            true,
+            format!("root, who is you, and 65535 more (from {users} on)"),
+            None,
+        ),
+        container::Ids::One => finding("container users", false, "root, who is you, alone", Some(REMEDY)),
+    };
+    Some(found)
 }
 
 fn landlock() -> Finding {

@@ -119,7 +119,9 @@ pub(super) fn rootless_notices(request: &Request, ids: Ids) -> Vec<String> {
     }
     if spec.resources.storage.is_some() {
         notices.push(
-            "without root spec.resources.storage is memory, which counts as the container's own".to_owned(),
+            "without root spec.resources.storage is memory, which counts as the container's own; before Linux 6.6 \
+             folders of the image can't be removed there"
+                .to_owned(),
         );
     }
     notices
