@@ -129,6 +129,8 @@ pub(crate) fn sweep(folder: &Path, owners: Option<Owners>) -> io::Result<u64> {
         match gone {
             Ok(()) => removed += 1,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Files of ids that were the user's to give and aren't any more; they are in nobody's way.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             Err(error) => return Err(error),
         }
     }
