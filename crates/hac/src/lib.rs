@@ -20,6 +20,7 @@ pub mod diagnostic;
 pub mod import;
 pub mod model;
 mod parse;
+pub mod peer;
 mod preset;
 mod print;
 pub mod reference;

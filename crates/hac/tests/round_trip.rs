@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hac::model::*;
+use hac::peer::Peer;
 use hac::units::*;
 use hac::words::Word;
 use hac::{Format, Manifest};
@@ -178,14 +179,18 @@ fn hardware() -> impl Strategy<Value = (Resources, Virtualization)> {
 
 fn networking() -> impl Strategy<Value = Networking> {
     let ports = btree_map(1u16.., text().prop_filter("a name", |name| !name.is_empty()), 0..4);
-    (of(1000u64..(1 << 45)), of(1u64..1000), of(1u64..1000), word::<NetworkType>(), ports).prop_map(
-        |(limit, ingress, egress, network_type, ports)| {
+    let peers = ["public", "any:53/udp", "10.0.0.0/8:5432", "[2001:db8::1]:80-90", "*.example.org:443/tcp"];
+    let to = proptest::sample::subsequence(peers.to_vec(), 0..=peers.len());
+    (of(1000u64..(1 << 45)), of(1u64..1000), of(1u64..1000), word::<NetworkType>(), ports, to).prop_map(
+        |(limit, ingress, egress, network_type, ports, to)| {
             let limit = limit.map(BitRate);
             Networking {
                 bandwidth_limit: limit,
                 ingress: ingress.map(BitRate).or(limit),
                 egress: egress.map(BitRate).or(limit),
                 network_type,
+                allow_to: to.iter().map(|peer| peer.parse().unwrap()).collect(),
+                allow_from: if to.len() > 1 { vec!["10.0.0.0/8".parse().unwrap()] } else { vec![Peer::ANY] },
                 inbound_ports: match network_type {
                     NetworkType::None => BTreeMap::new(),
                     _ => ports.into_iter().map(|(port, name)| (name, port)).collect(),

@@ -60,9 +60,8 @@ pub struct Finding {
     pub remedy: Option<String>,
 }
 
-const NOT_YET: [&str; 4] = [
+const NOT_YET: [&str; 3] = [
     "no jail around Wasm programs: their keeper runs as the user who started them",
-    "no egress policy: a guest reaches whatever this machine reaches through its default route, the local network too",
     "no Unikernel or TEE",
     "KVM with QEMU is written but was never run on a machine where KVM works",
 ];

@@ -8,14 +8,18 @@
 //! - every outgoing socket is bound to the interface of the default route (`--outbound-if4`, `--outbound-if6`): a connection
 //!   to an address that the host gets later can't be answered, because its answer comes by another interface.
 //!
-//! What remains: everything that the host reaches *through* that interface, so the local network too. There is no egress
-//! policy yet.
+//! What remains is what the host reaches *through* that interface. How much of it a guest may is decided by its [`Policy`]: by
+//! default the public internet. The same filter holds it to its own addresses and its rates.
 //!
 //! Name queries go to an address of their own ([`DNS`]), from where `passt` forwards them to the host's resolver.
 
 mod filter;
 mod handshake;
+mod limit;
+mod packet;
+mod policy;
 mod route;
+mod window;
 
 use std::ffi::OsString;
 use std::io;
@@ -25,7 +29,9 @@ use std::os::unix::net::UnixStream;
 
 use serde::{Deserialize, Serialize};
 
-use self::filter::{Filter, Refused};
+use self::filter::{Filter, Rates};
+use self::policy::Gate;
+pub use self::policy::{Policy, Rule, Who};
 use crate::driver::Mac;
 use crate::jail::Ids;
 use crate::spawn::{self, FIRST, Spawned};
@@ -38,6 +44,9 @@ pub const DNS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x5649, 0x4d41, 0, 0, 0, 0, 0x5
 /// versions that do can be made to take what is inside a packet for a frame.
 pub const MTU: u16 = 32_000;
 
+/// How much passt may have sent that the filter hasn't read, in bytes.
+const SENT_AHEAD: usize = 4 << 20;
+
 /// The hardware address of every guest: each has a wire of its own, on which nobody else is.
 pub const MAC: Mac = Mac([0x52, 0x54, 0x00, 0x76, 0x69, 0x6d]);
 
@@ -47,6 +56,8 @@ pub const MAC: Mac = Mac([0x52, 0x54, 0x00, 0x76, 0x69, 0x6d]);
 pub struct NetworkPlan {
     /// The ports of the guest that the host answers on.
     pub published: Vec<Publish>,
+    /// Whom the guest may reach, and who may reach it.
+    pub policy: Policy,
 }
 
 /// One published port.
@@ -191,11 +202,15 @@ impl Passt {
             args.extend(["--runas".into(), format!("{0}:{0}", ids.first()).into()]);
         }
         let (helper, theirs) = UnixStream::pair().map_err(PasstError::Execute)?;
+        // passt loses what it can't send at once, and is slow to send it again. Where this isn't allowed it is as it was.
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(&theirs, SENT_AHEAD)
+            .or_else(|_| rustix::net::sockopt::set_socket_send_buffer_size(&theirs, SENT_AHEAD));
         let spawned =
             spawn::spawn(&program, &args, vec![theirs.into()], None).map_err(PasstError::Execute)?;
-        let refused = Refused { own: host.addresses, dns: guest.dns.clone() };
+        let gate = Gate::new(plan.policy.clone(), MAC, &guest, host.addresses);
+        let rates = Rates { out_bits: plan.policy.out_bits, in_bits: plan.policy.in_bits };
         let announced = filter::announce(&helper, MAC, guest.ipv4.map(|(address, _, _)| address));
-        let filter = announced.and_then(|()| Filter::start(socket, helper.into(), refused));
+        let filter = announced.and_then(|()| Filter::start(socket, helper.into(), gate, rates));
         Ok((Self { filter: filter.map_err(PasstError::Execute)?, spawned, _ids: ids, published }, guest))
     }
 

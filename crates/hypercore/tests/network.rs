@@ -22,8 +22,10 @@ fn skipped(reason: &str) {
 #[test]
 fn a_guest_answers_on_its_published_port_and_reaches_no_service_of_its_host() {
     let address = Ipv4Addr::LOCALHOST.into();
-    let plan =
-        NetworkPlan { published: vec![Publish { address, host: 0, guest: 80, protocol: Protocol::Tcp }] };
+    let plan = NetworkPlan {
+        published: vec![Publish { address, host: 0, guest: 80, protocol: Protocol::Tcp }],
+        ..NetworkPlan::default()
+    };
     let (mut passt, wire, network) = match Passt::start(&plan) {
         Ok(started) => started,
         Err(error) => return skipped(&error.to_string()),

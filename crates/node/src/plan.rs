@@ -8,6 +8,7 @@ mod body;
 mod checks;
 mod error;
 mod process;
+mod reach;
 mod request;
 mod show;
 
@@ -27,6 +28,7 @@ use crate::keeper::assignment::{self, Assignment, Lifetime, Patience};
 pub use body::{Body, Container, Virtual, Wasm};
 pub use error::PlanError;
 pub use process::signal_number;
+pub use reach::Reach;
 pub use request::{Facts, ImageFacts, KernelFacts, Layer, MachineFacts, Request, Share, WasmFacts};
 
 /// Exactly what will run.
@@ -50,6 +52,8 @@ pub struct Plan {
     pub publish: Vec<Publish>,
     /// Whether there is a network at all.
     pub network: bool,
+    /// Whom it reaches there, and who reaches it.
+    pub reach: Reach,
     /// Folders and files of the host.
     pub shares: Vec<Share>,
     /// Empty folders in memory: destination and size in bytes.
@@ -112,6 +116,7 @@ impl Plan {
             image_digest: facts.image.digest.clone(),
             publish,
             network,
+            reach: Reach::decide(&spec.networking),
             shares: mounts.shares,
             memory_mounts: mounts.memory,
             volumes: mounts.volumes,
@@ -155,7 +160,9 @@ impl Plan {
             version: assignment::VERSION,
             id: id.to_owned(),
             machine,
-            network: self.network.then(|| NetworkPlan { published: self.publish.clone() }),
+            network: self
+                .network
+                .then(|| NetworkPlan { published: self.publish.clone(), policy: self.reach.policy() }),
             configuration: self.configuration(),
             folders: self.folder_shares(),
             scratch: self.scratch(&run_folder),

@@ -9,6 +9,7 @@ use crate::model::{
     FailoverStrategy, Isolation, Kind, Level, Logging, LoggingTool, Monitoring, MonitoringTool, NetworkType,
     Provider, RestartPolicy, ScalingMetric, ScalingPreset, SecurityModule, UpdateStrategy, VerificationMode,
 };
+use crate::peer::Peer;
 use crate::tree::{Node, Value};
 use crate::units::{Amount, BitRate, ByteRate, Bytes, Duration, MilliCpu};
 use crate::words::{UnknownWord, Word};
@@ -178,7 +179,7 @@ macro_rules! quantity {
     };
 }
 
-quantity!(Amount, BitRate, ByteRate, Bytes, Duration, MilliCpu);
+quantity!(Amount, BitRate, ByteRate, Bytes, Duration, MilliCpu, Peer);
 
 /// Reports a word that isn't known.
 fn unknown_word(node: &Node, path: &str, context: &mut Context<'_>, error: &UnknownWord) {

@@ -105,6 +105,8 @@ table!(Networking {
     "ingress" => ingress,
     "egress" => egress,
     "network_type" => network_type,
+    "allow_to" => allow_to,
+    "allow_from" => allow_from,
     "inbound_ports" => inbound_ports
 });
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::peer::Peer;
 use crate::units::{BitRate, ByteRate, Bytes, MilliCpu};
 use crate::words::words;
 
@@ -291,6 +292,10 @@ pub struct Networking {
     pub egress: Option<BitRate>,
     /// Who reaches it.
     pub network_type: NetworkType,
+    /// Whom it may reach; nobody if empty.
+    pub allow_to: Vec<Peer>,
+    /// Who may reach its inbound ports: `any`, addresses and networks; nobody if empty.
+    pub allow_from: Vec<Peer>,
     /// The TCP ports on which the workload listens, by name; names keep their case.
     pub inbound_ports: BTreeMap<String, u16>,
 }
@@ -302,6 +307,8 @@ impl Default for Networking {
             ingress: None,
             egress: None,
             network_type: NetworkType::Public,
+            allow_to: vec![Peer::PUBLIC],
+            allow_from: vec![Peer::ANY],
             inbound_ports: BTreeMap::new(),
         }
     }

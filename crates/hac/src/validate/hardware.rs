@@ -6,6 +6,7 @@ use crate::decode::{Context, join};
 use crate::model::{
     Accel, AcceleratorKind, Isolation, Level, NetworkType, Networking, Resources, Spec, Virtualization,
 };
+use crate::peer::Who;
 use crate::words::Word;
 
 const ISOLATION: &str = "spec.virtualization.type";
@@ -149,6 +150,17 @@ fn networking(networking: &Networking, context: &mut Context<'_>) {
                 &[path, LIMIT],
                 format!("{rate} is more than the bandwidth limit of {limit}"),
                 "raise `bandwidth_limit` (a bare number there is in Gbps)".to_owned(),
+            );
+        }
+    }
+    for (index, peer) in networking.allow_from.iter().enumerate() {
+        let path = format!("spec.networking.allow_from[{index}]");
+        let plain = peer.ports.is_none() && peer.protocol.is_none();
+        if !plain || !matches!(peer.who, Who::Any | Who::Network(..)) {
+            context.conflict(
+                &[&path],
+                format!("{peer} can't be who reaches a port: only \"any\", addresses and networks can"),
+                "the ports are those of inbound_ports".to_owned(),
             );
         }
     }

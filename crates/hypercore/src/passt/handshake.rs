@@ -4,12 +4,13 @@
 //! connection complete it sends only with the client's first bytes. A server that speaks first, as those of SSH, SMTP and
 //! MySQL do, would wait for ever. So the ACK is made here from the SYN-ACK. A guest that gets a second one ignores it.
 
+use super::packet::{ETHERNET, checksum};
+
 /// What the guest may send before `passt` itself says how much: this many bytes, times the scale that `passt` announced.
 const WINDOW: u16 = 64;
 const TCP: u8 = 6;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
-const ETHERNET: usize = 14;
 const TCP_HEADER: usize = 20;
 
 /// The ACK with which a connection is complete, if this frame of the guest's is a SYN-ACK.
@@ -72,15 +73,6 @@ fn reply(segment: &[u8], from: &[u8], to: &[u8]) -> Option<Vec<u8>> {
     let sum = checksum(&[from, to, &length, &[0, 0, 0, TCP], &answer]);
     answer.splice(16..18, sum.to_be_bytes());
     Some(answer)
-}
-
-/// The internet checksum (RFC 1071) of parts of even length.
-fn checksum(parts: &[&[u8]]) -> u16 {
-    let words = parts.iter().flat_map(|part| part.as_chunks::<2>().0).map(|word| u16::from_be_bytes(*word));
-    let sum = words.fold(0u32, |sum, word| sum.wrapping_add(u32::from(word)));
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let folded = (folded & 0xffff) + (folded >> 16);
-    !u16::try_from(folded).unwrap_or_default()
 }
 
 #[cfg(test)]

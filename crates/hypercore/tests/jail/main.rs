@@ -2,7 +2,7 @@
 //! over. Each must fail in the jail, and must succeed once the parts of the jail that are to stop it are left out: a test
 //! that passes for another reason would prove nothing. With `--nocapture` the table is printed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod prisoner;
 

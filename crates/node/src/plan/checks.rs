@@ -321,7 +321,7 @@ fn not_yet(manifest: &Manifest) -> Vec<String> {
         deployment,
         resources,
         virtualization,
-        networking,
+        networking: _,
         mounts: _,
         checks,
         sidecars,
@@ -336,8 +336,6 @@ fn not_yet(manifest: &Manifest) -> Vec<String> {
         verification,
         conditions,
     } = &manifest.spec;
-    let limited =
-        networking.bandwidth_limit.is_some() || networking.ingress.is_some() || networking.egress.is_some();
     let asked = [
         (deployment.replicas > 1, "replicas (one runs in the foreground)"),
         (resources.gpu > 0 || !resources.accelerators.is_empty(), "GPUs and accelerators"),
@@ -345,7 +343,6 @@ fn not_yet(manifest: &Manifest) -> Vec<String> {
         (resources.cpu_pinning, "CPU pinning"),
         (resources.class != defaults.resources.class, "the memory class"),
         (virtualization.criteria.performance == Level::High, "criteria.performance"),
-        (limited, "network rate limits"),
         (!checks.is_empty(), "checks"),
         (!sidecars.is_empty() || observability.sidecar, "sidecars"),
         (security.attestation != defaults.security.attestation, "security.attestation"),

@@ -93,8 +93,17 @@ impl fmt::Display for Plan {
             }
         }
         row(f, "network", &if self.network { "through passt, user mode" } else { "none" })?;
+        if self.network {
+            row(f, "reaches", &self.reach.describe_to())?;
+            if let Some(rates) = self.reach.describe_rates() {
+                row(f, "rates", &rates)?;
+            }
+        }
         for port in &self.publish {
             row(f, "publish", port)?;
+        }
+        if !self.publish.is_empty() {
+            row(f, "reached by", &self.reach.describe_from())?;
         }
         for share in &self.shares {
             let mode = if share.readonly { "read-only" } else { "read-write" };
@@ -120,9 +129,6 @@ impl fmt::Display for Plan {
         }
         if self.virtual_machine().is_none() {
             row(f, "jail", &"none yet beyond the isolation itself")?;
-        }
-        if self.network {
-            row(f, "egress", &"no policy yet: whatever this machine reaches through its default route")?;
         }
         for notice in &self.notices {
             row(f, "note", notice)?;

@@ -320,7 +320,6 @@ fn nothing_that_a_manifest_asks_for_is_dropped_silently() {
         ("[spec.placement]\ndvci = \"berlin\"", "placement"),
         ("[spec.pricing]\nmax_per_hour = \"1\"", "pricing"),
         ("[spec.observability]\nsidecar = true", "sidecars"),
-        ("[spec.networking]\negress = \"1Gbps\"", "network rate limits"),
         ("[spec.resources]\nclass = \"guaranteed\"", "class"),
         ("[spec.failover]\nstrategy = \"auto-recovery\"", "failover"),
     ];
@@ -391,4 +390,29 @@ fn a_user_s_container_keeps_a_volume_as_files_and_says_that_nothing_holds_its_si
     let driver::Body::Container(body) = assignment.machine.body else { panic!("{:?}", plan.body) };
     let source = driver::MountSource::Folder(assignment.volumes[0].folder.join("files"));
     assert_eq!(body.mounts[0].source, source);
+}
+
+#[test]
+fn a_plan_says_whom_the_workload_reaches_and_who_reaches_it() {
+    let plan = decide("", None).unwrap();
+    assert!(plan.to_string().contains("reaches      public\n"), "{plan}");
+    let policy = plan.reach.policy();
+    assert_eq!(policy, hypercore::passt::Policy::default());
+    let manifest = "[spec.networking]\nallow_to = [\"api.example.org:443/tcp\", \"10.0.0.0/8\"]\nallow_from = [\"192.0.2.0/24\"]\n\
+                    egress = \"10Mbps\"\ninbound_ports = { http = 80 }";
+    let plan = decide(manifest, None).unwrap();
+    let shown = plan.to_string();
+    for line in [
+        "reaches      api.example.org:443/tcp, 10.0.0.0/8\n",
+        "rates        out 10Mbps, in without limit\n",
+        "reached by   192.0.2.0/24\n",
+    ] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    let policy = plan.reach.policy();
+    assert_eq!((policy.to.len(), policy.from.map(|from| from.len())), (2, Some(1)));
+    assert_eq!((policy.out_bits, policy.in_bits), (Some(10_000_000), None));
+    let nobody = decide("[spec.networking]\nallow_to = []\nallow_from = []", None).unwrap();
+    assert!(nobody.to_string().contains("reaches      nobody, but for answers\n"), "{nobody}");
+    assert_eq!(nobody.reach.policy().from, Some(Vec::new()));
 }

@@ -20,6 +20,7 @@ mod leaks;
 mod network;
 mod node_software;
 mod process;
+mod reach;
 mod rootless;
 mod signals;
 mod support;

@@ -48,6 +48,10 @@ pub struct Workload {
     /// The network: public, private or none
     #[arg(long, value_name = "TYPE")]
     pub network: Option<NetworkType>,
+    /// Whom the workload may reach, instead of what the manifest says: public, any, an address, a network or a name, perhaps with
+    /// :PORT and /tcp or /udp; may be given several times
+    #[arg(long, value_name = "PEER")]
+    pub allow_to: Vec<hac::peer::Peer>,
     /// Mount a folder or file of this machine (a path with / or . or ~ at its start), or a named volume, which is kept when
     /// the spacecore ends
     #[arg(short = 'v', long = "volume", value_name = "SRC|NAME:DST[:ro]")]
@@ -132,6 +136,9 @@ impl Workload {
         }
         if let Some(network) = self.network {
             spec.networking.network_type = network;
+        }
+        if !self.allow_to.is_empty() {
+            spec.networking.allow_to = self.allow_to.clone();
         }
         if let Some(memory) = self.memory {
             let least = spec.virtualization.isolation.least_memory();
