@@ -1,6 +1,8 @@
-//! Is this claim true? Merkle trees over what is mounted.
+//! Is this claim true? Merkle trees over what is mounted, advisories against what is installed, signatures over images.
 //!
 //! The crate belongs to the pure ring: bytes in, a verdict out, the same on every machine. It has no files, sockets,
 //! clocks, threads, floats, randomness or hash-ordered iteration; `clippy.toml` bans them.
 
+pub mod advisory;
 pub mod verity;
+pub mod version;
