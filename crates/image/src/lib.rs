@@ -7,6 +7,7 @@
 
 mod config;
 mod digest;
+pub mod inventory;
 pub mod layer;
 mod manifest;
 mod options;
@@ -14,6 +15,7 @@ mod platform;
 mod progress;
 mod pull;
 mod reference;
+mod sbom;
 mod source;
 mod store;
 
@@ -25,6 +27,7 @@ pub use platform::{Platform, PlatformError};
 pub use progress::Progress;
 pub use pull::{LayerError, PullError, WasmError};
 pub use reference::{Reference, ReferenceError, RegistryReference};
+pub use sbom::sbom;
 pub use source::{SourceError, containerd::ContainerdError, registry::RegistryError};
 pub use store::{
     Freed, Image, ImageLayer, OpenError, OptionsError, Owners, Store, StoreError, StoreOptions, Summary,

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub(crate) mod layout;
 pub(crate) mod registry;
 pub(crate) mod wire;
 
