@@ -5,6 +5,7 @@
 //! read-only squashfs with its dm-verity tree ([`layer`]), and is kept by content. A Wasm program comes from a file,
 //! from an OCI artifact, or out of an ordinary image, and is kept as it is.
 
+pub mod advisories;
 mod config;
 mod digest;
 pub mod inventory;

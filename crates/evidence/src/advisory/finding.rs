@@ -9,10 +9,12 @@ use super::Rating;
 /// A package that has a flaw.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// The package's name in its ecosystem.
+    /// The package's name in its ecosystem: for Debian and Alpine, its source's.
     pub package: String,
     /// The version that is installed.
     pub version: String,
+    /// What is installed of it, by name.
+    pub installed: Vec<String>,
     /// The ecosystem, with its release.
     pub ecosystem: String,
     /// The advisory, by the name that people know best: a CVE's if there is one.

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Advisory, Affected, Event, Range, Rating, scheme};
+use super::{Advisory, Affected, Event, Level, Range, Rating, scheme};
 
 /// The most packages that one advisory may be about.
 const MOST_AFFECTED: usize = 65_536;
@@ -103,6 +103,10 @@ impl Advisory {
             return Err(OsvError::TooMany { id: raw.id, count: affected.len() });
         }
         let rating = severities(raw.severity.as_deref()).or_else(|| worded(raw.database_specific.as_ref()));
+        // A package that was made to do harm; those who list them don't rate them.
+        let malicious =
+            Some(Rating { level: Level::Critical, score: None }).filter(|_| raw.id.starts_with("MAL-"));
+        let rating = rating.or(malicious);
         let summary = raw.summary.filter(|summary| !summary.is_empty()).or(raw.details).unwrap_or_default();
         let summary = summary.lines().next().unwrap_or_default().chars().take(LONGEST_SUMMARY).collect();
         let names = |names: Option<Vec<String>>| {

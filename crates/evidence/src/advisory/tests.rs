@@ -105,6 +105,7 @@ fn severity_is_computed_from_vectors_and_read_from_words() {
         (json!({ "database_specific": { "severity": "MODERATE" } }), Some((Level::Medium, ""))),
         (json!({ "database_specific": { "severity": 7 } }), None),
         (json!({}), None),
+        (json!({ "id": "MAL-2024-1" }), Some((Level::Critical, ""))),
     ];
     for (extra, expected) in table {
         let expected = expected.map(|(level, score)| (level, score.to_owned()));
@@ -134,6 +135,7 @@ fn finding(advisory: &str, aliases: &[&str], level: Option<Level>) -> Finding {
     Finding {
         package: "x".to_owned(),
         version: "1".to_owned(),
+        installed: vec!["x".to_owned()],
         ecosystem: "npm".to_owned(),
         advisory: advisory.to_owned(),
         aliases: aliases.iter().map(|name| (*name).to_owned()).collect(),

@@ -28,6 +28,7 @@ use crate::store::Image;
 pub use distribution::Distribution;
 pub use format::{Format, Unreadable};
 pub use package::{Kind, Location, Package, Record};
+pub(crate) use python::normal as normal_python_name;
 
 /// The most packages that are listed.
 const MOST_PACKAGES: usize = 200_000;

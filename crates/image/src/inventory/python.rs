@@ -27,7 +27,7 @@ pub(super) fn lock(bytes: &[u8]) -> Vec<Record> {
 }
 
 /// Writes a name as PEP 503 normalises it.
-fn normal(name: &str) -> String {
+pub(crate) fn normal(name: &str) -> String {
     let mut normal = String::with_capacity(name.len());
     for c in name.chars() {
         match c {
