@@ -13,6 +13,8 @@ use node::home::Home;
 use serde_json::{Value, json};
 
 pub(crate) mod progress;
+mod sbom;
+mod scan;
 
 use progress::PullDisplay;
 
@@ -39,6 +41,8 @@ enum Command {
     Pull(PullArgs),
     Ls(ListArgs),
     Inspect(InspectArgs),
+    Sbom(sbom::Args),
+    Scan(scan::Args),
     Rm(RemoveArgs),
     Prune(PruneArgs),
 }
@@ -132,6 +136,8 @@ pub(crate) fn run(args: Args, home: &Path) -> Result<ExitCode> {
         Command::Pull(args) => pull(&store, args),
         Command::Ls(args) => list(&store, &args),
         Command::Inspect(args) => inspect(&store, &args),
+        Command::Sbom(args) => sbom::run(&store, args),
+        Command::Scan(args) => scan::run(&store, home, args),
         Command::Rm(args) => remove(&store, &args),
         Command::Prune(args) => prune(&store, &args),
     }
@@ -164,18 +170,8 @@ fn list(store: &Store, args: &ListArgs) -> Result<ExitCode> {
     let header = ["REFERENCE", "DIGEST", "LAYERS", "SIZE", "CREATED", "LAST USED"].map(str::to_owned);
     let mut rows = vec![header];
     rows.extend(images.iter().map(row));
-    let mut widths = [0; 6];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
     let mut out = io::stdout().lock();
-    for row in &rows {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        writeln!(out, "{}", cells.join("  ").trim_end())?;
-    }
+    print_table(&mut out, &rows)?;
     let Usage { bytes, quota, unreferenced_bytes, .. } = store.usage()?;
     write!(out, "\n{} of {} used", BinaryBytes(bytes), BinaryBytes(quota))?;
     match unreferenced_bytes {
@@ -212,19 +208,7 @@ fn row(image: &Summary) -> [String; 6] {
 }
 
 fn inspect(store: &Store, args: &InspectArgs) -> Result<ExitCode> {
-    let platforms = match &args.platform {
-        Some(platform) => vec![platform.clone()],
-        None => vec![Platform::host(), Platform::wasm()],
-    };
-    let mut found = None;
-    for platform in &platforms {
-        if found.is_none() {
-            found = store.get_for(&args.reference, platform)?;
-        }
-    }
-    let Some(image) = found else {
-        bail!("{} isn't in the store; vimana image pull {0} brings it there", args.reference);
-    };
+    let image = stored(store, &args.reference, args.platform.as_ref())?;
     if args.json {
         print_json(&describe(store, &image)?)?;
         return Ok(ExitCode::SUCCESS);
@@ -260,6 +244,53 @@ fn inspect(store: &Store, args: &InspectArgs) -> Result<ExitCode> {
         line("wasm", format!("{} {}", program.digest.short(), BinaryBytes(program.bytes)))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Finds an image in the store; without a platform for this machine's, then for Wasm.
+fn stored(store: &Store, reference: &Reference, platform: Option<&Platform>) -> Result<Image> {
+    let platforms = match platform {
+        Some(platform) => vec![platform.clone()],
+        None => vec![Platform::host(), Platform::wasm()],
+    };
+    for platform in &platforms {
+        if let Some(image) = store.get_for(reference, platform)? {
+            return Ok(image);
+        }
+    }
+    bail!("{reference} isn't in the store; vimana image pull {reference} brings it there")
+}
+
+/// Finds an image in the store, or pulls it.
+fn stored_or_pulled(
+    store: &Store,
+    reference: &Reference,
+    platform: Option<&Platform>,
+    plain_http: bool,
+) -> Result<Image> {
+    if let Ok(image) = stored(store, reference, platform) {
+        return Ok(image);
+    }
+    let options = PullOptions { plain_http, platform: platform.cloned(), ..PullOptions::default() };
+    let display = PullDisplay::new(false);
+    let pulled = store.pull(reference, &options, &|step| display.report(&step));
+    display.finish();
+    pulled.with_context(|| format!("can't get {reference}"))
+}
+
+/// Prints rows in columns, as wide as their widest cell.
+fn print_table<const COLUMNS: usize>(out: &mut impl Write, rows: &[[String; COLUMNS]]) -> io::Result<()> {
+    let mut widths = [0; COLUMNS];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        writeln!(out, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
 }
 
 /// Writes arguments as JSON does, so that where one ends is seen.

@@ -1,0 +1,130 @@
+//! `vimana image scan`: what is known against the packages of an image.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use evidence::advisory::{Finding, Level};
+use image::advisories::{Advisories, Scan};
+use image::{Platform, Reference, Store};
+use serde_json::json;
+
+/// The exit code if a finding is at the threshold or above it.
+const FOUND: u8 = 3;
+
+/// Looks the packages of an image up in a folder of advisories
+///
+/// The folder holds OSV's JSON files, or archives of them (https://osv-vulnerabilities.storage.googleapis.com/ECOSYSTEM/all.zip).
+/// Nothing is asked of any network. Without --advisories it is the folder that policy.toml names.
+///
+/// Exit codes: 0 if nothing is at the threshold or above it; 3 if something is; 1 if the scan failed; 2 for arguments that
+/// can't be read.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vimana image scan debian:12 --advisories /srv/osv
+  vimana image scan alpine:3.20 --advisories /srv/osv --threshold critical
+  vimana image scan app --json | jq -r '.findings[].advisory'")]
+pub(super) struct Args {
+    /// The image's name; it is pulled if it isn't in the store
+    reference: Reference,
+    /// The folder of advisories [default: scan.advisories of policy.toml]
+    #[arg(long, value_name = "DIR")]
+    advisories: Option<PathBuf>,
+    /// From which severity on a finding fails the scan [default: scan.threshold of policy.toml, or high]
+    #[arg(long, value_name = "low|medium|high|critical")]
+    threshold: Option<Level>,
+    /// The severity that an advisory counts as which names none [default: scan.unrated of policy.toml, or high]
+    #[arg(long, value_name = "LEVEL")]
+    unrated: Option<Level>,
+    /// The platform (default: this machine's, then wasi/wasm)
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    /// Speak plain HTTP with the registry
+    #[arg(long)]
+    plain_http: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(store: &Store, home: &Path, args: Args) -> Result<ExitCode> {
+    let Some(folder) = &args.advisories else {
+        bail!("which advisories? --advisories names their folder");
+    };
+    let (threshold, unrated) = (args.threshold.unwrap_or(Level::High), args.unrated.unwrap_or(Level::High));
+    let image = super::stored_or_pulled(store, &args.reference, args.platform.as_ref(), args.plain_http)?;
+    let advisories = Advisories::open(folder, &home.join("cache/advisories"), &progress)?;
+    let scan = advisories.scan(&image.inventory()?)?;
+    let counts = |finding: &&Finding| level(finding, unrated) >= threshold;
+    let failing = scan.findings.iter().filter(counts).count();
+    if args.json {
+        let document = json!({
+            "reference": image.reference.to_string(),
+            "digest": image.digest,
+            "platform": image.platform,
+            "advisories": { "folder": advisories.folder(), "digest": advisories.digest(), "count": advisories.count() },
+            "threshold": threshold,
+            "unrated": unrated,
+            "failing": failing,
+            "packages": scan.packages,
+            "findings": scan.findings,
+            "unread": scan.unread,
+        });
+        super::print_json(&document)?;
+    } else {
+        show(&scan, advisories.count(), threshold, failing)?;
+    }
+    Ok(if failing > 0 { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
+}
+
+fn level(finding: &Finding, unrated: Level) -> Level {
+    finding.rating.as_ref().map_or(unrated, |rating| rating.level)
+}
+
+/// Shows on a terminal that a large folder is being read.
+fn progress(files: u64) {
+    if files.is_multiple_of(1000) && io::stderr().is_terminal() {
+        // Progress that can't be shown is no reason to stop.
+        let _ = write!(io::stderr(), "\rreading the advisories, once: {files}\x1b[K");
+    }
+}
+
+fn show(scan: &Scan, advisories: u64, threshold: Level, failing: usize) -> Result<()> {
+    let mut out = io::stdout().lock();
+    if !scan.findings.is_empty() {
+        let header = ["PACKAGE", "VERSION", "FIXED IN", "ADVISORY", "SEVERITY", "SUMMARY"].map(str::to_owned);
+        let rows: Vec<_> = std::iter::once(header).chain(scan.findings.iter().map(row)).collect();
+        super::print_table(&mut out, &rows)?;
+        writeln!(out)?;
+    }
+    let found = scan.findings.len();
+    writeln!(
+        out,
+        "{} packages, {advisories} advisories: {found} findings, {failing} of them {threshold} or worse",
+        scan.packages
+    )?;
+    for line in &scan.unread {
+        writeln!(io::stderr(), "not read: {}", hac::text::printable(line, 1000))?;
+    }
+    Ok(())
+}
+
+fn row(finding: &Finding) -> [String; 6] {
+    let severity = match &finding.rating {
+        Some(rating) => match &rating.score {
+            Some(score) => format!("{} ({score})", rating.level),
+            None => rating.level.to_string(),
+        },
+        None => "not rated".to_owned(),
+    };
+    let cells = [
+        finding.package.clone(),
+        finding.version.clone(),
+        finding.fixed.clone().unwrap_or_else(|| "-".to_owned()),
+        finding.advisory.clone(),
+        severity,
+        finding.summary.clone(),
+    ];
+    cells.map(|cell| hac::text::printable(&cell, 60))
+}
