@@ -4,5 +4,6 @@
 //! clocks, threads, floats, randomness or hash-ordered iteration; `clippy.toml` bans them.
 
 pub mod advisory;
+pub mod signature;
 pub mod verity;
 pub mod version;
