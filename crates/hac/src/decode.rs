@@ -26,6 +26,10 @@ pub(crate) struct Context<'a> {
     diagnostics: Vec<Diagnostic>,
     /// How many more there are than are reported.
     unreported: usize,
+    /// Where else a key might belong that isn't known where it stands.
+    elsewhere: fn(&str) -> Option<&'static str>,
+    /// What the source is called, in errors about it as a whole.
+    name: &'static str,
 }
 
 /// The most diagnostics that are reported: beyond that, it is another kind of file.
@@ -39,7 +43,18 @@ pub(crate) trait Decode: Sized {
 
 impl<'a> Context<'a> {
     pub(crate) fn new(source: Option<&'a str>) -> Self {
+        Self::of("the manifest", source, reference::other_place)
+    }
+
+    /// For a file of another kind, with the places of its keys.
+    pub(crate) fn of(
+        name: &'static str,
+        source: Option<&'a str>,
+        elsewhere: fn(&str) -> Option<&'static str>,
+    ) -> Self {
         Self {
+            name,
+            elsewhere,
             lines: source.map(LineIndex::new),
             places: BTreeMap::new(),
             failed: BTreeSet::new(),
@@ -152,7 +167,12 @@ impl<'a> Context<'a> {
     }
 
     /// Opens a table: refuses other values and unknown keys, and gives the entries that have a value.
-    fn entries<'n>(&mut self, node: &'n Node, path: &str, known: &[&str]) -> Option<Vec<&'n Entry>> {
+    pub(crate) fn entries<'n>(
+        &mut self,
+        node: &'n Node,
+        path: &str,
+        known: &[&str],
+    ) -> Option<Vec<&'n Entry>> {
         let Value::Table(entries) = &node.value else {
             let help = known.first().map(|key| format!("it holds keys such as `{key}`"));
             self.expected(node, path, "a table", help);
@@ -165,7 +185,7 @@ impl<'a> Context<'a> {
                 if self.is_full() {
                     continue;
                 }
-                let (message, help) = unknown_key(&entry.key, &path, known);
+                let (message, help) = unknown_key(&entry.key, &path, known, (self.elsewhere)(&entry.key));
                 self.unreadable(Code::UnknownKey, &path, entry.key_bounds, message, Some(help));
             } else if !matches!(entry.node.value, Value::Null) {
                 self.places.insert(path, Place { key: entry.key_bounds, value: entry.node.bounds });
@@ -177,7 +197,7 @@ impl<'a> Context<'a> {
 
     /// Reports a value of the wrong kind.
     pub(crate) fn expected(&mut self, node: &Node, path: &str, what: &str, help: Option<String>) {
-        let name = if path.is_empty() { "the manifest".to_owned() } else { format!("`{path}`") };
+        let name = if path.is_empty() { self.name.to_owned() } else { format!("`{path}`") };
         let message = format!("{name} expects {what}, and this is {}", node.kind());
         let example = reference::example_of(path).map(|example| format!("for example: {example}"));
         self.wrong(path, node.bounds, message, help.or(example));
@@ -185,11 +205,10 @@ impl<'a> Context<'a> {
 }
 
 /// Says what an unknown key might have been meant to be.
-fn unknown_key(key: &str, path: &str, known: &[&str]) -> (String, String) {
+fn unknown_key(key: &str, path: &str, known: &[&str], elsewhere: Option<&str>) -> (String, String) {
     let parent = path.strip_suffix(&segment(key)).unwrap_or_default().trim_end_matches('.');
     let place = if parent.is_empty() { "at the top".to_owned() } else { format!("in `{parent}`") };
     let message = format!("there is no key `{key}` {place}");
-    let elsewhere = reference::other_place(key);
     let help = match (nearest_word(key, known.iter().copied()), elsewhere) {
         (Some(similar), _) => format!("did you mean `{similar}`?"),
         (None, Some(other)) => format!("did you mean `{other}`?"),

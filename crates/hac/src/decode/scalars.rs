@@ -10,6 +10,7 @@ use crate::model::{
     Provider, RestartPolicy, ScalingMetric, ScalingPreset, SecurityModule, UpdateStrategy, VerificationMode,
 };
 use crate::peer::Peer;
+use crate::policy::{Ignored, Pattern, Severity};
 use crate::tree::{Node, Value};
 use crate::units::{Amount, BitRate, ByteRate, Bytes, Duration, MilliCpu};
 use crate::words::{UnknownWord, Word};
@@ -231,9 +232,30 @@ word!(
     ScalingMetric,
     ScalingPreset,
     SecurityModule,
+    Severity,
     UpdateStrategy,
     VerificationMode
 );
+
+/// Reads what a type of the policy reads from a string.
+macro_rules! string {
+    ($($name:ident: $what:literal),+) => {
+        $(impl Decode for $name {
+            fn decode(node: &Node, path: &str, context: &mut Context<'_>) -> Option<Self> {
+                match Self::from_str(text(node, path, context, $what)?) {
+                    Ok(value) => Some(value),
+                    Err(error) => {
+                        let message = format!("`{path}`: {error}");
+                        context.wrong(path, node.bounds, message, Some(error.help()));
+                        None
+                    }
+                }
+            }
+        })+
+    };
+}
+
+string!(Ignored: "an advisory and a reason", Pattern: "the start of an image's name");
 
 impl Decode for ApiVersion {
     fn decode(node: &Node, path: &str, context: &mut Context<'_>) -> Option<Self> {

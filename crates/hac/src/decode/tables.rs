@@ -6,6 +6,7 @@ use crate::model::{
     Observability, Placement, Pricing, Resources, Restart, Scaling, Security, Sidecar, Spec, Update,
     Verification, Virtualization,
 };
+use crate::policy::{Policy, Registries, Scan, Signatures};
 use crate::preset::Operations;
 use crate::tree::Node;
 
@@ -165,4 +166,17 @@ table!(Condition {
     "at_least" => at_least,
     "zapp" => zapp,
     "answer" => answer
+});
+
+table!(Policy { "registries" => registries, "signatures" => signatures, "scan" => scan });
+
+table!(Registries { "allowed" => allowed, "require_digest" => require_digest });
+
+table!(Signatures { "keys" => keys, "required_for" => required_for });
+
+table!(Scan {
+    "advisories" => advisories,
+    "threshold" => threshold,
+    "unrated" => unrated,
+    "ignore" => ignore
 });
