@@ -17,6 +17,7 @@ mod progress;
 mod pull;
 mod reference;
 mod sbom;
+pub mod signatures;
 mod source;
 mod store;
 

@@ -97,7 +97,10 @@ impl RegistryReference {
 
 impl Reference {
     /// Returns the reference with its path made absolute, so that it names the same file from any folder.
-    pub(crate) fn absolute(&self) -> std::io::Result<Reference> {
+    ///
+    /// # Errors
+    /// The current folder can't be found out, or the path is empty.
+    pub fn absolute(&self) -> std::io::Result<Reference> {
         let absolute = |path: &Path| std::path::absolute(path);
         Ok(match self {
             Reference::Registry(name) => Reference::Registry(name.clone()),

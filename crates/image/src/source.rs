@@ -107,6 +107,26 @@ impl Source {
         Err(SourceError::Depth)
     }
 
+    /// Gives the indexes on the way to the image for the first of the platforms, the uppermost first.
+    pub(crate) fn indexes(&self, wanted: &[Platform]) -> Result<Vec<Vec<u8>>, SourceError> {
+        let mut bytes = match self {
+            Source::Registry(registry) => registry.manifest()?,
+            Source::Layout(layout) => self.document(&layout.root(wanted)?.0)?,
+            Source::DockerArchive(_) | Source::Wasm(_) | Source::Containerd(_) => return Ok(Vec::new()),
+        };
+        let mut indexes = Vec::new();
+        for _ in 0..MAX_DEPTH {
+            let Document::Index(entries) = manifest::parse(&bytes)? else { break };
+            let Ok((entry, _)) = manifest::choose(&entries, wanted) else {
+                indexes.push(bytes);
+                break;
+            };
+            let below = self.document(entry)?;
+            indexes.push(std::mem::replace(&mut bytes, below));
+        }
+        Ok(indexes)
+    }
+
     /// Reads a manifest or a configuration and checks its size and digest.
     pub(crate) fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, SourceError> {
         if descriptor.size > MAX_DOCUMENT {

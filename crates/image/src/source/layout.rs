@@ -81,6 +81,11 @@ impl Layout {
         }
     }
 
+    /// Reads `index.json` as it is.
+    pub(crate) fn index(&self) -> Result<Vec<u8>, SourceError> {
+        self.small("index.json")
+    }
+
     pub(crate) fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send + '_>, SourceError> {
         let name = format!("blobs/{}/{}", descriptor.digest.algorithm().name(), descriptor.digest.hex());
         let (reader, size) = self.open(&name)?;

@@ -78,10 +78,33 @@ impl Registry {
         Ok(Box::new(io::Cursor::new(self.fetch_manifest(&descriptor.digest.to_string())?)))
     }
 
+    /// Fetches the manifest with a tag or digest, if there is one; nothing of it is checked.
+    pub(crate) fn manifest_if_there(&self, which: &str) -> Result<Option<Vec<u8>>, RegistryError> {
+        match self.fetch_manifest(which) {
+            Err(RegistryError::NotFound { .. }) => Ok(None),
+            fetched => fetched.map(Some),
+        }
+    }
+
+    /// Fetches the list of what refers to a manifest (distribution specification, "Listing Referrers"), by the tag that
+    /// stands in for it where the registry doesn't know the list.
+    pub(crate) fn referrers(&self, digest: &Digest) -> Result<Option<Vec<u8>>, RegistryError> {
+        let path = format!("/v2/{}/referrers/{digest}", self.name.repository());
+        let what = format!("referrers of {digest} in {}", self.name.repository());
+        match self.fetch_document(&path, &what) {
+            Err(RegistryError::NotFound { .. }) => self.manifest_if_there(&digest.file_name()),
+            fetched => fetched.map(Some),
+        }
+    }
+
     fn fetch_manifest(&self, which: &str) -> Result<Vec<u8>, RegistryError> {
         let path = format!("/v2/{}/manifests/{which}", self.name.repository());
         let what = format!("manifest {which} of {}", self.name.repository());
-        let ask = Ask { path: &path, what: &what, accept: Some(ACCEPT), from: 0 };
+        self.fetch_document(&path, &what)
+    }
+
+    fn fetch_document(&self, path: &str, what: &str) -> Result<Vec<u8>, RegistryError> {
+        let ask = Ask { path, what, accept: Some(ACCEPT), from: 0 };
         let mut attempt = 0;
         loop {
             attempt += 1;
