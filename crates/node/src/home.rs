@@ -78,6 +78,11 @@ impl Home {
         self.volumes().join(spacecore).join(name)
     }
 
+    /// What the operator allows to run.
+    pub fn policy(&self) -> PathBuf {
+        self.root.join("policy.toml")
+    }
+
     /// Run folders of the spacecores that run.
     pub fn run(&self) -> PathBuf {
         self.root.join("run")

@@ -5,6 +5,7 @@
 //! - [`session`]: the process that starts a keeper and speaks to it.
 //! - [`folder`]: folders of the host, served to a guest as FUSE messages.
 //! - [`volume`]: named volumes, which outlive spacecores.
+//! - [`policy`]: what an operator allows to run, and whether an image may.
 //! - [`home`], [`run_folder`]: where things lie on disk.
 
 pub mod clock;
@@ -13,6 +14,7 @@ pub mod gather;
 pub mod home;
 pub mod keeper;
 pub mod plan;
+pub mod policy;
 pub mod run_folder;
 pub mod session;
 pub mod signals;

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use evidence::advisory::{Finding, Level};
+use evidence::advisory::Finding;
+use hac::policy::Severity;
 use image::advisories::{Advisories, Scan};
 use image::{Platform, Reference, Store};
+use node::home::Home;
+use node::policy::{Gate, decide};
 use serde_json::json;
 
 /// The exit code if a finding is at the threshold or above it.
@@ -16,7 +19,8 @@ const FOUND: u8 = 3;
 /// Looks the packages of an image up in a folder of advisories
 ///
 /// The folder holds OSV's JSON files, or archives of them (https://osv-vulnerabilities.storage.googleapis.com/ECOSYSTEM/all.zip).
-/// Nothing is asked of any network. Without --advisories it is the folder that policy.toml names.
+/// Nothing is asked of any network. Without --advisories it is the folder that policy.toml names; what that file ignores
+/// doesn't fail the scan.
 ///
 /// Exit codes: 0 if nothing is at the threshold or above it; 3 if something is; 1 if the scan failed; 2 for arguments that
 /// can't be read.
@@ -33,10 +37,10 @@ pub(super) struct Args {
     advisories: Option<PathBuf>,
     /// From which severity on a finding fails the scan [default: scan.threshold of policy.toml, or high]
     #[arg(long, value_name = "low|medium|high|critical")]
-    threshold: Option<Level>,
+    threshold: Option<Severity>,
     /// The severity that an advisory counts as which names none [default: scan.unrated of policy.toml, or high]
     #[arg(long, value_name = "LEVEL")]
-    unrated: Option<Level>,
+    unrated: Option<Severity>,
     /// The platform (default: this machine's, then wasi/wasm)
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
@@ -49,23 +53,29 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(store: &Store, home: &Path, args: Args) -> Result<ExitCode> {
-    let Some(folder) = &args.advisories else {
-        bail!("which advisories? --advisories names their folder");
+    let gate = Gate::open(&Home::at(home))?;
+    let Some(folder) = args.advisories.clone().or_else(|| gate.advisories()) else {
+        bail!(
+            "which advisories? --advisories names their folder, or scan.advisories in {}",
+            gate.path().display()
+        );
     };
-    let (threshold, unrated) = (args.threshold.unwrap_or(Level::High), args.unrated.unwrap_or(Level::High));
+    let mut policy = gate.policy.scan.clone();
+    policy.threshold = args.threshold.unwrap_or(policy.threshold);
+    policy.unrated = args.unrated.unwrap_or(policy.unrated);
     let image = super::stored_or_pulled(store, &args.reference, args.platform.as_ref(), args.plain_http)?;
-    let advisories = Advisories::open(folder, &home.join("cache/advisories"), &progress)?;
+    let advisories = Advisories::open(&folder, &gate.index_cache(), &progress)?;
     let scan = advisories.scan(&image.inventory()?)?;
-    let counts = |finding: &&Finding| level(finding, unrated) >= threshold;
-    let failing = scan.findings.iter().filter(counts).count();
+    let today = node::policy::today();
+    let failing = scan.findings.iter().filter(|finding| decide::fails(&policy, finding, today)).count();
     if args.json {
         let document = json!({
             "reference": image.reference.to_string(),
             "digest": image.digest,
             "platform": image.platform,
             "advisories": { "folder": advisories.folder(), "digest": advisories.digest(), "count": advisories.count() },
-            "threshold": threshold,
-            "unrated": unrated,
+            "threshold": policy.threshold,
+            "unrated": policy.unrated,
             "failing": failing,
             "packages": scan.packages,
             "findings": scan.findings,
@@ -73,13 +83,9 @@ pub(super) fn run(store: &Store, home: &Path, args: Args) -> Result<ExitCode> {
         });
         super::print_json(&document)?;
     } else {
-        show(&scan, advisories.count(), threshold, failing)?;
+        show(&scan, advisories.count(), policy.threshold, failing)?;
     }
     Ok(if failing > 0 { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
-}
-
-fn level(finding: &Finding, unrated: Level) -> Level {
-    finding.rating.as_ref().map_or(unrated, |rating| rating.level)
 }
 
 /// Shows on a terminal that a large folder is being read.
@@ -90,7 +96,7 @@ fn progress(files: u64) {
     }
 }
 
-fn show(scan: &Scan, advisories: u64, threshold: Level, failing: usize) -> Result<()> {
+fn show(scan: &Scan, advisories: u64, threshold: Severity, failing: usize) -> Result<()> {
     let mut out = io::stdout().lock();
     if !scan.findings.is_empty() {
         let header = ["PACKAGE", "VERSION", "FIXED IN", "ADVISORY", "SEVERITY", "SUMMARY"].map(str::to_owned);

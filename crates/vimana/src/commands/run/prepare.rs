@@ -10,6 +10,7 @@ use node::gather;
 use node::home::Home;
 use node::keeper::assignment::{Assignment, Lifetime};
 use node::plan::{MachineFacts, Plan, Request};
+use node::policy::Gate;
 use spacecore::wire::message::TerminalSize;
 
 use super::progress::Steps;
@@ -63,7 +64,9 @@ pub fn prepare(workload: &Workload, streams: Option<Streams>, steps: &mut Steps)
         (_, true) => WasmChoice::Never,
         (_, false) => WasmChoice::Fallback,
     };
-    let image = image(workload, &request.manifest.spec.deployment.image, wasm, &store, steps)?;
+    let gate = Gate::open(&home)?;
+    let (image, options) =
+        image(workload, &request.manifest.spec.deployment.image, wasm, &store, &gate, steps)?;
     // An image for this machine's own platform stays what it is, even if its entrypoint is a Wasm program.
     if wasm == WasmChoice::Fallback && image.wasm.is_some() && image.platform.is_wasm() {
         request = with_streams(workload.request_by_image(Isolation::Wasm)?, streams.as_ref());
@@ -71,6 +74,8 @@ pub fn prepare(workload: &Workload, streams: Option<Streams>, steps: &mut Steps)
     }
     let isolation = request.manifest.spec.virtualization.isolation;
     steps.done("image ready");
+    let allowed = gate.image(&store, &image, &options, &mut |line| steps.say(line))?;
+    steps.done("policy asked");
     let kernel = match isolation {
         Isolation::MicroVM => Some(guest_kernel(workload, &home, steps)?),
         Isolation::Container | Isolation::Wasm | Isolation::Unikernel | Isolation::TEE => None,
@@ -78,7 +83,9 @@ pub fn prepare(workload: &Workload, streams: Option<Streams>, steps: &mut Steps)
     if kernel.is_some() {
         steps.done("kernel chosen");
     }
-    let plan = Plan::decide(&request, &gather::facts(&store, &image, isolation, kernel.as_ref(), machine)?)?;
+    let mut plan =
+        Plan::decide(&request, &gather::facts(&store, &image, isolation, kernel.as_ref(), machine)?)?;
+    plan.notices.extend(allowed);
     let initramfs = match (&kernel, plan.virtual_machine()) {
         (Some(kernel), Some(machine)) => Some(gather::initramfs(&home, kernel, machine)?),
         _ => None,
@@ -114,9 +121,11 @@ fn image(
     name: &str,
     wasm: WasmChoice,
     store: &Store,
+    gate: &Gate,
     steps: &mut Steps,
-) -> anyhow::Result<Image> {
+) -> anyhow::Result<(Image, PullOptions)> {
     let reference: Reference = name.parse()?;
+    gate.name(&reference)?;
     let options = PullOptions { plain_http: workload.plain_http, wasm, ..PullOptions::default() };
     // A folder or archive changes under its name; a registry's image is kept as it was pulled.
     let stable = matches!(reference, Reference::Registry(_));
@@ -124,9 +133,12 @@ fn image(
         && !workload.pull
         && let Some(image) = store.find(&reference, &options)?
     {
-        return Ok(image);
+        return Ok((image, options));
     }
-    steps.pull(store, &reference, &options).with_context(|| format!("can't get the image {reference}"))
+    let pulled = steps
+        .pull(store, &reference, &options)
+        .with_context(|| format!("can't get the image {reference}"))?;
+    Ok((pulled, options))
 }
 
 fn guest_kernel(workload: &Workload, home: &Home, steps: &mut Steps) -> anyhow::Result<Kernel> {
