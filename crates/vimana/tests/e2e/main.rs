@@ -19,6 +19,7 @@ mod import;
 mod leaks;
 mod network;
 mod node_software;
+mod policy;
 mod process;
 mod reach;
 mod rootless;
