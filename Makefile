@@ -6,6 +6,9 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 # How packages are installed: as root directly, else through sudo.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := hac/manifest hac/policy evidence/advisory evidence/signature evidence/version image/inventory
+
 ## Builds Vimana and shows its main job: an ordinary OCI image answers from inside a virtual machine.
 demo:
 	@./ci/packages demo
@@ -28,12 +31,15 @@ bench:
 	@cargo build --release --locked -p vimana
 	@./benches/run target/release/vimana
 
-## Runs the property tests on cases never drawn before, then fuzzes the manifest's parser for a minute (needs a nightly
-## toolchain and cargo-fuzz).
+## Runs the property tests on cases never drawn before, then fuzzes each parser for a minute (needs a nightly toolchain and
+## cargo-fuzz). FUZZ_SECONDS=3600 gives each an hour.
 fuzz:
 	@seed=$$RANDOM$$RANDOM; echo "PROPTEST_RNG_SEED=$$seed"; \
 	  PROPTEST_RNG_SEED=$$seed PROPTEST_CASES=20000 cargo test --workspace --locked --exclude vimana
-	cd crates/hac/fuzz && cargo +nightly fuzz run manifest -- -max_total_time=60
+	@set -e; for target in $(FUZZ_TARGETS); do \
+	  echo "$$target"; \
+	  (cd crates/$${target%/*}/fuzz && cargo +nightly fuzz run $${target#*/} -- -max_total_time=$(FUZZ_SECONDS)); \
+	done
 
 ## Puts the binary where the system finds it.
 install: 

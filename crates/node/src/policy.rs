@@ -148,7 +148,6 @@ impl Gate {
             policy: &self.path.display().to_string(),
             image: &name,
             by_digest: by_digest(&image.reference),
-            digest: &image.digest.to_string(),
             signature,
             scan: self.scan(image, say)?,
             today: today(),

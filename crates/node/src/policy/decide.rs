@@ -19,8 +19,6 @@ pub struct Facts<'f> {
     pub image: &'f str,
     /// Whether its name has its digest.
     pub by_digest: bool,
-    /// The image's digest.
-    pub digest: &'f str,
     /// If its signature was asked for: the key that it is of, or why there is none.
     pub signature: Option<Result<String, String>>,
     /// If it was scanned: what was found.

@@ -22,7 +22,6 @@ fn facts(findings: Vec<Finding>) -> Facts<'static> {
         policy: "/var/lib/vimana/policy.toml",
         image: "ghcr.io/acme/app:1",
         by_digest: false,
-        digest: "sha256:00",
         signature: None,
         scan: Some(Scan { findings, packages: 1, unread: Vec::new() }),
         today: "2024-06-01".parse().unwrap(),
