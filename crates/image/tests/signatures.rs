@@ -314,8 +314,10 @@ fn an_image_that_nothing_can_lie_beside_says_so() {
     fs::write(&path, b"\0asm\x01\0\0\0").unwrap();
     let reference: Reference = format!("wasm:{}", path.display()).parse().unwrap();
     let shelf = Shelf::new();
-    let image =
-        shelf.store.pull(&reference, &PullOptions { wasm: image::WasmChoice::First, ..PullOptions::default() }, &|_| {}).unwrap();
+    let image = shelf
+        .store
+        .pull(&reference, &PullOptions { wasm: image::WasmChoice::First, ..PullOptions::default() }, &|_| {})
+        .unwrap();
     let error = shelf.store.signatures(&image, &PullOptions::default()).unwrap_err();
     assert!(error.to_string().contains("no signature can lie beside"), "{error}");
 }

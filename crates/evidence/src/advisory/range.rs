@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::Affected;
 use crate::version::Scheme;
 
+/// The most pairs of versions and events that are compared to leave versions out that needn't be listed.
+const MOST_COMPARED: usize = 1 << 20;
+
 /// Versions between events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range {
@@ -105,6 +108,10 @@ impl Affected {
 
     /// Leaves out the listed versions that lie in a range anyway.
     pub(super) fn without_repeats(mut self, scheme: Scheme) -> Self {
+        let events: usize = self.ranges.iter().map(|range| range.events.len()).sum();
+        if self.versions.len().saturating_mul(events) > MOST_COMPARED {
+            return self;
+        }
         let ranges = std::mem::take(&mut self.ranges);
         self.versions.retain(|version| !ranges.iter().any(|range| range.contains(scheme, version)));
         self.ranges = ranges;

@@ -1,6 +1,6 @@
 //! apk's database of what is installed (`apk-package(5)`, "installed database").
 
-use super::Record;
+use super::{MOST_PACKAGES, Record};
 
 pub(super) fn parse(bytes: &[u8]) -> Vec<Record> {
     let text = String::from_utf8_lossy(bytes);
@@ -8,6 +8,9 @@ pub(super) fn parse(bytes: &[u8]) -> Vec<Record> {
     let (mut name, mut version, mut arch, mut origin) = (None, None, None, None);
     // The end closes the last one too.
     for line in text.lines().chain([""]) {
+        if packages.len() > MOST_PACKAGES {
+            break;
+        }
         match line.split_once(':') {
             Some(("P", value)) => name = Some(value),
             Some(("V", value)) => version = Some(value),

@@ -1,12 +1,15 @@
 //! dpkg's status file, and the files of `status.d` that Bazel's images have (`dpkg(1)`, `deb-control(5)`).
 
-use super::Record;
+use super::{MOST_PACKAGES, Record};
 
 pub(super) fn parse(bytes: &[u8]) -> Vec<Record> {
     let text = String::from_utf8_lossy(bytes);
     let mut packages = Vec::new();
     let mut stanza = Stanza::default();
     for line in text.lines() {
+        if packages.len() > MOST_PACKAGES {
+            break;
+        }
         if line.trim().is_empty() {
             packages.extend(std::mem::take(&mut stanza).package());
         } else if !line.starts_with([' ', '\t'])

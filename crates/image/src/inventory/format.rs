@@ -135,6 +135,8 @@ impl Format {
             Format::NodePackage | Format::Gemspec => 1 << 20,
             // Its text has no bound, but what is looked for stands at its start.
             Format::PythonMetadata => u64::MAX,
+            // As values in memory, JSON takes many times its size.
+            Format::NodeLock | Format::Composer => 16 << 20,
             _ => 64 << 20,
         }
     }
@@ -161,7 +163,10 @@ impl Format {
             _ => {}
         }
         let mut bytes = Vec::new();
-        content.take(most.min(256 << 20)).read_to_end(&mut bytes).map_err(Unreadable::Io)?;
+        content
+            .take(most.min(if self == Format::PythonMetadata { 1 << 20 } else { 256 << 20 }))
+            .read_to_end(&mut bytes)
+            .map_err(Unreadable::Io)?;
         self.parse(&bytes).map_err(Unreadable::Form)
     }
 

@@ -2,8 +2,8 @@
 
 use std::io::{self, Read};
 
-use super::Record;
 use super::format::Unreadable;
+use super::{MOST_PACKAGES, Record};
 
 /// The smallest program that Go could have built.
 pub(super) const LEAST_BYTES: u64 = 256 << 10;
@@ -16,6 +16,8 @@ const HEADER: usize = 32;
 const INLINE: u8 = 2;
 /// What stands before and behind the list of modules.
 const SENTINEL: usize = 16;
+/// The most marks that are looked at before a program counts as one that only speaks of them.
+const MOST_MARKS: usize = 64;
 /// The longest list of modules.
 const LONGEST: usize = 4 << 20;
 const CHUNK: usize = 1 << 20;
@@ -25,6 +27,9 @@ pub(super) fn sum(bytes: &[u8]) -> Vec<Record> {
     let text = String::from_utf8_lossy(bytes);
     let mut modules = Vec::new();
     for line in text.lines() {
+        if modules.len() > MOST_PACKAGES {
+            break;
+        }
         let mut words = line.split_whitespace();
         if let (Some(name), Some(version)) = (words.next(), words.next())
             && !version.ends_with("/go.mod")
@@ -43,6 +48,7 @@ pub(super) fn program(mut content: impl Read) -> Result<Vec<Record>, Unreadable>
         return Ok(Vec::new());
     }
     let finder = memchr::memmem::Finder::new(MAGIC);
+    let mut marks = 0;
     loop {
         let read = fill(&mut content, &mut bytes, CHUNK)?;
         if let Some(at) = finder.find(&bytes) {
@@ -51,6 +57,10 @@ pub(super) fn program(mut content: impl Read) -> Result<Vec<Record>, Unreadable>
             // The name of the mark may stand in a program that reads such marks; the mark itself has proper texts.
             if let Some(modules) = build_info(&bytes)? {
                 return Ok(modules);
+            }
+            marks += 1;
+            if marks == MOST_MARKS {
+                return Err(Unreadable::Form("a program with marks of Go's that lead to nothing"));
             }
             bytes.drain(..MAGIC.len());
             continue;

@@ -1,6 +1,6 @@
 //! Ruby's gems: Bundler's lock file, and the names of installed specifications.
 
-use super::Record;
+use super::{MOST_PACKAGES, Record};
 
 /// `Gemfile.lock`: the gems of each source stand four spaces deep below its `specs:`.
 pub(super) fn lock(bytes: &[u8]) -> Vec<Record> {
@@ -8,6 +8,9 @@ pub(super) fn lock(bytes: &[u8]) -> Vec<Record> {
     let mut of_registry = false;
     let mut gems = Vec::new();
     for line in text.lines() {
+        if gems.len() > MOST_PACKAGES {
+            break;
+        }
         if !line.starts_with(' ') {
             of_registry = line.trim() == "GEM";
         } else if let Some(gem) = line.strip_prefix("    ").filter(|gem| of_registry && !gem.starts_with(' '))

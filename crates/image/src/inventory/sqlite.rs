@@ -12,6 +12,9 @@ const MOST_DEPTH: usize = 20;
 /// The most columns that a row of interest may have.
 const MOST_COLUMNS: usize = 64;
 
+/// The fewest bytes that a cell takes.
+const LEAST_CELL: usize = 4;
+
 const INTERIOR: u8 = 5;
 const LEAF: u8 = 13;
 
@@ -116,13 +119,16 @@ impl<'b> Database<'b> {
             LEAF => header + 8,
             _ => return Err(DAMAGED),
         };
+        // Cells lie side by side: a page that claims more than it has room for would have the same bytes read over and over.
+        let mut room = self.usable;
         for cell in 0..cells {
             let at = usize::from(short(page, pointers + cell * 2)?);
             if kind == INTERIOR {
                 let child = long(page, at)? as usize;
                 self.walk(child, depth, each)?;
             } else {
-                let payload = self.payload(page, at)?;
+                let (payload, local) = self.payload(page, at)?;
+                room = room.checked_sub(local.max(LEAST_CELL)).ok_or(DAMAGED)?;
                 each(row(payload)?)?;
             }
         }
@@ -133,15 +139,15 @@ impl<'b> Database<'b> {
         Ok(())
     }
 
-    /// A row's bytes, of which what doesn't fit on its page lies in a chain of others.
-    fn payload(&mut self, page: &'b [u8], at: usize) -> Result<Cow<'b, [u8]>, &'static str> {
+    /// A row's bytes, of which what doesn't fit on its page lies in a chain of others; and how many lie on its own.
+    fn payload(&mut self, page: &'b [u8], at: usize) -> Result<(Cow<'b, [u8]>, usize), &'static str> {
         let (total, after) = varint(page, at)?;
         let (_row_id, start) = varint(page, after)?;
         let total = usize::try_from(total).ok().filter(|total| *total <= self.bytes.len()).ok_or(DAMAGED)?;
         let most = self.usable - 35;
         if total <= most {
             let end = start.checked_add(total).ok_or(DAMAGED)?;
-            return page.get(start..end).map(Cow::Borrowed).ok_or(DAMAGED);
+            return page.get(start..end).map(|bytes| (Cow::Borrowed(bytes), total)).ok_or(DAMAGED);
         }
         let least = (self.usable - 12) * 32 / 255 - 23;
         let wanted = least + (total - least) % (self.usable - 4);
@@ -155,7 +161,7 @@ impl<'b> Database<'b> {
             let rest = page.get(4..).ok_or(DAMAGED)?;
             payload.extend_from_slice(&rest[..rest.len().min(total - payload.len())]);
         }
-        Ok(Cow::Owned(payload))
+        Ok((Cow::Owned(payload), local))
     }
 }
 

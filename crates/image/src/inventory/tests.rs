@@ -252,6 +252,18 @@ fn a_database_that_leads_in_circles_ends_with_an_error() {
     }
     circle[200..204].copy_from_slice(&1_u32.to_be_bytes());
     assert!(Format::RpmSqlite.parse(&circle).unwrap_err().contains("doesn't hold together"));
+    // A leaf with thousands of cells, all of which are the same bytes.
+    let mut leaf = vec![0; 65536];
+    leaf[..16].copy_from_slice(b"SQLite format 3\0");
+    leaf[16..18].copy_from_slice(&1_u16.to_be_bytes());
+    leaf[100] = 13;
+    leaf[103..105].copy_from_slice(&4000_u16.to_be_bytes());
+    for cell in 0..4000 {
+        leaf[108 + cell * 2..110 + cell * 2].copy_from_slice(&10_000_u16.to_be_bytes());
+    }
+    leaf[10_000..10_003].copy_from_slice(&[0x83, 0x50, 1]);
+    leaf[10_003] = 1;
+    assert!(Format::RpmSqlite.parse(&leaf).unwrap_err().contains("doesn't hold together"));
     let mut bomb = ndb(&[rpm_header("a", None)]);
     // Every slot leads to the one header.
     for slot in 3..256 {
@@ -291,6 +303,9 @@ fn a_go_program_names_its_modules_wherever_the_mark_lies() {
     }
     assert!(listed(Format::GoProgram, b"#!/bin/sh\n").is_empty());
     assert!(listed(Format::GoProgram, b"\x7fELF and no mark").is_empty());
+    let marks = [&b"\x7fELF"[..], &b"\xff Go buildinf:".repeat(10_000)].concat();
+    let error = Format::GoProgram.read(b"x", &marks[..], 1).unwrap_err().to_string();
+    assert!(error.contains("lead to nothing"), "{error}");
     let mut old = go_program(100, "");
     old[100 + 15] = 0;
     assert!(Format::GoProgram.read(b"x", &old[..], 1).unwrap_err().to_string().contains("before 1.18"));
@@ -350,6 +365,12 @@ fn package_urls_are_written_as_the_specification_has_them() {
         purl(Kind::Go, Record::new("golang.org/x/net", "v0.1.0"), &debian),
         "pkg:golang/golang.org/x/net@v0.1.0"
     );
+}
+
+#[test]
+fn a_list_without_an_end_is_left_at_the_most_that_is_listed() {
+    let many = "P:a\nV:1\n\n".repeat(MOST_PACKAGES + 1000);
+    assert_eq!(Format::Apk.parse(many.as_bytes()).unwrap().len(), MOST_PACKAGES + 1);
 }
 
 #[test]

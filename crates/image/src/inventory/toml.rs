@@ -1,6 +1,6 @@
 //! Lock files in TOML: a `[[package]]` for each, with its name and version. Read line by line, as the tools write them.
 
-use super::Record;
+use super::{MOST_PACKAGES, Record};
 
 pub(super) fn packages(bytes: &[u8]) -> Vec<Record> {
     let text = String::from_utf8_lossy(bytes);
@@ -8,6 +8,9 @@ pub(super) fn packages(bytes: &[u8]) -> Vec<Record> {
     let mut inside = false;
     let (mut name, mut version) = (None, None);
     for line in text.lines().map(str::trim).chain(["[end]"]) {
+        if packages.len() > MOST_PACKAGES {
+            break;
+        }
         if line.starts_with('[') {
             if let (true, Some(name), Some(version)) = (inside, name, version) {
                 packages.push(Record::new(name, version));
