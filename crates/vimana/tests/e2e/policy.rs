@@ -265,4 +265,14 @@ fn an_image_that_must_be_signed_runs_only_if_it_is() {
     place.policy("[signatures]\nkeys = [\"other.pub\", \"key.pub\"]\n");
     let said = place.complaint();
     assert!(said.contains(NO_KERNEL), "{said}");
+    // A signature that was found is kept, but judged with the keys of the day.
+    let index = place.path("layout/index.json");
+    let mut list: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    list["manifests"].as_array_mut().unwrap().truncate(1);
+    fs::write(&index, list.to_string()).unwrap();
+    let said = place.complaint();
+    assert!(said.contains(NO_KERNEL), "{said}");
+    place.policy("[signatures]\nkeys = [\"other.pub\"]\n");
+    let said = place.complaint();
+    assert!(said.contains("must be signed"), "{said}");
 }
