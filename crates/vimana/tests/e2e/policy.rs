@@ -100,7 +100,7 @@ fn a_scan_shows_what_is_known_and_its_exit_code_says_whether_it_is_bad() {
         "3.0.11-1~deb12u2",
         "CVE-2024-1",
         "medium (4.7)",
-        "1 findings, 0 of them high",
+        "findings: 1, high or worse: 0",
     ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }

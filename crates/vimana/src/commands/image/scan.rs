@@ -107,7 +107,7 @@ fn show(scan: &Scan, advisories: u64, threshold: Severity, failing: usize) -> Re
     let found = scan.findings.len();
     writeln!(
         out,
-        "{} packages, {advisories} advisories: {found} findings, {failing} of them {threshold} or worse",
+        "packages: {}, advisories: {advisories}, findings: {found}, {threshold} or worse: {failing}",
         scan.packages
     )?;
     for line in &scan.unread {
