@@ -46,7 +46,7 @@ use landlock::{RulesetCreatedAttr, Scope};
 
 pub(crate) use self::child::{Failed, Ready, Step, last_error};
 pub use self::closure::closure;
-pub use self::ids::{IDS, Ids};
+pub use self::ids::{FIRST_ID, IDS, Ids};
 use crate::driver::Accelerator;
 use crate::spawn::{self, Spawned};
 

@@ -43,8 +43,8 @@ pub use self::ids::Ids;
 use self::instance::Running;
 use crate::driver::{Body, Driver, Execution, Instance, Machine, PrepareError, Prepared, StartError, Wiring};
 use crate::scratch::Owner;
-use crate::spawn;
 use crate::tap::Pump;
+use crate::{jail, spawn};
 
 /// Its name, as in the table of drivers.
 pub const NAME: &str = "container";
@@ -242,7 +242,13 @@ impl Driver for ContainerDriver {
         let failed = |reason: String| StartError::Container(reason);
         let name = config::group_name(&container.folder);
         let stderr = spawn::bounded_memory().map_err(|error| failed(error.to_string()))?;
-        let ids = Ids::here();
+        let root = rustix::process::geteuid().is_root();
+        let range = root.then(jail::Ids::take).transpose();
+        let range = range.map_err(|error| failed(format!("taking user ids: {error}")))?;
+        let ids = match &range {
+            Some(range) => Ids::High { first: range.first() },
+            None => Ids::here(),
+        };
         let group = match ids.is_rootless() {
             true => {
                 let delegated = delegation::find().map_err(|reason| failed(reason.to_string()))?;
@@ -279,7 +285,7 @@ impl Driver for ContainerDriver {
         }
         // Only the container has the channel from here on, so that its end is seen.
         drop(wiring.channel);
-        let mut running = Running::new(made.pid, made.init, group, container.folder.clone(), stderr);
+        let mut running = Running::new(made.pid, made.init, group, container.folder.clone(), stderr, range);
         if let (Some(tap), Some(stream)) = (made.tap, wiring.network) {
             let pump =
                 Pump::start(tap, stream).map_err(|error| failed(format!("starting the network: {error}")))?;

@@ -11,7 +11,8 @@ use rustix::fs::FlockOperation;
 /// How many ids a range has.
 pub const IDS: u32 = 65_536;
 
-const FIRST: u32 = 0x7000_0000;
+/// The first of all ids that spacecores have.
+pub const FIRST_ID: u32 = 0x7000_0000;
 const RANGES: u32 = 4096;
 /// One file for each range that is or was in use; whose holder has it locked. Shared by all homes on the machine.
 const LOCKS: &str = "/run/vimana/ids";
@@ -39,7 +40,7 @@ impl Ids {
             let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&file)?;
             match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {
-                    let first = FIRST.saturating_add(range.saturating_mul(IDS));
+                    let first = FIRST_ID.saturating_add(range.saturating_mul(IDS));
                     return Ok(Self { first, _lock: lock });
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) => {}

@@ -35,6 +35,7 @@ const TESTS: &[(&str, fn())] = tests![
     a_read_only_root_can_t_be_written_but_has_its_names,
     mounts_of_the_host_have_the_container_s_owners,
     a_volume_on_a_disk_keeps_what_is_written,
+    two_containers_have_no_id_in_common,
     without_an_overlay_the_layers_are_copied,
     a_linked_image_is_refused_before_it_leads_anywhere,
     the_workload_has_no_more_than_it_is_given,
@@ -102,6 +103,7 @@ fn large_and_binary_output_arrives_whole_and_input_reaches_the_workload() {
     keeper.input(&bytes);
     keeper.until(|keeper| keeper.ended.contains_key(&0));
     assert!(keeper.output[&1] == bytes, "cat gives back what it gets");
+    keeper.instance.stop().unwrap();
 
     let flood = shell("head -c 3000000 /dev/zero | tr '\\000' x");
     let keeper = Keeper::run(&image.machine(), flood);
@@ -131,7 +133,26 @@ fn users_groups_and_working_directories_are_the_image_s() {
     assert_eq!(keeper.said(0), said);
     assert_eq!(keeper.ended[&0], ExitStatus::Code(0));
     let owner = std::fs::metadata(image.run().join("upper/tmp/x")).unwrap().uid();
-    assert_eq!(owner, container::FIRST_ID + 1000);
+    assert_eq!((owner - container::FIRST_ID) % container::IDS, 1000);
+}
+
+fn two_containers_have_no_id_in_common() {
+    let start = |image: &Image| {
+        let mut keeper = Keeper::start(&image.machine());
+        keeper.configure(configuration(shell("cat /proc/self/uid_map; read x")));
+        keeper.until(|keeper| keeper.said(0).ends_with('\n'));
+        keeper
+    };
+    let images = [Image::new(), Image::new()];
+    let keepers = images.each_ref().map(start);
+    let first = |keeper: &Keeper| {
+        keeper.said(0).split_whitespace().nth(1).map(|id| id.parse::<u32>().unwrap()).unwrap()
+    };
+    assert!(
+        first(&keepers[0]).abs_diff(first(&keepers[1])) >= container::IDS,
+        "{:?}",
+        keepers.each_ref().map(first)
+    );
 }
 
 fn what_can_t_be_run_is_refused_with_a_reason() {
@@ -363,7 +384,6 @@ fn the_workload_has_no_more_than_it_is_given() {
         "NoNewPrivs: 1",
         "Seccomp: 2",
         "0 1 2 3 0\n100\n",
-        &format!(" 0 {} {}", container::FIRST_ID, container::IDS),
         "0022",
         "lo",
         "\n0\n",
@@ -371,6 +391,16 @@ fn the_workload_has_no_more_than_it_is_given() {
     ] {
         assert!(said.contains(line), "{line:?} isn't in {said}");
     }
+    let ids =
+        said.lines().map(|line| line.split_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>());
+    let maps: Vec<Vec<u32>> = ids.flatten().filter(|numbers| numbers.len() == 3).collect();
+    let is_own = |map: &Vec<u32>| {
+        map[0] == 0
+            && map[2] == container::IDS
+            && map[1] >= container::FIRST_ID
+            && map[1].is_multiple_of(container::IDS)
+    };
+    assert!(!maps.is_empty() && maps.iter().all(is_own), "{said}");
 }
 
 fn a_workload_as_root_can_t_touch_pid_1_or_the_host() {

@@ -40,7 +40,7 @@ fn facts(kvm_missing: Option<&str>) -> Facts {
             kvm_missing: kvm_missing.map(str::to_owned),
             container_missing: None,
             jail: Strength::Full,
-            container_ids: Ids::High,
+            container_ids: Ids::High { first: 0x7000_0000 },
             cpus: 2,
             memory: 8 << 30,
             volumes: std::collections::BTreeMap::new(),
@@ -373,7 +373,7 @@ fn a_user_s_container_with_one_id_runs_as_root_alone_and_says_what_would_give_mo
         assert!(matches!(error, PlanError::OneId { .. }), "{error}");
         assert!(error.to_string().contains("apt-get install uidmap"), "{error}");
         decide(user, image_user, Ids::Range { users: 100_000, groups: 100_000 }).unwrap();
-        decide(user, image_user, Ids::High).unwrap();
+        decide(user, image_user, Ids::High { first: 0x7000_0000 }).unwrap();
     }
 }
 

@@ -8,12 +8,10 @@ use super::ids::Ids;
 use super::seccomp;
 use crate::driver::{Container, Machine, Mount, MountSource, PrepareError};
 
-/// The first user and group id of the host that a container's ids 0 to 65535 are. A range of each spacecore's own comes with
-/// the jailer; until then containers are kept apart by their namespaces alone.
-pub const FIRST_ID: u32 = 0x7000_0000;
-
+/// The first of the ids from which root's containers have theirs.
+pub use crate::jail::FIRST_ID;
 /// How many ids a container has.
-pub const IDS: u32 = 65_536;
+pub use crate::jail::IDS;
 
 /// How many files a process may have open, and how far it may raise that.
 pub(super) const OPEN_FILES: (u64, u64) = (65_536, 524_288);
@@ -252,7 +250,7 @@ fn bind(mount: &Mount, source: &Path, ids: Ids) -> Result<Value, PrepareError> {
         "source": source,
         "options": options,
     });
-    if ids == Ids::High
+    if !ids.is_rootless()
         && let Some(bind) = bind.as_object_mut()
     {
         let (users, groups) = ids.mappings();

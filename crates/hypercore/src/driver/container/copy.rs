@@ -12,7 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use super::config::{FIRST_ID, IDS};
+use super::config::IDS;
+use super::ids::Ids;
 use super::mapping::{self, Use};
 
 /// The tree's name in its folder.
@@ -26,10 +27,8 @@ const FICLONE: libc::Ioctl = 0x4004_9409;
 enum How {
     /// As the same file, with its owner.
     Link,
-    /// As a file of its own, with the container's owner.
-    Copy,
-    /// As a file of its own, with its owner.
-    CopyAsTheyAre,
+    /// As a file of its own, with its owner moved up by so much: to the container's ids, where the maker isn't root of these.
+    Copy(u32),
 }
 
 /// Merges the layers, lowest first, into a tree in this folder, and takes it as a mount that hangs nowhere yet.
@@ -38,6 +37,7 @@ pub(super) fn merge(
     folder: &Path,
     readonly: bool,
     namespace: Option<&OwnedFd>,
+    ids: Ids,
 ) -> io::Result<OwnedFd> {
     let tree = folder.join(TREE);
     fs::create_dir(&tree)?;
@@ -46,9 +46,7 @@ pub(super) fn merge(
         fill(layers, &tree, How::Link)?;
         return Ok(mount);
     }
-    // Without a namespace to show owners by, the maker is root of the container's ids itself.
-    let how = if namespace.is_some() { How::Copy } else { How::CopyAsTheyAre };
-    fill(layers, &tree, how)?;
+    fill(layers, &tree, How::Copy(ids.base()))?;
     mapping::take(&tree, None, Use::Write)
 }
 
@@ -62,7 +60,7 @@ fn fill(layers: &[PathBuf], tree: &Path, how: How) -> io::Result<()> {
 fn owner(status: &fs::Metadata, how: How) -> (Option<u32>, Option<u32>) {
     // An owner that the container has no id for is nobody there.
     let own = |id: u32| if id < IDS { id } else { 65_534 };
-    let shift = if how == How::Copy { FIRST_ID } else { 0 };
+    let shift = if let How::Copy(shift) = how { shift } else { 0 };
     (Some(own(status.uid()).saturating_add(shift)), Some(own(status.gid()).saturating_add(shift)))
 }
 

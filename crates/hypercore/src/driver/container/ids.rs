@@ -1,6 +1,6 @@
 //! Whose ids of the host a container's are.
 //!
-//! Root's containers have high ones ([`FIRST_ID`]). A user's containers are made inside a user namespace of the user's own:
+//! Root's containers have high ones, each a range of its own ([`crate::jail::Ids`]). A user's containers are made inside a user namespace of the user's own:
 //! 0 there is the user, and the ids from 1 on are the range that `/etc/subuid` and `/etc/subgid` give the user, which the
 //! set-user-id programs `newuidmap` and `newgidmap` set. Without them there is only the id 0.
 //!
@@ -20,8 +20,11 @@ use crate::spawn;
 /// Where a container's ids come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ids {
-    /// Root's containers: the host's ids from [`FIRST_ID`] on.
-    High,
+    /// Root's containers: ids of the host that nobody else has, from this one on.
+    High {
+        /// The first of the user ids, and of the group ids.
+        first: u32,
+    },
     /// A user's containers: the user, and ranges that belong to the user.
     Range {
         /// The first of the user ids.
@@ -34,11 +37,11 @@ pub enum Ids {
 }
 
 impl Ids {
-    /// What the calling process can give a container.
+    /// What the calling process can give a container. Root's have a range each: until one starts, the first stands for it.
     pub fn here() -> Self {
         let user = rustix::process::geteuid();
         if user.is_root() {
-            return Self::High;
+            return Self::High { first: FIRST_ID };
         }
         let (user, name) = (user.as_raw(), name_of(user.as_raw()));
         let range = |file: &str| first_range(&fs::read_to_string(file).ok()?, user, name.as_deref());
@@ -51,14 +54,14 @@ impl Ids {
 
     /// Whether the containers are a user's.
     pub fn is_rootless(self) -> bool {
-        self != Self::High
+        !matches!(self, Self::High { .. })
     }
 
     /// The first user id and group id that stand for a container's 1, where a user has them to give.
     pub fn range(self) -> Option<(u32, u32)> {
         match self {
             Self::Range { users, groups } => Some((users, groups)),
-            Self::High | Self::One => None,
+            Self::High { .. } | Self::One => None,
         }
     }
 
@@ -69,7 +72,7 @@ impl Ids {
 
     /// What a process that makes containers calls the container's id 0.
     pub(super) fn base(self) -> u32 {
-        if self == Self::High { FIRST_ID } else { 0 }
+        if let Self::High { first } = self { first } else { 0 }
     }
 
     /// The mappings of user and group ids for the bundle's configuration, as the host sees them.
@@ -78,7 +81,7 @@ impl Ids {
         let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let of = |own: u32, first: u32| json!([line(0, own, 1), line(1, first, IDS.saturating_sub(1))]);
         match self {
-            Self::High => (json!([line(0, FIRST_ID, IDS)]), json!([line(0, FIRST_ID, IDS)])),
+            Self::High { first } => (json!([line(0, first, IDS)]), json!([line(0, first, IDS)])),
             Self::Range { users, groups } => (of(own.0, users), of(own.1, groups)),
             Self::One => (json!([line(0, own.0, 1)]), json!([line(0, own.1, 1)])),
         }
@@ -89,7 +92,7 @@ impl Ids {
         let user = rustix::process::geteuid().as_raw();
         let group = rustix::process::getegid().as_raw();
         mapping::user_namespace(|child| match self {
-            Self::High => mapping::write_maps(child, FIRST_ID, FIRST_ID, IDS),
+            Self::High { first } => mapping::write_maps(child, first, first, IDS),
             Self::One => mapping::write_maps(child, user, group, 1),
             Self::Range { users, groups } => {
                 set_range("newuidmap", child, user, users)?;

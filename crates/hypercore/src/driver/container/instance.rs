@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 use super::cgroup::Group;
 use super::root;
 use crate::driver::{ControlError, Ended, Instance, Observation, ObserveError, StopError};
+use crate::jail::Ids;
 use crate::spawn;
 use crate::tap::Pump;
 
@@ -23,11 +24,20 @@ pub(super) struct Running {
     pump: Option<Pump>,
     ended: Option<Ended>,
     removed: bool,
+    /// Its ids are nobody else's until all of it is gone.
+    _ids: Option<Ids>,
 }
 
 impl Running {
-    pub(super) fn new(pid: Pid, init: OwnedFd, group: Group, folder: PathBuf, stderr: OwnedFd) -> Self {
-        Self { pid, init, group, folder, stderr, pump: None, ended: None, removed: false }
+    pub(super) fn new(
+        pid: Pid,
+        init: OwnedFd,
+        group: Group,
+        folder: PathBuf,
+        stderr: OwnedFd,
+        ids: Option<Ids>,
+    ) -> Self {
+        Self { pid, init, group, folder, stderr, pump: None, ended: None, removed: false, _ids: ids }
     }
 
     /// Takes over the pump of its network.

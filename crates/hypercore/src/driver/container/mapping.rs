@@ -1,7 +1,7 @@
 //! User namespaces, and mounts that show a tree's owners as a container's.
 //!
 //! The trees of images and volumes belong to the ids that they name, from 0 on. The ids of root's containers are high ones
-//! of the host ([`FIRST_ID`]). An idmapped mount (mount_setattr(2), Linux 5.12; under an overlay 5.19) shows the one as the other,
+//! of the host ([`Ids::High`]). An idmapped mount (mount_setattr(2), Linux 5.12; under an overlay 5.19) shows the one as the other,
 //! so that one tree on disk serves every container and no owner is ever changed. A user's containers need none: they are made
 //! where the user is root.
 
@@ -15,7 +15,7 @@ use std::path::Path;
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 
-use super::config::{FIRST_ID, IDS};
+use super::config::IDS;
 use super::ids::Ids;
 
 /// Of `linux/mount.h`.
@@ -65,7 +65,7 @@ pub(super) fn container_namespaces(ids: Ids, network: bool) -> io::Result<Namesp
     let flags = libc::CLONE_NEWUSER | if network { libc::CLONE_NEWNET } else { 0 };
     let set = |child| {
         match ids {
-            Ids::High => write_maps(child, FIRST_ID, FIRST_ID, IDS)?,
+            Ids::High { first } => write_maps(child, first, first, IDS)?,
             Ids::One => write_maps(child, 0, 0, 1)?,
             Ids::Range { .. } => {
                 // The kernel takes no range that lies in two of the outer namespace.

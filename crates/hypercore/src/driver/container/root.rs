@@ -76,7 +76,7 @@ pub(super) struct Stage {
 pub(super) fn make(making: &Making<'_>, namespace: &OwnedFd) -> Result<Stage, Failure> {
     let Making { container, ids, .. } = *making;
     // The namespace by which the host's owners are shown as the container's, where that is needed.
-    let shown = (ids == Ids::High).then_some(namespace);
+    let shown = (!ids.is_rootless()).then_some(namespace);
     own_mounts(making.parent)?;
     // Mounts are taken before the stage may hide them.
     let folder = fs::canonicalize(&container.folder).doing(|| opening(&container.folder))?;
@@ -113,7 +113,7 @@ pub(super) fn make(making: &Making<'_>, namespace: &OwnedFd) -> Result<Stage, Fa
             return Err(failure);
         }
         let into = if upper.is_some() { base.join("upper") } else { folder.clone() };
-        let tree = copy::merge(&needed, &into, container.readonly, shown)
+        let tree = copy::merge(&needed, &into, container.readonly, shown, ids)
             .doing(|| "copying the layers".to_owned())?;
         mapping::hang(&tree, &stage.root).doing(|| "mounting the root".to_owned())?;
     }
