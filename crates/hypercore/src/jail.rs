@@ -272,7 +272,8 @@ impl Jail {
         let mut limits = vec![
             (libc::RLIMIT_CORE, 0),
             (libc::RLIMIT_NOFILE, OPEN_FILES),
-            (libc::RLIMIT_FSIZE, self.file_bytes),
+            // What it says on standard error goes to a file too: at its limit a word too many would kill it.
+            (libc::RLIMIT_FSIZE, self.file_bytes.max(spawn::STDERR_KEPT)),
             (libc::RLIMIT_MSGQUEUE, 0),
         ];
         if own_user {

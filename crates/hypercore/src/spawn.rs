@@ -21,7 +21,7 @@ pub(crate) const FIRST: RawFd = 100;
 /// Where descriptors are parked in the parent, so that no number is both a source and a target.
 const PARKED: RawFd = 150;
 /// What is kept of a child's standard error, in bytes; what follows is dropped.
-const STDERR_KEPT: u64 = 64 * 1024;
+pub(crate) const STDERR_KEPT: u64 = 64 * 1024;
 /// What is shown of it.
 const STDERR_SHOWN: usize = 4096;
 

@@ -42,6 +42,12 @@ enum Command {
     /// Keeps one spacecore; started by other commands
     #[command(hide = true)]
     Keeper,
+    /// Compiles a Wasm program; started by keepers
+    #[command(hide = true, name = hypercore::driver::wasm::COMPILE)]
+    Compile {
+        module: std::path::PathBuf,
+        digest: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -51,6 +57,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => return commands::run::run(args),
         Command::Keeper => return commands::keeper::run(),
+        Command::Compile { module, digest } => return commands::keeper::compile(&module, &digest),
         Command::Plan(args) => commands::plan::run(args),
         Command::Hac(args) => commands::hac::run(args),
         Command::Image(args) => home().and_then(|home| commands::image::run(args, home.root())),

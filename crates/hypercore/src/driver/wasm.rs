@@ -33,6 +33,7 @@
 
 mod cache;
 mod channel;
+mod compiler;
 mod control;
 mod engine;
 mod grants;
@@ -49,6 +50,7 @@ mod stdio;
 
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread::Builder;
@@ -56,12 +58,14 @@ use std::thread::Builder;
 use rustix::event::{EventfdFlags, eventfd};
 use spacecore::wire::message::{Refusal, RefusalKind, ToHost};
 
+pub use compiler::{COMPILE, COMPILE_BYTES, COMPILE_SECONDS, compile};
 pub use program::{PROGRAM_MAX, ProgramError, wants_network};
 
 use super::{
     Body, Driver, Execution, Instance, Machine, MountSource, PrepareError, Prepared, StartError, Wiring,
 };
 use channel::Channel;
+use compiler::Compiler;
 use control::Control;
 use engine::Shared;
 use guest::Guest;
@@ -85,6 +89,12 @@ impl Wasm {
     /// The driver. Costs nothing until a program is started.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The driver, where programs are compiled by a process of their own: `program`, executed with the arguments [`COMPILE`], the
+    /// module's path and its digest, writes what [`compile`] gives.
+    pub fn compiled_by(program: PathBuf) -> Self {
+        Self { shared: Arc::new(Shared::compiled_by(Compiler(program))) }
     }
 }
 

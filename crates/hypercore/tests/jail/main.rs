@@ -35,12 +35,13 @@ fn main() {
         Some(("attacks", rest)) => return attacks(rest.first().map(Path::new).unwrap()),
         _ => {}
     }
-    let tests: [(&str, fn()); 5] = [
+    let tests: [(&str, fn()); 6] = [
         ("nothing_that_root_s_jail_holds_back_succeeds", from_root),
         ("nothing_that_another_user_s_jail_holds_back_succeeds", from_another_user),
         ("a_program_in_the_jail_has_no_descriptors_and_no_variables_but_its_own", is_bare),
         ("a_jail_that_can_t_be_built_says_which_step_failed", says_why),
         ("two_jails_at_once_are_two_users", two_users),
+        ("a_program_without_a_disk_may_still_complain", may_complain),
     ];
     let has = |word: &str| words.iter().any(|given| given == word);
     if has("--list") {
@@ -260,6 +261,17 @@ fn says_why() {
     jail.shown.retain(|path| *path != program);
     let error = jail.start(&program, &[], Vec::new()).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+}
+
+fn may_complain() {
+    let rig = Rig::new(&a_folder());
+    let mut jail = rig.jail(&[]);
+    jail.file_bytes = 0;
+    let program = std::env::current_exe().unwrap();
+    let args = ["prisoner".into(), "look around".into()];
+    let mut spawned = jail.start(&program, &args, Vec::new()).unwrap();
+    assert_eq!(spawned.wait().unwrap(), Status { code: Some(0), signal: None });
+    assert!(spawned.stderr().contains("descriptors 0 1 2"), "{}", spawned.stderr());
 }
 
 fn two_users() {

@@ -7,8 +7,8 @@ use hypercore::driver::container::ContainerDriver;
 use hypercore::driver::qemu::Qemu;
 use hypercore::driver::wasm::Wasm;
 
-/// One for the process, so that what is compiled for one program is there for the next.
-static WASM: LazyLock<Wasm> = LazyLock::new(Wasm::new);
+/// One for the process, so that what is compiled for one program is there for the next. A keeper is `vimana`, which compiles.
+static WASM: LazyLock<Wasm> = LazyLock::new(|| Wasm::compiled_by("/proc/self/exe".into()));
 
 /// There is no driver of this name.
 #[derive(Debug, thiserror::Error)]

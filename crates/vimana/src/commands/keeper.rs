@@ -1,5 +1,8 @@
-//! `vimana keeper`: the process that owns one running spacecore. Other commands start it.
+//! `vimana keeper`: the process that owns one running spacecore. Other commands start it. `vimana compile`: the process that compiles
+//! a Wasm program for it.
 
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Keeps what the parent says.
@@ -8,6 +11,18 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             crate::complain(&anyhow::Error::new(error).context("the keeper gave up"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Compiles a Wasm program to standard output; says on standard error why not.
+pub fn compile(module: &Path, digest: &str) -> ExitCode {
+    match hypercore::driver::wasm::compile(module, digest, std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // As one message: the keeper passes it on.
+            let _ = writeln!(std::io::stderr(), "{:#}", anyhow::Error::new(error));
             ExitCode::FAILURE
         }
     }

@@ -12,6 +12,7 @@
 mod adoption;
 mod by_image;
 mod command_line;
+mod compiling;
 mod examples;
 mod folders;
 mod hostile;

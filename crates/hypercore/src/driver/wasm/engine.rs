@@ -7,6 +7,7 @@ use std::time::Duration;
 use wasmtime::{Config, Engine, OptLevel};
 
 use super::cache;
+use super::compiler::Compiler;
 use super::program::Program;
 
 /// A program's own stack. Deeper recursion is a trap.
@@ -18,8 +19,9 @@ const HOST_STACK: usize = 512 * 1024;
 /// How often a program looks up from its work, where nothing asks for more.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The same for a program that is held to a share of the processor.
-const FINE_TICK: Duration = Duration::from_millis(1);
+/// The same for a program that is held to a share of the processor. What a late tick lets through is owed; ticks themselves take
+/// time of a processor, some hundredths of it where there are a thousand in a second.
+const FINE_TICK: Duration = Duration::from_millis(4);
 
 /// Programs that stay ready to be started again.
 const PROGRAMS_MAX: usize = 64;
@@ -32,6 +34,7 @@ pub(super) type Slot = Arc<Mutex<Option<Program>>>;
 pub(super) struct Shared {
     engine: OnceLock<Result<Runtime, String>>,
     programs: Mutex<BTreeMap<String, Slot>>,
+    compiler: Option<Compiler>,
 }
 
 /// The engine, and what goes with it.
@@ -48,7 +51,7 @@ fn config() -> Config {
     config
         .epoch_interruption(true)
         .cranelift_opt_level(OptLevel::Speed)
-        // A program is compiled in the keeper that its neighbours run in: it gets one processor for that, not all.
+        // A stranger's program gets one processor for being compiled, not all.
         .parallel_compilation(false)
         .max_wasm_stack(STACK)
         .async_stack_size(STACK + HOST_STACK)
@@ -58,6 +61,16 @@ fn config() -> Config {
 }
 
 impl Shared {
+    /// As by default, but programs are compiled by another process.
+    pub(super) fn compiled_by(compiler: Compiler) -> Self {
+        Self { compiler: Some(compiler), ..Self::default() }
+    }
+
+    /// Who compiles; nobody where this process does it itself.
+    pub(super) fn compiler(&self) -> Option<&Compiler> {
+        self.compiler.as_ref()
+    }
+
     /// The engine, made when it is first needed.
     ///
     /// # Errors

@@ -70,6 +70,9 @@ pub enum ProgramError {
         /// Why, in the engine's words.
         reason: String,
     },
+    /// What the process that compiles said of it.
+    #[error("{0}")]
+    Told(String),
     /// It is Wasm that isn't a program.
     #[error("{} is {found}; what can be run is {wanted}", path.display())]
     NotCommand {
@@ -173,14 +176,58 @@ impl Program {
             *slot = Some(program.clone());
             return Ok((program, Source::Cache));
         }
-        let bytes = read(path)?;
-        check_digest(path, &bytes, digest)?;
-        let (program, code) = Self::compile(&runtime.engine, path, &bytes)?;
-        if let (Some(place), Some(code)) = (place, code) {
-            let _ = place.keep(&code);
-        }
+        let program = match shared.compiler() {
+            Some(compiler) => {
+                let code = compiler.run(path, digest)?;
+                if let Some(place) = place {
+                    let _ = place.keep(&code);
+                }
+                Self::of_code(&runtime.engine, path, &code)?
+            }
+            None => {
+                let bytes = read(path)?;
+                check_digest(path, &bytes, digest)?;
+                let (program, code) = Self::compile(&runtime.engine, path, &bytes)?;
+                if let (Some(place), Some(code)) = (place, code) {
+                    let _ = place.keep(&code);
+                }
+                program
+            }
+        };
         *slot = Some(program.clone());
         Ok((program, Source::Compiled))
+    }
+
+    /// Compiles a program; what comes back is for [`Program::of_code`] of an engine like this.
+    pub(super) fn code(shared: &Shared, path: &Path, digest: &str) -> Result<Vec<u8>, ProgramError> {
+        let invalid = |reason: String| ProgramError::Invalid { path: path.to_owned(), reason };
+        let runtime = shared.runtime().map_err(invalid)?;
+        let bytes = read(path)?;
+        check_digest(path, &bytes, digest)?;
+        let (_, code) = Self::compile(&runtime.engine, path, &bytes)?;
+        code.ok_or_else(|| invalid("its code can't be written down".to_owned()))
+    }
+
+    #[allow(unsafe_code)]
+    fn of_code(engine: &Engine, path: &Path, code: &[u8]) -> Result<Self, ProgramError> {
+        let invalid =
+            |error: wasmtime::Error| ProgramError::Invalid { path: path.to_owned(), reason: words(&error) };
+        match Engine::detect_precompiled(code) {
+            Some(wasmtime::Precompiled::Module) => {
+                // SAFETY: this is what a child of this process, the same program, has compiled with the same engine.
+                let module = unsafe { Module::deserialize(engine, code) }.map_err(invalid)?;
+                link_module(engine, path, &module)
+            }
+            Some(wasmtime::Precompiled::Component) => {
+                // SAFETY: as above.
+                let component = unsafe { Component::deserialize(engine, code) }.map_err(invalid)?;
+                link_component(engine, path, &component)
+            }
+            None => {
+                let reason = "its compiler gave something that isn't code".to_owned();
+                Err(ProgramError::Invalid { path: path.to_owned(), reason })
+            }
+        }
     }
 
     #[allow(unsafe_code)]

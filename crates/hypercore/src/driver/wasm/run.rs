@@ -151,6 +151,7 @@ fn refuse_program(error: &ProgramError) -> Refusal {
         | ProgramError::NotWasm { .. }
         | ProgramError::Digest { .. }
         | ProgramError::Invalid { .. }
+        | ProgramError::Told(_)
         | ProgramError::NotCommand { .. } => RefusalKind::NotExecutable,
     };
     let mut message = error.to_string();
