@@ -4,8 +4,8 @@
 //!
 //! Left out, beside what only root of the host could use: `keyctl` and its kin (keys know no namespaces), `userfaultfd`
 //! and `perf_event_open` (they help exploits), `bpf`, `io_uring_*` (work that no filter sees), new namespaces and mounts
-//! (kernel code that is reached by nothing else), `personality` but for its harmless values, and sockets of the family
-//! `AF_VSOCK` (they reach the host without a network).
+//! (kernel code that is reached by nothing else), `personality` but for its harmless values, and sockets of
+//! families that few programs use, `AF_VSOCK` among them (it reaches the host without a network).
 
 use serde_json::{Value, json};
 
@@ -60,7 +60,11 @@ const ARCHITECTURES: [&str; 2] = ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"];
 
 const EPERM: i32 = 1;
 const ENOSYS: i32 = 38;
-const AF_VSOCK: u32 = 40;
+
+/// The families of sockets that programs use: local ones, IPv4 and IPv6, and those by which they ask for interfaces and send packets
+/// on their own network: `AF_UNIX`, `AF_INET`, `AF_INET6`, `AF_NETLINK`, `AF_PACKET`. Others (`AF_VSOCK`, `AF_XDP`, `AF_ALG` and some
+/// thirty more) reach kernel code that is reached by nothing else.
+const FAMILIES: [u32; 5] = [1, 2, 10, 16, 17];
 
 /// New namespaces of any kind (`CLONE_NEW*`, clone(2)).
 const NAMESPACES: u32 = 0x7e02_0000;
@@ -74,11 +78,6 @@ pub(crate) fn filter() -> Value {
     let mut rules = vec![
         json!({ "names": names, "action": "SCMP_ACT_ALLOW" }),
         json!({
-            "names": ["socket"],
-            "action": "SCMP_ACT_ALLOW",
-            "args": [{ "index": 0, "value": AF_VSOCK, "op": "SCMP_CMP_NE" }],
-        }),
-        json!({
             "names": ["clone"],
             "action": "SCMP_ACT_ALLOW",
             "args": [{ "index": 0, "value": NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }],
@@ -86,6 +85,13 @@ pub(crate) fn filter() -> Value {
         // Its flags lie in memory, where no filter can look: programs fall back to clone.
         json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS }),
     ];
+    rules.extend(FAMILIES.map(|family| {
+        json!({
+            "names": ["socket"],
+            "action": "SCMP_ACT_ALLOW",
+            "args": [{ "index": 0, "value": family, "op": "SCMP_CMP_EQ" }],
+        })
+    }));
     rules.extend(PERSONALITIES.map(|value| {
         json!({
             "names": ["personality"],

@@ -351,3 +351,48 @@ impl Executor for Init {
             .map_err(|error| ExecutorSetEnvsError::SetEnvs(Box::new(io::Error::from(error))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which families of sockets can't be made in a process with the filter, by the kernel's own answer.
+    #[allow(unsafe_code)]
+    fn refused_families() -> Vec<i32> {
+        let mut program = seccomp::instructions(COMPILED);
+        let filter =
+            libc::sock_fprog { len: u16::try_from(program.len()).unwrap(), filter: program.as_mut_ptr() };
+        let (reading, writing) = rustix::pipe::pipe().unwrap();
+        // SAFETY: the child makes system calls on numbers and on what was made before it, and ends.
+        unsafe {
+            if libc::fork() == 0 {
+                libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+                libc::syscall(libc::SYS_seccomp, 1, 0, &raw const filter);
+                for family in 0..64_u8 {
+                    let made = libc::socket(family.into(), libc::SOCK_DGRAM, 0);
+                    if made < 0 && *libc::__errno_location() == libc::EPERM {
+                        libc::write(writing.as_raw_fd(), (&raw const family).cast(), 1);
+                    }
+                }
+                libc::_exit(0);
+            }
+        }
+        drop(writing);
+        let mut refused = Vec::new();
+        io::Read::read_to_end(&mut fs::File::from(reading), &mut refused).unwrap();
+        refused.into_iter().map(i32::from).collect()
+    }
+
+    #[test]
+    fn sockets_are_made_of_the_usual_families_alone() {
+        let refused = refused_families();
+        for family in [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK] {
+            assert!(!refused.contains(&family), "{family}");
+        }
+        for family in
+            [libc::AF_VSOCK, libc::AF_XDP, libc::AF_ALG, libc::AF_BLUETOOTH, libc::AF_CAN, libc::AF_TIPC]
+        {
+            assert!(refused.contains(&family), "{family}");
+        }
+    }
+}
