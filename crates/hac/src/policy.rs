@@ -95,7 +95,8 @@ impl Signatures {
     #[must_use]
     pub fn requires(&self, image: &str) -> bool {
         match &self.required_for {
-            Some(patterns) => patterns.iter().any(|pattern| pattern.matches(image)),
+            // Where a name can't be placed, the doubt is the image's.
+            Some(patterns) => pattern::climbs(image) || patterns.iter().any(|pattern| pattern.matches(image)),
             None => !self.keys.is_empty(),
         }
     }

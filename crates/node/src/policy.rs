@@ -250,8 +250,7 @@ pub fn today() -> Date {
 
 /// The name by which the policy speaks of an image.
 fn full_name(reference: &Reference) -> Result<String, GateError> {
-    let name = reference.absolute().map_err(GateError::Name)?.to_string();
-    Ok(name.strip_prefix("docker://").map_or_else(|| name.clone(), str::to_owned))
+    Ok(reference.absolute().map_err(GateError::Name)?.to_string())
 }
 
 fn by_digest(reference: &Reference) -> bool {

@@ -91,19 +91,33 @@ impl Pattern {
             return true;
         }
         let is_local = |text: &str| TRANSPORTS.iter().any(|transport| text.starts_with(transport));
-        if is_local(pattern) || is_local(image) {
+        // A registry whose name looks like a place on this machine is written with this before it.
+        let (image, is_local_image) = match image.strip_prefix("docker://") {
+            Some(image) => (image, false),
+            None => (image, is_local(image)),
+        };
+        if is_local(pattern) || is_local_image {
             // What leads out of a folder isn't in it.
-            let climbs = image.split(['/', ':']).any(|part| part == "..");
-            return is_local(pattern) && !climbs && starts(image, pattern);
+            return is_local(pattern) && is_local_image && !climbs(image) && starts(image, pattern);
         }
         let (host, path) = pattern.split_once('/').unwrap_or((pattern, ""));
         let Some((registry, name)) = image.split_once('/') else { return false };
+        // Other names of the same registries.
+        let registry = match registry.strip_suffix(":443").unwrap_or(registry) {
+            "registry-1.docker.io" => "docker.io",
+            registry => registry,
+        };
         let same_host = match host.strip_prefix('*') {
             Some(domain) => registry.len() > domain.len() && registry.ends_with(domain),
             None => registry == host,
         };
         same_host && starts(name, path)
     }
+}
+
+/// Whether a name leads out of the folder that it begins with, so that nobody can say where it ends.
+pub(super) fn climbs(image: &str) -> bool {
+    image.split(['/', ':']).any(|part| part == "..")
 }
 
 /// Tells whether `start` ends where a part of `name` ends.

@@ -63,6 +63,14 @@ fn every_mistake_is_shown_at_its_place_with_what_would_be_right() {
 }
 
 #[test]
+fn what_leads_out_of_its_folder_must_be_signed_whatever_it_is_called() {
+    let policy = parse("[signatures]\nkeys = [\"a.pub\"]\nrequired_for = [\"oci:/srv/images\"]\n").unwrap();
+    assert!(policy.signatures.requires("oci:/srv/images/app"));
+    assert!(policy.signatures.requires("oci:/srv/x/../images/app"));
+    assert!(!policy.signatures.requires("oci:/srv/other"));
+}
+
+#[test]
 fn a_start_of_a_name_ends_where_a_part_of_the_name_ends() {
     let matches = |pattern: &str, image: &str| pattern.parse::<Pattern>().unwrap().matches(image);
     let table = [
@@ -93,6 +101,10 @@ fn a_start_of_a_name_ends_where_a_part_of_the_name_ends() {
         ("oci:/srv/images", "oci-archive:/srv/images/a", false),
         ("docker.io", "containerd:docker.io/library/alpine", false),
         ("docker.io", "wasm:docker.io/x.wasm", false),
+        ("docker.io/library", "registry-1.docker.io/library/alpine", true),
+        ("ghcr.io/acme", "ghcr.io:443/acme/app", true),
+        ("oci:", "docker://oci:5000/evil/app", false),
+        ("oci:5000", "docker://oci:5000/evil/app", false),
     ];
     for (pattern, image, expected) in table {
         assert_eq!(matches(pattern, image), expected, "{pattern} and {image}");

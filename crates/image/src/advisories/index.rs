@@ -4,9 +4,10 @@
 //! magic 8 | state 32 | digest 32 | keys 8 | advisories 8 | unread 8 | table: keys × (hash 8, offset 8, length 4) | unread | lists
 //! ```
 //!
-//! Numbers are little-endian; the table is sorted; lists and `unread` are JSON; offsets count from the lists' start. The
+//! Numbers are little-endian; the table is sorted; lists and `unread` (with the ecosystems that there are) are JSON; offsets count from the lists' start. The
 //! digest is of all that follows it.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -14,7 +15,7 @@ use std::os::unix::fs::FileExt as _;
 use super::gather::{Entry, Gathered};
 use crate::digest::{Digest, hex};
 
-const MAGIC: &[u8; 8] = b"VIMADV\x00\x01";
+const MAGIC: &[u8; 8] = b"VIMADV\x00\x02";
 const HEADER: usize = 8 + 32 + 32 + 8 + 8 + 8;
 const SLOT: usize = 8 + 8 + 4;
 /// The most advisories about one package, in bytes.
@@ -29,6 +30,8 @@ pub(super) struct Index {
     pub(super) digest: Digest,
     pub(super) advisories: u64,
     pub(super) unread: Vec<String>,
+    /// What there are advisories for, with their releases.
+    pub(super) ecosystems: Vec<String>,
 }
 
 pub(super) fn write(state: &Digest, gathered: Gathered) -> io::Result<Vec<u8>> {
@@ -41,7 +44,9 @@ pub(super) fn write(state: &Digest, gathered: Gathered) -> io::Result<Vec<u8>> {
         slots.push((hash(family, name), offset, length));
     }
     slots.sort_unstable();
-    let unread = serde_json::to_vec(&gathered.unread)?;
+    let affected = gathered.entries.values().flatten().map(|entry| entry.affected.ecosystem.as_str());
+    let ecosystems: BTreeSet<&str> = affected.collect();
+    let unread = serde_json::to_vec(&(&gathered.unread, ecosystems))?;
     let mut rest = Vec::new();
     for number in [slots.len() as u64, gathered.count, unread.len() as u64] {
         rest.extend(number.to_le_bytes());
@@ -84,10 +89,10 @@ impl Index {
         };
         let mut rest = vec![0; table + unread];
         file.read_exact_at(&mut rest, HEADER as u64)?;
-        let Ok(unread) = serde_json::from_slice(&rest[table..]) else { return Ok(None) };
+        let Ok((unread, ecosystems)) = serde_json::from_slice(&rest[table..]) else { return Ok(None) };
         rest.truncate(table);
         let digest = format!("sha256:{}", hex(&header[40..72])).parse().map_err(io::Error::other)?;
-        Ok(Some(Index { file, table: rest, lists, digest, advisories, unread }))
+        Ok(Some(Index { file, table: rest, lists, digest, advisories, unread, ecosystems }))
     }
 
     /// Reads what is known of a package.

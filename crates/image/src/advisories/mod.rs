@@ -7,6 +7,7 @@
 mod gather;
 mod index;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -167,7 +168,15 @@ impl Advisories {
             "" => format!("of the image, {}", unread.reason),
             path => format!("{path} of the image: {}", unread.reason),
         });
-        let unread = of_image.chain(self.index.unread.iter().cloned()).collect();
+        let wanted: BTreeSet<&str> =
+            inventory.packages.iter().filter_map(|package| package.ecosystem.as_deref()).collect();
+        let is_unknown =
+            |ecosystem: &&str| !self.index.ecosystems.iter().any(|known| covers(known, ecosystem));
+        let unknown = wanted
+            .into_iter()
+            .filter(is_unknown)
+            .map(|ecosystem| format!("there is no advisory for {ecosystem}, so its packages match none"));
+        let unread = of_image.chain(unknown).chain(self.index.unread.iter().cloned()).collect();
         Ok(Scan { findings: merge(findings), packages: inventory.packages.len(), unread })
     }
 }

@@ -35,6 +35,9 @@ const MOST_PACKAGES: usize = 200_000;
 /// The most places that are listed of one package.
 const MOST_PLACES: usize = 16;
 
+/// The most bytes of files that are read of one image. A file with many names is read by each of them.
+const MOST_READ: u64 = 8 << 30;
+
 /// What is installed in an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
@@ -83,8 +86,16 @@ impl Image {
         if view.too_many {
             gathered.unread("", format!("only the first {} files of interest are read", view::MOST_FILES));
         }
+        let mut left = MOST_READ;
         for (path, found) in &view.files {
             let name = format!("/{}", String::from_utf8_lossy(path));
+            match left.checked_sub(found.entry.size()) {
+                Some(rest) => left = rest,
+                None => {
+                    gathered.unread(&name, format!("more than {} GiB are to be read", MOST_READ >> 30));
+                    continue;
+                }
+            }
             let content = readers[found.layer].content(&found.entry);
             // Only regular files come into the view.
             let Ok(content) = content else { continue };
@@ -126,6 +137,9 @@ impl Gathered {
 
     fn add(&mut self, format: Format, records: Vec<Record>, place: &Location) {
         let kind = format.kind();
+        if records.len() > MOST_PACKAGES {
+            self.unread(&place.path, format!("only its first {MOST_PACKAGES} entries are read"));
+        }
         let mut improper = 0_usize;
         for record in records {
             if !record.is_proper() {

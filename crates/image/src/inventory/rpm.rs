@@ -3,6 +3,8 @@
 use super::{Record, sqlite};
 
 /// Headers of installed packages don't grow beyond that (RPM's own limit).
+/// What is read of a name or version, in bytes: more than a proper one has.
+const LONGEST_TEXT: usize = 4096;
 const LONGEST_HEADER: usize = 256 << 20;
 const MOST_ENTRIES: usize = 65_536;
 
@@ -88,7 +90,8 @@ fn header(blob: &[u8]) -> Result<Option<Record>, &'static str> {
         data.get(offset as usize..)
     };
     let text = |wanted: u32| {
-        let bytes = find(wanted, STRING)?.split(|byte| *byte == 0).next()?;
+        let bytes = find(wanted, STRING)?;
+        let bytes = bytes.get(..LONGEST_TEXT).unwrap_or(bytes).split(|byte| *byte == 0).next()?;
         Some(String::from_utf8_lossy(bytes).into_owned())
     };
     let (Some(name), Some(version), Some(release)) = (text(NAME), text(VERSION), text(RELEASE)) else {

@@ -171,10 +171,15 @@ pub fn fails(scan: &hac::policy::Scan, finding: &Finding, today: Date) -> bool {
     found >= level(scan.threshold) && ignored(scan, finding, today).is_none()
 }
 
-/// The line of the policy by which a finding is ignored.
+/// The line of the policy by which a finding is ignored. One that is about several CVEs is ignored if each of them is.
 fn ignored<'p>(scan: &'p hac::policy::Scan, finding: &Finding, today: Date) -> Option<&'p Ignored> {
-    let names = |ignored: &&Ignored| finding.names().any(|name| name == ignored.advisory);
-    scan.ignore.iter().filter(|ignored| ignored.holds(today)).find(names)
+    let line =
+        |name: &str| scan.ignore.iter().find(|ignored| ignored.holds(today) && ignored.advisory == name);
+    let cves: Vec<&str> = finding.names().filter(|name| name.starts_with("CVE-")).collect();
+    match cves.as_slice() {
+        [] | [_] => finding.names().find_map(line),
+        [first, rest @ ..] => rest.iter().all(|name| line(name).is_some()).then(|| line(first)).flatten(),
+    }
 }
 
 fn shown(policy: &Policy, finding: &Finding, today: Date) -> String {

@@ -73,6 +73,16 @@ fn thresholds_ignored_advisories_and_unrated_ones_count_as_the_policy_says() {
 }
 
 #[test]
+fn a_finding_about_several_cves_is_ignored_if_each_of_them_is() {
+    let mut both = finding("CVE-1", Some(Level::Critical));
+    both.aliases = vec!["X-1".to_owned(), "CVE-2".to_owned()];
+    let ignoring = |names: &str| format!("[scan]\nadvisories = \"/osv\"\nignore = [{names}]\n");
+    assert!(judged(&ignoring("\"CVE-1 not reachable\""), &facts(vec![both.clone()])).is_err());
+    assert!(judged(&ignoring("\"X-1 not reachable\""), &facts(vec![both.clone()])).is_err());
+    assert!(judged(&ignoring("\"CVE-1 not reachable\", \"CVE-2 nor this\""), &facts(vec![both])).is_ok());
+}
+
+#[test]
 fn what_the_policy_demands_and_nobody_looked_for_is_a_no() {
     let mut blind = facts(Vec::new());
     blind.scan = None;

@@ -65,8 +65,9 @@ impl Compiler {
         match status.code() {
             Some(0) => Ok(code),
             Some(1) => Err(ProgramError::Told(String::from_utf8_lossy(&words).trim().to_owned())),
+            Some(code) => Err(failed(format!("its compiler has failed (exit code {code})"))),
             // It was killed, or has aborted where memory was refused.
-            _ => Err(failed(format!(
+            None => Err(failed(format!(
                 "compiling it takes more than {} MiB of memory or {COMPILE_SECONDS} s",
                 COMPILE_BYTES >> 20
             ))),
