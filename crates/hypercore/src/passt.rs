@@ -5,8 +5,8 @@
 //! - the guest has the host's own address, so that what it sends there never leaves the guest;
 //! - the gateway isn't mapped to the host's loopback (`--no-map-gw`);
 //! - a filter of our own drops every frame that is addressed to the host: see [`filter`];
-//! - every outgoing socket is bound to the interface of the default route (`--outbound-if4`, `--outbound-if6`): a connection
-//!   to an address that the host gets later can't be answered, because its answer comes by another interface.
+//! - every outgoing connection is bound to the interface of the default route (`--outbound-if4`, `--outbound-if6`), though some
+//!   versions bind datagrams to none; so the filter looks up what addresses the host has whenever something new begins.
 //!
 //! What remains is what the host reaches *through* that interface. How much of it a guest may is decided by its [`Policy`]: by
 //! default the public internet. The same filter holds it to its own addresses and its rates.
@@ -207,7 +207,9 @@ impl Passt {
             .or_else(|_| rustix::net::sockopt::set_socket_send_buffer_size(&theirs, SENT_AHEAD));
         let spawned =
             spawn::spawn(&program, &args, vec![theirs.into()], None).map_err(PasstError::Execute)?;
-        let gate = Gate::new(plan.policy.clone(), MAC, &guest, host.addresses);
+        let is_udp = |publish: &&Publish| publish.protocol == Protocol::Udp;
+        let ports = published.iter().filter(is_udp).map(|publish| publish.guest).collect();
+        let gate = Gate::new(plan.policy.clone(), MAC, &guest, ports, || route::Host::look().addresses);
         let rates = Rates { out_bits: plan.policy.out_bits, in_bits: plan.policy.in_bits };
         let announced = filter::announce(&helper, MAC, guest.ipv4.map(|(address, _, _)| address));
         let filter = announced.and_then(|()| Filter::start(socket, helper.into(), gate, rates));

@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
@@ -115,6 +116,8 @@ pub(crate) fn stderr_of(memory: &OwnedFd) -> String {
     String::from_utf8_lossy(&bytes[begin..end]).trim().to_owned()
 }
 
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// Everything that the child needs, made before there is a child: it must not need memory.
 struct Start {
     program: CString,
@@ -143,6 +146,8 @@ pub(crate) fn spawn(
         .chain(args.iter().map(OsString::as_os_str))
         .map(|word| CString::new(word.as_bytes()))
         .collect::<Result<_, _>>()?;
+    // A child that another thread makes meanwhile would hold these pipes open, and wait as this one's does.
+    let one_at_a_time = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let high = |fd: &dyn AsFd| rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), PARKED);
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
@@ -161,12 +166,16 @@ pub(crate) fn spawn(
     let pid = start.fork([go.as_raw_fd(), heard.as_raw_fd()])?;
     let Start { jail, report, .. } = start;
     drop(report);
-    let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).inspect_err(|_| {
+        // It has not begun: nobody but this process knows of it.
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+    })?;
     let child = Spawned { pid, handle, stderr, ended: None };
     if jail.is_some_and(|jail| jail.is_mapped()) {
         map_user(pid)?;
     }
-    drop((go, parked));
+    drop((go, parked, one_at_a_time));
     let mut failure = Vec::new();
     fs::File::from(heard).read_to_end(&mut failure)?;
     match failure.split_first() {

@@ -16,9 +16,9 @@ const ALLOWED: &str = "access arch_prctl brk capget clock_getres clock_gettime c
     getdents64 getegid geteuid getgid getgroups get_mempolicy getpeername getpgrp getpid getppid getrandom getresgid \
     getresuid getrlimit get_robust_list getrusage getsid getsockname getsockopt gettid gettimeofday getuid lseek lstat \
     madvise mbind membarrier memfd_create mincore mlock mlock2 mmap mprotect mremap mseal msync munlock munmap nanosleep \
-    newfstatat open openat openat2 pipe2 poll ppoll pread64 preadv preadv2 prlimit64 pselect6 pwrite64 pwritev pwritev2 read \
+    newfstatat open openat openat2 pipe2 poll ppoll pread64 preadv preadv2 pselect6 pwrite64 pwritev pwritev2 read \
     readlink readlinkat readv recvfrom recvmsg restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn \
-    rt_sigsuspend rt_sigtimedwait sched_getaffinity sched_getparam sched_getscheduler sched_setaffinity sched_yield \
+    rt_sigsuspend rt_sigtimedwait sched_getaffinity sched_getparam sched_getscheduler sched_yield \
     seccomp select sendmsg sendto set_mempolicy set_robust_list setsockopt set_tid_address shutdown sigaltstack signalfd4 \
     stat statfs statx sync_file_range sysinfo tgkill timer_create timer_delete timer_getoverrun timer_gettime timer_settime \
     timerfd_create timerfd_gettime timerfd_settime uname write writev";
@@ -33,6 +33,7 @@ const ENOSYS: i32 = 38;
 /// Of clone(2).
 const CLONE_THREAD: u32 = 0x1_0000;
 const AF_UNIX: u32 = 1;
+const SOCK_STREAM: u32 = 1;
 
 /// What a process may say of itself (prctl(2)): its name, timer slack, machine check policy, no new privileges, its own
 /// seccomp filter, names of memory areas, and what capabilities its bounding set has.
@@ -79,8 +80,19 @@ pub(crate) fn filter(kvm: bool) -> Value {
         json!({ "names": names, "action": "SCMP_ACT_ALLOW" }),
         masked("clone", 0, CLONE_THREAD, CLONE_THREAD),
         json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS }),
-        equal("socketpair", 0, AF_UNIX),
+        // Its own limits and processors alone.
+        equal("prlimit64", 0, 0),
+        equal("sched_setaffinity", 0, 0),
     ];
+    // A pair of datagram sockets could send to any path.
+    rules.push(json!({
+        "names": ["socketpair"],
+        "action": "SCMP_ACT_ALLOW",
+        "args": [
+            { "index": 0, "value": AF_UNIX, "op": "SCMP_CMP_EQ" },
+            { "index": 1, "value": 0xf, "valueTwo": SOCK_STREAM, "op": "SCMP_CMP_MASKED_EQ" },
+        ],
+    }));
     rules.extend(PROCESS.map(|what| equal("prctl", 0, what)));
     rules.extend(REQUESTS.map(|request| equal("ioctl", 1, request)));
     if kvm {

@@ -49,6 +49,7 @@ pub(super) fn announce(passt: impl AsFd, mac: Mac, address: Option<Ipv4Addr>) ->
 #[derive(Debug)]
 pub(super) struct Filter {
     threads: Vec<JoinHandle<()>>,
+    wires: [Arc<OwnedFd>; 2],
 }
 
 /// The most bits in a second in each direction; none for no limit.
@@ -84,11 +85,15 @@ impl Filter {
             let _ = back.back(&to_guest_too, &gate_too);
             back.close();
         })?;
-        Ok(Self { threads: vec![out, back] })
+        Ok(Self { threads: vec![out, back], wires: [guest, passt] })
     }
 
-    /// Waits for the threads; they end when a wire is closed.
+    /// Closes the wires and waits for the threads, which end by that, also where nobody reads what they send.
     pub(super) fn join(&mut self) {
+        for wire in &self.wires {
+            // A wire that is closed already is as good.
+            let _ = shutdown(&**wire, Shutdown::Both);
+        }
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -219,7 +224,7 @@ mod tests {
             ipv4: Some(("192.0.2.2".parse().unwrap(), 24, "192.0.2.1".parse().unwrap())),
             ..GuestNetwork::default()
         };
-        Gate::new(Policy::default(), MAC, &guest, vec!["192.0.2.2".parse().unwrap()])
+        Gate::new(Policy::default(), MAC, &guest, Vec::new(), || vec!["192.0.2.2".parse().unwrap()])
     }
 
     fn framed(frame: &[u8]) -> Vec<u8> {
@@ -250,6 +255,27 @@ mod tests {
         passt.read_to_end(&mut seen).unwrap();
         assert_eq!(seen, good);
         filter.join();
+    }
+
+    #[test]
+    fn it_ends_though_nobody_reads_what_it_sends() {
+        let ((guest, a), (b, mut passt)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+        let mut filter = Filter::start(a.into(), b.into(), gate(), Rates::default()).unwrap();
+        passt.set_nonblocking(true).unwrap();
+        let frame = framed(&[7; 1000]);
+        // Until the guest's wire, the filter and passt's wire are full.
+        let mut idle = 0;
+        while idle < 20 {
+            // A part of a frame fills it as well.
+            let written = passt.write(&frame).unwrap_or(0);
+            idle = if written > 0 { 0 } else { idle + 1 };
+            if written == 0 {
+                thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+        drop(passt);
+        filter.join();
+        drop(guest);
     }
 
     #[test]

@@ -110,8 +110,9 @@ fn carries(protocol: u8, payload: &[u8], icmp: u8) -> Option<Carries<'_>> {
             Some(Carries::Tcp { from: port(0)?, to: port(2)?, opens: flags & (SYN | ACK) == SYN })
         }
         UDP => {
-            let length = usize::from(port(4)?);
-            Some(Carries::Udp { from: port(0)?, to: port(2)?, payload: payload.get(8..length)? })
+            // passt sends what the packet has, whatever the datagram says.
+            (usize::from(port(4)?) == payload.len()).then_some(())?;
+            Some(Carries::Udp { from: port(0)?, to: port(2)?, payload: payload.get(8..)? })
         }
         _ if protocol == icmp => {
             let kind = *payload.get(..4)?.first()?;

@@ -17,8 +17,13 @@ use super::packet::{self, Carries, Frame, Packet};
 use super::{GuestNetwork, Protocol};
 use crate::driver::Mac;
 
-/// Where a cloud keeps its metadata, beside the link-local 169.254.169.254.
-const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254);
+/// Where clouds keep their metadata, beside the link-local 169.254.169.254: Azure, Alibaba and Oracle; Amazon and Google.
+const METADATA4: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
+const METADATA6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
+/// How long the host's addresses are believed to be the same.
+const LOOKED: Duration = Duration::from_secs(1);
 /// The port of name servers.
 const DNS: u16 = 53;
 /// How long an exchange of UDP is remembered after its last datagram (RFC 4787, REQ-5).
@@ -89,16 +94,47 @@ pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public4(address),
         IpAddr::V6(address) => {
-            let [a, b, c, d, e, f, g, h] = address.segments();
-            let embedded = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+            let [a, b, ..] = address.segments();
             match (a, b) {
-                // Translated to IPv4 on the way (RFC 6052), and 6to4 (RFC 3056): as good as the address inside.
-                (0x64, 0xff9b) => [c, d, e, f] == [0; 4] && is_public4(embedded(g, h)),
-                (0x2002, _) => is_public4(embedded(b, c)),
+                // As good as the address inside.
+                (0x64, 0xff9b) | (0x2002, _) => inside(address.into()).is_some_and(is_public4),
                 // Teredo (RFC 4380) and other protocols' own networks.
                 (0x2001, 0..=0x1ff) => false,
                 _ => a & 0xe000 == 0x2000,
             }
+        }
+    }
+}
+
+/// The IPv4 address in one of IPv6 that is translated to it on the way (RFC 6052), or is of 6to4 (RFC 3056).
+fn inside(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(address) = address else { return None };
+    let [a, b, c, d, e, f, g, h] = address.segments();
+    let embedded = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    match (a, b) {
+        (0x64, 0xff9b) if [c, d, e, f] == [0; 4] => Some(embedded(g, h)),
+        (0x2002, _) => Some(embedded(b, c)),
+        _ => None,
+    }
+}
+
+/// Whether an address is of those that nobody is sent to: loopback, unspecified, broadcast, multicast, link-local, metadata.
+fn is_special(to: IpAddr) -> bool {
+    match to {
+        IpAddr::V4(to) => {
+            to.is_loopback()
+                || to.is_broadcast()
+                || to.is_multicast()
+                || to.is_link_local()
+                || to.octets()[0] == 0
+                || METADATA4.contains(&to)
+        }
+        IpAddr::V6(to) => {
+            // ::/96 and ::ffff:0:0/96 hold IPv4 addresses, ::1 and :: too.
+            let [high @ .., _, _] = to.segments();
+            let old = high[..5] == [0; 5] && [0, 0xffff].contains(&high[5]);
+            let special = old || METADATA6.contains(&to) || to.is_multicast() || to.is_unicast_link_local();
+            special || inside(to.into()).is_some_and(|to| is_special(to.into()))
         }
     }
 }
@@ -150,8 +186,12 @@ pub(super) struct Gate {
     mac: Mac,
     /// The guest's addresses.
     addresses: Vec<IpAddr>,
-    /// The host's.
+    /// The host's, when they were looked up.
     refused: Vec<IpAddr>,
+    looked: Option<Instant>,
+    look: fn() -> Vec<IpAddr>,
+    /// The guest's UDP ports that the host answers on. passt hands the guest what comes to any other that it has sent from, too.
+    published: Vec<u16>,
     /// Where the guest asks for names.
     dns: Vec<IpAddr>,
     /// Until when each exchange of UDP is remembered.
@@ -161,14 +201,24 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(policy: Policy, mac: Mac, guest: &GuestNetwork, refused: Vec<IpAddr>) -> Self {
+    /// `look` finds the host's addresses, which may change; `published` are the guest's UDP ports that may be called.
+    pub(super) fn new(
+        policy: Policy,
+        mac: Mac,
+        guest: &GuestNetwork,
+        published: Vec<u16>,
+        look: fn() -> Vec<IpAddr>,
+    ) -> Self {
         let four = guest.ipv4.map(|(address, _, _)| address.into());
         let six = guest.ipv6.map(|(address, _, _)| address.into());
         Self {
             policy,
             mac,
             addresses: four.into_iter().chain(six).collect(),
-            refused,
+            refused: Vec::new(),
+            looked: None,
+            look,
+            published,
             dns: guest.dns.clone(),
             exchanges: HashMap::new(),
             named: HashMap::new(),
@@ -209,12 +259,25 @@ impl Gate {
         matches!(kind, 133 | 135 | 136) && is_own && on_link(to)
     }
 
+    /// Looks the host's addresses up again, if that is long ago.
+    fn look(&mut self, now: Instant) {
+        let is_old = |looked: Instant| now.saturating_duration_since(looked) > LOOKED;
+        if self.looked.is_none_or(is_old) {
+            self.refused = (self.look)();
+            self.looked = Some(now);
+        }
+    }
+
     fn reaches(&mut self, packet: &Packet<'_>, now: Instant) -> bool {
+        if matches!(packet.carries, Carries::Tcp { opens: false, .. }) {
+            // A part of a connection that was judged when it was opened.
+            return !is_special(packet.to);
+        }
+        self.look(now);
         if self.is_never_reached(packet.to) {
             return false;
         }
         match packet.carries {
-            Carries::Tcp { opens: false, .. } => true,
             Carries::Tcp { to, .. } => self.allows(packet.to, Some((Protocol::Tcp, to)), now),
             Carries::Udp { from, to, .. } => {
                 let exchange = (packet.to, to, from);
@@ -231,22 +294,9 @@ impl Gate {
     }
 
     fn is_never_reached(&self, to: IpAddr) -> bool {
-        let special = match to {
-            IpAddr::V4(to) => {
-                to.is_loopback()
-                    || to.is_broadcast()
-                    || to.is_multicast()
-                    || to.is_link_local()
-                    || to.octets()[0] == 0
-            }
-            IpAddr::V6(to) => {
-                // ::/96 and ::ffff:0:0/96 hold IPv4 addresses, ::1 and :: too.
-                let [high @ .., _, _] = to.segments();
-                let old = high[..5] == [0; 5] && [0, 0xffff].contains(&high[5]);
-                old || to == METADATA || to.is_multicast() || to.is_unicast_link_local()
-            }
-        };
-        special || self.refused.contains(&to)
+        is_special(to)
+            || self.refused.contains(&to)
+            || inside(to).is_some_and(|to| self.refused.contains(&to.into()))
     }
 
     /// Whether a rule lets it through: to a port, or what has no ports.
@@ -314,7 +364,7 @@ impl Gate {
                 if is_answer && from == DNS && self.dns.contains(&packet.from) {
                     self.learn(payload, now);
                 }
-                let passes = is_answer || self.may_call(packet.from);
+                let passes = is_answer || (self.published.contains(&to) && self.may_call(packet.from));
                 if passes {
                     remember(&mut self.exchanges, exchange, EXCHANGE, now);
                 }

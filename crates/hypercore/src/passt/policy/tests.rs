@@ -27,7 +27,7 @@ fn gate_with(policy: Policy) -> Gate {
         dns: vec![ip(DNS_SERVER)],
         mtu: 1500,
     };
-    Gate::new(policy, MAC, &guest, vec![ip(ME), ip("203.0.113.9"), ip("2001:db8::2")])
+    Gate::new(policy, MAC, &guest, vec![80], || vec![ip(ME), ip("203.0.113.9"), ip("2001:db8::2")])
 }
 
 fn gate(to: Vec<Rule>) -> Gate {
@@ -107,6 +107,12 @@ fn the_host_and_what_is_special_are_never_reached_whatever_is_allowed() {
         "255.255.255.255",
         "224.0.0.251",
         "169.254.169.254",
+        "168.63.129.16",
+        "100.100.100.200",
+        "192.0.0.192",
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b::cb00:7109",
+        "fd20:ce::254",
         "169.254.1.1",
         "::1",
         "::",
@@ -209,6 +215,34 @@ fn who_may_call_does_and_is_answered_whoever_may_be_reached() {
     let stranger = ip("11.1.1.1");
     assert!(!gate.inwards(&frame(stranger, ip(ME), 6, &tcp(5000, 80, SYN)), now));
     assert!(!gate.inwards(&frame(stranger, ip(ME), 17, &udp(5000, 80, b"question")), now));
+}
+
+#[test]
+fn a_port_that_isn_t_published_can_t_be_called_and_opens_nothing() {
+    let mut gate = named();
+    let now = Instant::now();
+    assert_eq!(ask(&mut gate, "api.example.org"), Verdict::Pass);
+    // passt listens on the port that the question came from.
+    let stranger = ip("9.9.9.9");
+    assert!(!gate.inwards(&frame(stranger, ip(ME), 17, &udp(9, 40_000, b"come")), now));
+    let there = gate.outwards(&frame(ip(ME), stranger, 17, &udp(40_000, 9, b"going")), now);
+    assert!(matches!(there, Verdict::Answer(_)));
+}
+
+#[test]
+fn an_address_that_the_host_gets_later_is_refused_from_then_on() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    static HAS_IT: AtomicBool = AtomicBool::new(false);
+    let guest = GuestNetwork {
+        ipv4: Some((ME.parse().unwrap(), 24, "192.0.2.1".parse().unwrap())),
+        ..GuestNetwork::default()
+    };
+    let look = || if HAS_IT.load(Ordering::Relaxed) { vec![ip("8.8.8.8")] } else { Vec::new() };
+    let mut gate = Gate::new(Policy::default(), MAC, &guest, Vec::new(), look);
+    let (now, datagram) = (Instant::now(), frame(ip(ME), ip("8.8.8.8"), 17, &udp(1, 2, b"x")));
+    assert_eq!(gate.outwards(&datagram, now), Verdict::Pass);
+    HAS_IT.store(true, Ordering::Relaxed);
+    assert!(matches!(gate.outwards(&datagram, now + Duration::from_secs(2)), Verdict::Answer(_)));
 }
 
 #[test]
