@@ -263,21 +263,33 @@ fn stored(store: &Store, reference: &Reference, platform: Option<&Platform>) -> 
     bail!("{reference} isn't in the store; vimana image pull {reference} brings it there")
 }
 
-/// Finds an image in the store, or pulls it.
-fn stored_or_pulled(
-    store: &Store,
-    reference: &Reference,
-    platform: Option<&Platform>,
+/// Which image a command looks at.
+#[derive(clap::Args)]
+struct LookedAt {
+    /// The image's name; it is pulled if it isn't in the store
+    reference: Reference,
+    /// The platform (default: this machine's, then wasi/wasm)
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    /// Speak plain HTTP with the registry
+    #[arg(long)]
     plain_http: bool,
-) -> Result<Image> {
-    if let Ok(image) = stored(store, reference, platform) {
-        return Ok(image);
+}
+
+impl LookedAt {
+    /// Finds an image in the store, or pulls it.
+    fn stored_or_pulled(&self, store: &Store) -> Result<Image> {
+        let Self { reference, platform, plain_http } = self;
+        if let Ok(image) = stored(store, reference, platform.as_ref()) {
+            return Ok(image);
+        }
+        let options =
+            PullOptions { plain_http: *plain_http, platform: platform.clone(), ..PullOptions::default() };
+        let display = PullDisplay::new(false);
+        let pulled = store.pull(reference, &options, &|step| display.report(&step));
+        display.finish();
+        pulled.with_context(|| format!("can't get {reference}"))
     }
-    let options = PullOptions { plain_http, platform: platform.cloned(), ..PullOptions::default() };
-    let display = PullDisplay::new(false);
-    let pulled = store.pull(reference, &options, &|step| display.report(&step));
-    display.finish();
-    pulled.with_context(|| format!("can't get {reference}"))
 }
 
 /// Prints rows in columns, as wide as their widest cell.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use image::{Platform, Reference, Store};
+use image::Store;
 
 /// Writes what is installed in an image as CycloneDX 1.6 JSON
 ///
@@ -17,21 +17,15 @@ use image::{Platform, Reference, Store};
   vimana image sbom debian:12 --output debian.cdx.json
   vimana image sbom alpine:3.20 | jq -r '.components[].purl'")]
 pub(super) struct Args {
-    /// The image's name; it is pulled if it isn't in the store
-    reference: Reference,
     /// The file to write, in place of standard output
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// The platform (default: this machine's, then wasi/wasm)
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
-    platform: Option<Platform>,
-    /// Speak plain HTTP with the registry
-    #[arg(long)]
-    plain_http: bool,
+    #[command(flatten)]
+    looked_at: super::LookedAt,
 }
 
 pub(super) fn run(store: &Store, args: Args) -> Result<ExitCode> {
-    let image = super::stored_or_pulled(store, &args.reference, args.platform.as_ref(), args.plain_http)?;
+    let image = args.looked_at.stored_or_pulled(store)?;
     let inventory = image.inventory()?;
     let document = format!("{:#}\n", image::sbom(&image, &inventory));
     match &args.output {

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use evidence::advisory::Finding;
 use hac::policy::Severity;
+use image::Store;
 use image::advisories::{Advisories, Scan};
-use image::{Platform, Reference, Store};
 use node::home::Home;
 use node::policy::{Gate, decide};
 use serde_json::json;
@@ -30,8 +30,6 @@ const FOUND: u8 = 3;
   vimana image scan alpine:3.20 --advisories /srv/osv --threshold critical
   vimana image scan app --json | jq -r '.findings[].advisory'")]
 pub(super) struct Args {
-    /// The image's name; it is pulled if it isn't in the store
-    reference: Reference,
     /// The folder of advisories [default: scan.advisories of policy.toml]
     #[arg(long, value_name = "DIR")]
     advisories: Option<PathBuf>,
@@ -41,12 +39,8 @@ pub(super) struct Args {
     /// The severity that an advisory counts as which names none [default: scan.unrated of policy.toml, or high]
     #[arg(long, value_name = "LEVEL")]
     unrated: Option<Severity>,
-    /// The platform (default: this machine's, then wasi/wasm)
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
-    platform: Option<Platform>,
-    /// Speak plain HTTP with the registry
-    #[arg(long)]
-    plain_http: bool,
+    #[command(flatten)]
+    looked_at: super::LookedAt,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -63,7 +57,7 @@ pub(super) fn run(store: &Store, home: &Path, args: Args) -> Result<ExitCode> {
     let mut policy = gate.policy.scan.clone();
     policy.threshold = args.threshold.unwrap_or(policy.threshold);
     policy.unrated = args.unrated.unwrap_or(policy.unrated);
-    let image = super::stored_or_pulled(store, &args.reference, args.platform.as_ref(), args.plain_http)?;
+    let image = args.looked_at.stored_or_pulled(store)?;
     let advisories = Advisories::open(&folder, &gate.index_cache(), &progress)?;
     let scan = advisories.scan(&image.inventory()?)?;
     let today = node::policy::today();

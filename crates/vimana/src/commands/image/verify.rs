@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use image::{Platform, PullOptions, Reference, Store};
+use image::{PullOptions, Store};
 use node::home::Home;
 use node::policy::{Gate, read_key};
 use serde_json::json;
@@ -26,17 +26,11 @@ const UNSIGNED: u8 = 3;
   vimana image verify ghcr.io/acme/app:1 --key cosign.pub
   vimana image verify oci:./layout:latest --key old.pub --key new.pub --json")]
 pub(super) struct Args {
-    /// The image's name; it is pulled if it isn't in the store
-    reference: Reference,
     /// A file with a public key [default: signatures.keys of policy.toml]
     #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
-    /// The platform (default: this machine's, then wasi/wasm)
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
-    platform: Option<Platform>,
-    /// Speak plain HTTP with the registry
-    #[arg(long)]
-    plain_http: bool,
+    #[command(flatten)]
+    looked_at: super::LookedAt,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -50,8 +44,8 @@ pub(super) fn run(store: &Store, home: &Path, args: Args) -> Result<ExitCode> {
     if keys.is_empty() {
         bail!("which key? --key names a file with a public key");
     }
-    let image = super::stored_or_pulled(store, &args.reference, args.platform.as_ref(), args.plain_http)?;
-    let options = PullOptions { plain_http: args.plain_http, ..PullOptions::default() };
+    let image = args.looked_at.stored_or_pulled(store)?;
+    let options = PullOptions { plain_http: args.looked_at.plain_http, ..PullOptions::default() };
     let signatures = store.signatures(&image, &options)?;
     let (files, keys): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
     let verified = signatures.verify(&keys);
