@@ -138,15 +138,19 @@ pub fn facts(
     })
 }
 
-/// What a plan must know of this machine. `kvm_missing` says why KVM doesn't work here, if it doesn't.
-pub fn machine_facts(kvm_missing: Option<String>) -> MachineFacts {
+/// What a plan must know of this machine for this isolation; what only others need isn't looked for, since some of it is found out by
+/// trying. `kvm_missing` says why KVM doesn't work here, if it doesn't.
+pub fn machine_facts(isolation: Isolation, kvm_missing: Option<String>) -> MachineFacts {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let system = rustix::system::sysinfo();
     let memory = u64::from(system.mem_unit).saturating_mul(system.totalram);
     MachineFacts {
         kvm_missing,
-        container_missing: container::usable().err().map(|missing| missing.to_string()),
-        jail: Strength::here(),
+        container_missing: match isolation {
+            Isolation::Container => container::usable().err().map(|missing| missing.to_string()),
+            _ => None,
+        },
+        jail: (isolation == Isolation::MicroVM).then(Strength::here),
         container_ids: container::Ids::here(),
         cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
         memory,

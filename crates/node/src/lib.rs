@@ -19,3 +19,4 @@ pub mod run_folder;
 pub mod session;
 pub mod signals;
 pub mod volume;
+mod whole;

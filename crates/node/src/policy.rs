@@ -26,6 +26,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::home::Home;
+use crate::whole::whole;
 use decide::{Facts, Refusal};
 
 /// What stands between an image and its start.
@@ -255,18 +256,6 @@ fn full_name(reference: &Reference) -> Result<String, GateError> {
 
 fn by_digest(reference: &Reference) -> bool {
     matches!(reference, Reference::Registry(name) if name.digest().is_some())
-}
-
-/// An error with everything below it.
-fn whole(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 /// Reads what was kept; what can't be read was never there.

@@ -49,8 +49,8 @@ pub struct Virtual {
     pub kernel: KernelFacts,
     /// Modules that the guest loads, without those that they need in turn.
     pub modules: Vec<&'static str>,
-    /// How far the jail around it reaches.
-    pub jail: Strength,
+    /// How far the jail around it reaches, where that was looked for.
+    pub jail: Option<Strength>,
 }
 
 /// A container.

@@ -60,10 +60,10 @@ pub struct Facts {
 pub struct MachineFacts {
     /// Why KVM doesn't work here; `None` where it does.
     pub kvm_missing: Option<String>,
-    /// Why containers can't run here; `None` where they can.
+    /// Why containers can't run here; `None` where they can, and for other isolations.
     pub container_missing: Option<String>,
-    /// How far the jail of a virtual machine monitor reaches here.
-    pub jail: Strength,
+    /// How far the jail of a virtual machine monitor reaches here; `None` for isolations without one.
+    pub jail: Option<Strength>,
     /// Whose ids of the host a container's would be.
     pub container_ids: Ids,
     /// CPUs.

@@ -50,7 +50,7 @@ impl Plan {
         row(f, "kernel", &format_args!("Linux {}", machine.kernel.release))?;
         row(f, "", &format_args!("sha256:{}", machine.kernel.digest))?;
         row(f, "modules", &machine.modules.join(" "))?;
-        row(f, "jail", &machine.jail.describe())
+        machine.jail.map_or(Ok(()), |jail| row(f, "jail", &jail.describe()))
     }
 }
 

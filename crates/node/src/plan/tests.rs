@@ -39,7 +39,7 @@ fn facts(kvm_missing: Option<&str>) -> Facts {
         machine: MachineFacts {
             kvm_missing: kvm_missing.map(str::to_owned),
             container_missing: None,
-            jail: Strength::Full,
+            jail: Some(Strength::Full),
             container_ids: Ids::High { first: 0x7000_0000 },
             cpus: 2,
             memory: 8 << 30,

@@ -139,7 +139,7 @@ fn assignment(rig: &Rig, probe: &[&str]) -> Assignment {
         let kernels = node::gather::kernels(&home).unwrap();
         hypercore::kernel::choose(&kernels, None, None).unwrap().0
     });
-    let machine = node::gather::machine_facts(hypercore::kvm::known(&home.cache()).missing());
+    let machine = node::gather::machine_facts(isolation, hypercore::kvm::known(&home.cache()).missing());
     let facts = node::gather::facts(&store, &image, isolation, kernel.as_ref(), machine).unwrap();
     let request = node::plan::Request { manifest, ..node::plan::Request::default() };
     let plan = node::plan::Plan::decide(&request, &facts).unwrap();

@@ -104,13 +104,14 @@ fn with_streams(mut request: Request, streams: Option<&Streams>) -> Request {
 
 /// Finds out what matters of the machine, and refuses what it can't do before an image is fetched for it.
 fn judge(request: &Request, home: &Home) -> anyhow::Result<MachineFacts> {
-    let kvm_missing = match request.manifest.spec.virtualization.isolation {
+    let isolation = request.manifest.spec.virtualization.isolation;
+    let kvm_missing = match isolation {
         Isolation::MicroVM | Isolation::Unikernel | Isolation::TEE => {
             hypercore::kvm::known(&home.cache()).missing()
         }
         Isolation::Container | Isolation::Wasm => None,
     };
-    let mut machine = gather::machine_facts(kvm_missing);
+    let mut machine = gather::machine_facts(isolation, kvm_missing);
     machine.volumes = gather::volumes(home, &request.manifest)?;
     Plan::check(request, &machine)?;
     Ok(machine)
