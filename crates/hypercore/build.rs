@@ -1,10 +1,16 @@
 //! Builds the guest binary, `spacecore`, and leaves it where `src/guest.rs` embeds it. The mechanism is described there.
 //! Compiles the seccomp filters of containers and jails beside it: that takes as long as all the rest of a container's start.
 
-#[path = "src/jail/filter.rs"]
-mod filter;
 #[path = "src/driver/container/seccomp.rs"]
-mod seccomp;
+mod container;
+#[path = "src/jail/filter.rs"]
+mod jail;
+#[path = "src/seccomp/rule.rs"]
+mod rule;
+/// The name that the library has for it, by which the others know it.
+mod seccomp {
+    pub(crate) use super::rule;
+}
 
 use std::env;
 use std::error::Error;
@@ -37,12 +43,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("spacecore"), &guest)?;
     let digest: String = Sha256::digest(&guest).iter().map(|byte| format!("{byte:02x}")).collect();
     println!("cargo::rustc-env=GUEST_DIGEST={digest}");
-    for filter in ["src/driver/container/seccomp.rs", "src/jail/filter.rs"] {
+    for filter in ["src/driver/container/seccomp.rs", "src/jail/filter.rs", "src/seccomp/rule.rs"] {
         println!("cargo::rerun-if-changed={}", here.join(filter).display());
     }
-    compile(&seccomp::filter(), &fs::File::create(out.join("seccomp.bpf"))?)?;
-    compile(&filter::filter(false), &fs::File::create(out.join("emulator.bpf"))?)?;
-    compile(&filter::filter(true), &fs::File::create(out.join("kvm.bpf"))?)
+    compile(&container::filter(), &fs::File::create(out.join("seccomp.bpf"))?)?;
+    compile(&jail::filter(false), &fs::File::create(out.join("emulator.bpf"))?)?;
+    compile(&jail::filter(true), &fs::File::create(out.join("kvm.bpf"))?)
 }
 
 /// Compiles a filter, described as in an OCI runtime's configuration, to the kernel's own form.

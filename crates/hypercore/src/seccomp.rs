@@ -1,5 +1,7 @@
 //! Seccomp filters as the kernel takes them. `build.rs` compiles them from the lists beside the drivers.
 
+pub(crate) mod rule;
+
 /// Reads a compiled filter: 8 bytes for each instruction (`struct sock_filter` of `linux/filter.h`).
 pub(crate) fn instructions(compiled: &[u8]) -> Vec<libc::sock_filter> {
     let (instructions, _) = compiled.as_chunks::<8>();

@@ -7,7 +7,9 @@
 //! others, keys, `bpf`, `io_uring`, `userfaultfd`, `perf_event_open`, namespaces, mounts, and changes to files' owners, modes
 //! and names.
 
-use serde_json::{Value, json};
+use serde_json::Value;
+
+use crate::seccomp::rule;
 
 /// Allowed with any arguments.
 const ALLOWED: &str = "access arch_prctl brk capget clock_getres clock_gettime clock_nanosleep close close_range dup dup2 dup3 \
@@ -28,8 +30,6 @@ const ARCHITECTURES: [&str; 1] = ["SCMP_ARCH_X86_64"];
 #[cfg(not(target_arch = "x86_64"))]
 const ARCHITECTURES: [&str; 1] = ["SCMP_ARCH_AARCH64"];
 
-const EPERM: i32 = 1;
-const ENOSYS: i32 = 38;
 /// Of clone(2).
 const CLONE_THREAD: u32 = 0x1_0000;
 const AF_UNIX: u32 = 1;
@@ -62,48 +62,22 @@ const KVM_TYPE: u32 = 0xae00;
 /// The filter for an emulator that translates, or one that uses KVM, as the OCI runtime specification writes it.
 pub(crate) fn filter(kvm: bool) -> Value {
     let names: Vec<&str> = ALLOWED.split_whitespace().collect();
-    let equal = |name: &str, index: u32, value: u32| {
-        json!({
-            "names": [name],
-            "action": "SCMP_ACT_ALLOW",
-            "args": [{ "index": index, "value": value, "op": "SCMP_CMP_EQ" }],
-        })
-    };
-    let masked = |name: &str, index: u32, mask: u32, value: u32| {
-        json!({
-            "names": [name],
-            "action": "SCMP_ACT_ALLOW",
-            "args": [{ "index": index, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ" }],
-        })
-    };
     let mut rules = vec![
-        json!({ "names": names, "action": "SCMP_ACT_ALLOW" }),
-        masked("clone", 0, CLONE_THREAD, CLONE_THREAD),
-        json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS }),
+        rule::any(&names),
+        rule::masked("clone", 0, CLONE_THREAD, CLONE_THREAD),
+        rule::no_clone3(),
         // Its own limits and processors alone.
-        equal("prlimit64", 0, 0),
-        equal("sched_setaffinity", 0, 0),
+        rule::equal("prlimit64", 0, 0),
+        rule::equal("sched_setaffinity", 0, 0),
+        // A pair of datagram sockets could send to any path.
+        rule::with("socketpair", &[rule::is(0, AF_UNIX), rule::is_masked(1, 0xf, SOCK_STREAM)]),
     ];
-    // A pair of datagram sockets could send to any path.
-    rules.push(json!({
-        "names": ["socketpair"],
-        "action": "SCMP_ACT_ALLOW",
-        "args": [
-            { "index": 0, "value": AF_UNIX, "op": "SCMP_CMP_EQ" },
-            { "index": 1, "value": 0xf, "valueTwo": SOCK_STREAM, "op": "SCMP_CMP_MASKED_EQ" },
-        ],
-    }));
-    rules.extend(PROCESS.map(|what| equal("prctl", 0, what)));
-    rules.extend(REQUESTS.map(|request| equal("ioctl", 1, request)));
+    rules.extend(PROCESS.map(|what| rule::equal("prctl", 0, what)));
+    rules.extend(REQUESTS.map(|request| rule::equal("ioctl", 1, request)));
     if kvm {
-        rules.push(masked("ioctl", 1, 0xff00, KVM_TYPE));
+        rules.push(rule::masked("ioctl", 1, 0xff00, KVM_TYPE));
     }
-    json!({
-        "defaultAction": "SCMP_ACT_ERRNO",
-        "defaultErrnoRet": EPERM,
-        "architectures": ARCHITECTURES,
-        "syscalls": rules,
-    })
+    rule::filter(&ARCHITECTURES, &rules)
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@
 //! (kernel code that is reached by nothing else), `personality` but for its harmless values, and sockets of
 //! families that few programs use, `AF_VSOCK` among them (it reaches the host without a network).
 
-use serde_json::{Value, json};
+use serde_json::Value;
+
+use crate::seccomp::rule;
 
 /// Allowed with any arguments, on every architecture that knows them.
 const ALLOWED: &str = "accept accept4 access adjtimex alarm bind brk cachestat capget capset chdir chmod chown chown32 \
@@ -58,9 +60,6 @@ const ARCHITECTURES: [&str; 3] = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARC
 #[cfg(not(target_arch = "x86_64"))]
 const ARCHITECTURES: [&str; 2] = ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"];
 
-const EPERM: i32 = 1;
-const ENOSYS: i32 = 38;
-
 /// The families of sockets that programs use: local ones, IPv4 and IPv6, and those by which they ask for interfaces and send packets
 /// on their own network: `AF_UNIX`, `AF_INET`, `AF_INET6`, `AF_NETLINK`, `AF_PACKET`. Others (`AF_VSOCK`, `AF_XDP`, `AF_ALG` and some
 /// thirty more) reach kernel code that is reached by nothing else.
@@ -75,36 +74,10 @@ const PERSONALITIES: [u32; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 /// The filter, as the OCI runtime specification writes it (`linux.seccomp`).
 pub(crate) fn filter() -> Value {
     let names: Vec<&str> = ALLOWED.split_whitespace().chain(OF_ARCHITECTURE.split_whitespace()).collect();
-    let mut rules = vec![
-        json!({ "names": names, "action": "SCMP_ACT_ALLOW" }),
-        json!({
-            "names": ["clone"],
-            "action": "SCMP_ACT_ALLOW",
-            "args": [{ "index": 0, "value": NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }],
-        }),
-        // Its flags lie in memory, where no filter can look: programs fall back to clone.
-        json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS }),
-    ];
-    rules.extend(FAMILIES.map(|family| {
-        json!({
-            "names": ["socket"],
-            "action": "SCMP_ACT_ALLOW",
-            "args": [{ "index": 0, "value": family, "op": "SCMP_CMP_EQ" }],
-        })
-    }));
-    rules.extend(PERSONALITIES.map(|value| {
-        json!({
-            "names": ["personality"],
-            "action": "SCMP_ACT_ALLOW",
-            "args": [{ "index": 0, "value": value, "op": "SCMP_CMP_EQ" }],
-        })
-    }));
-    json!({
-        "defaultAction": "SCMP_ACT_ERRNO",
-        "defaultErrnoRet": EPERM,
-        "architectures": ARCHITECTURES,
-        "syscalls": rules,
-    })
+    let mut rules = vec![rule::any(&names), rule::masked("clone", 0, NAMESPACES, 0), rule::no_clone3()];
+    rules.extend(FAMILIES.map(|family| rule::equal("socket", 0, family)));
+    rules.extend(PERSONALITIES.map(|value| rule::equal("personality", 0, value)));
+    rule::filter(&ARCHITECTURES, &rules)
 }
 
 #[cfg(test)]
