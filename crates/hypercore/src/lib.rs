@@ -11,6 +11,7 @@ pub mod initramfs;
 pub mod jail;
 pub mod kernel;
 pub mod kvm;
+mod mount_attributes;
 pub mod passt;
 pub mod remove;
 pub mod scratch;

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::is_device;
+use crate::mount_attributes::{self, Attributes, NODEV, NOEXEC, NOSUID, RDONLY};
 
 /// Where the new root is built: a folder that every machine has and that nothing which is shown lies in.
 const BUILT_AT: &CStr = c"/proc";
@@ -16,12 +17,6 @@ const ROOT_OPTIONS: &CStr = c"mode=0755,size=1m,nr_inodes=1024";
 /// The score from -1000 to 1000 by which the kernel chooses who dies when memory is short (proc(5)): before any process
 /// of the machine that has none of its own.
 const OOM_SCORE: &[u8] = b"500";
-
-/// Of `linux/mount.h`.
-const MOUNT_ATTR_RDONLY: u64 = 0x1;
-const MOUNT_ATTR_NOSUID: u64 = 0x2;
-const MOUNT_ATTR_NODEV: u64 = 0x4;
-const MOUNT_ATTR_NOEXEC: u64 = 0x8;
 
 /// A step that failed, and the kernel's reason.
 pub(crate) type Failed = (Step, i32);
@@ -105,8 +100,8 @@ impl Root {
             self.files.push(target.clone());
         }
         let attributes = match is_device(status) {
-            true => MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
-            false => MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV,
+            true => NOSUID | NOEXEC,
+            false => RDONLY | NOSUID | NODEV,
         };
         self.shown.push((source.to_owned(), target, attributes));
         Ok(())
@@ -231,7 +226,7 @@ fn build(root: &Root) -> Result<(), Failed> {
             check(Step::Show, shown.into())?;
             set_attributes(Step::Show, target, *attributes)?;
         }
-        set_attributes(Step::Close, BUILT_AT, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)?;
+        set_attributes(Step::Close, BUILT_AT, RDONLY | NOSUID | NOEXEC)?;
         check(Step::Pivot, libc::chdir(point).into())?;
         // The old root lies under the new one for a moment: pivot_root(2) says so.
         check(Step::Pivot, libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()))?;
@@ -240,28 +235,9 @@ fn build(root: &Root) -> Result<(), Failed> {
     }
 }
 
-#[allow(unsafe_code)]
 fn set_attributes(step: Step, at: &CStr, set: u64) -> Result<(), Failed> {
-    /// `struct mount_attr` of `linux/mount.h`.
-    #[repr(C)]
-    struct Attributes {
-        set: u64,
-        clear: u64,
-        propagation: u64,
-        namespace: u64,
-    }
-    let attributes = Attributes { set, clear: 0, propagation: 0, namespace: 0 };
-    // SAFETY: the structure has the size that is named and, like the path, outlives the call.
-    check(step, unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
-            at.as_ptr(),
-            0,
-            &raw const attributes,
-            size_of::<Attributes>(),
-        )
-    })
+    let attributes = Attributes { set, ..Attributes::default() };
+    mount_attributes::set(libc::AT_FDCWD, at, 0, &attributes).map_err(|_| (step, last_error()))
 }
 
 #[allow(unsafe_code)]

@@ -17,12 +17,7 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 
 use super::config::IDS;
 use super::ids::Ids;
-
-/// Of `linux/mount.h`.
-const MOUNT_ATTR_RDONLY: u64 = 0x1;
-const MOUNT_ATTR_NOSUID: u64 = 0x2;
-const MOUNT_ATTR_NODEV: u64 = 0x4;
-const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
+use crate::mount_attributes::{self, Attributes, IDMAP, NODEV, NOSUID, RDONLY};
 
 /// Makes a user namespace; `set` gives it its ids, by the number of a process in it.
 ///
@@ -156,42 +151,22 @@ pub(super) fn take(tree: &Path, namespace: Option<&OwnedFd>, used: Use) -> io::R
 /// Gives a mount that hangs nowhere yet its owners and its limits.
 pub(super) fn dress(mount: &OwnedFd, namespace: Option<&OwnedFd>, used: Use) -> io::Result<()> {
     let mut set = match used {
-        Use::Layer => MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV,
-        Use::Write => MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV,
-        Use::Read => MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_RDONLY,
+        Use::Layer => RDONLY | NODEV,
+        Use::Write => NOSUID | NODEV,
+        Use::Read => NOSUID | NODEV | RDONLY,
     };
     if namespace.is_some() {
-        set |= MOUNT_ATTR_IDMAP;
+        set |= IDMAP;
     }
     set_attributes(mount, set, namespace, used != Use::Layer)
 }
 
-#[allow(unsafe_code)]
 fn set_attributes(mount: &OwnedFd, set: u64, namespace: Option<&OwnedFd>, recursive: bool) -> io::Result<()> {
-    /// `struct mount_attr` of `linux/mount.h`.
-    #[repr(C)]
-    struct Attributes {
-        set: u64,
-        clear: u64,
-        propagation: u64,
-        namespace: u64,
-    }
     let namespace = namespace.map_or(0, |fd| u64::from(fd.as_raw_fd().unsigned_abs()));
-    let private = u64::from(libc::MS_PRIVATE as u32);
-    let attributes = Attributes { set, clear: 0, propagation: private, namespace };
+    let propagation = u64::from(libc::MS_PRIVATE as u32);
+    let attributes = Attributes { set, propagation, namespace, ..Attributes::default() };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the structure has the size that is named, and lives longer than the call; the path is an empty C string.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            &raw const attributes,
-            size_of::<Attributes>(),
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    mount_attributes::set(mount.as_raw_fd(), c"", flags, &attributes)
 }
 
 /// Hangs a mount at a path.
