@@ -1,5 +1,7 @@
 //! Who may be reached, or may reach: `public`, `10.0.0.0/8:5432`, `api.example.org:443`.
 
+mod both;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;

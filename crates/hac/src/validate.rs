@@ -8,6 +8,7 @@ mod workload;
 use crate::decode::Context;
 use crate::diagnostic::Diagnostics;
 use crate::model::Manifest;
+pub(crate) use hardware::networking;
 pub(crate) use workload::wrong_destination;
 
 /// Checks a manifest that was built or changed by a program; one that [`crate::parse`] gave is already checked.

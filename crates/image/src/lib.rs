@@ -17,6 +17,7 @@ mod progress;
 mod pull;
 mod reference;
 mod sbom;
+mod settings;
 pub mod signatures;
 mod source;
 mod store;
@@ -30,6 +31,7 @@ pub use progress::Progress;
 pub use pull::{LayerError, PullError, WasmError};
 pub use reference::{Reference, ReferenceError, RegistryReference};
 pub use sbom::sbom;
+pub use settings::SettingsError;
 pub use source::{SourceError, containerd::ContainerdError, registry::RegistryError};
 pub use store::{
     Freed, Image, ImageLayer, OpenError, OptionsError, Owners, Store, StoreError, StoreOptions, Summary,

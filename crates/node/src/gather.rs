@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use hac::Manifest;
 use hac::model::Isolation;
+use hac::{Manifest, Settings};
 use hypercore::driver::container;
 use hypercore::driver::wasm::{self, ProgramError};
 use hypercore::initramfs::{self, InitramfsError};
@@ -13,7 +13,7 @@ use hypercore::jail::Strength;
 use hypercore::kernel::{Kernel, KernelStore};
 use hypercore::scratch::Owner;
 use image::layer::reader::{Kind, ReadError, Reader};
-use image::{Image, OpenError, Owners, Reference, Store, StoreOptions, TreeError};
+use image::{Image, OpenError, Owners, Reference, SettingsError, Store, StoreOptions, TreeError};
 
 use crate::home::Home;
 use crate::plan::{Facts, ImageFacts, KernelFacts, Layer, MachineFacts, Virtual, WasmFacts};
@@ -38,6 +38,22 @@ pub enum GatherError {
         image: String,
         /// Why.
         source: ProgramError,
+    },
+    /// The image's settings can't be told.
+    #[error("can't tell what the image {image} demands of how it is run")]
+    Settings {
+        /// The image.
+        image: String,
+        /// Why.
+        source: SettingsError,
+    },
+    /// The image's settings have mistakes.
+    #[error("the settings that the image {image} carries have mistakes, so it can't run\n\n{rendered}")]
+    WrongSettings {
+        /// The image.
+        image: String,
+        /// Every mistake with its line.
+        rendered: String,
     },
     /// A layer can't be read.
     #[error("can't read a layer of the image {image}")]
@@ -81,6 +97,20 @@ pub fn image_facts(store: &Store, image: &Image, isolation: Isolation) -> Result
         layers: image.layers.iter().map(layer).collect(),
         trees,
         wasm,
+        settings: settings(store, image)?,
+    })
+}
+
+/// What an image demands of how it is run; nothing if it carries no settings.
+///
+/// # Errors
+/// It carries some that can't be understood. It can't run then: what it demands isn't known.
+pub fn settings(store: &Store, image: &Image) -> Result<Option<Settings>, GatherError> {
+    let failed = |source| GatherError::Settings { image: image.reference.to_string(), source };
+    let Some(text) = store.carried(image, hac::settings::KEY).map_err(failed)? else { return Ok(None) };
+    hac::settings::parse(&text).map(Some).map_err(|wrong| GatherError::WrongSettings {
+        image: image.reference.to_string(),
+        rendered: wrong.render(hac::settings::KEY, &text, false).trim_end().to_owned(),
     })
 }
 
@@ -117,25 +147,17 @@ fn program_name(reference: &Reference) -> String {
 }
 
 /// What a plan must know, put together. `kernel` is that of an isolation that has one.
-///
-/// # Errors
-/// As [`image_facts`].
-pub fn facts(
-    store: &Store,
-    image: &Image,
-    isolation: Isolation,
-    kernel: Option<&Kernel>,
-    machine: MachineFacts,
-) -> Result<Facts, GatherError> {
-    Ok(Facts {
-        image: image_facts(store, image, isolation)?,
+#[must_use]
+pub fn facts(image: ImageFacts, kernel: Option<&Kernel>, machine: MachineFacts) -> Facts {
+    Facts {
+        image,
         kernel: kernel.map(|kernel| KernelFacts {
             release: kernel.release.clone(),
             digest: kernel.digest.clone(),
             path: kernel.image.clone(),
         }),
         machine,
-    })
+    }
 }
 
 /// What a plan must know of this machine for this isolation; what only others need isn't looked for, since some of it is found out by

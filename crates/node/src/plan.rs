@@ -15,6 +15,7 @@ mod show;
 use std::path::{Path, PathBuf};
 
 use hac::model::Isolation;
+use hac::settings::Tightened;
 use hypercore::driver::{Machine, Network};
 use hypercore::passt::{self, NetworkPlan, Publish};
 use serde::Serialize;
@@ -66,6 +67,8 @@ pub struct Plan {
     /// The workload.
     #[serde(serialize_with = "show::process")]
     pub process: Process,
+    /// What the settings that the image carries changed in what was asked for.
+    pub by_image: Vec<String>,
     /// What a person should know before trusting this.
     pub notices: Vec<String>,
 }
@@ -96,8 +99,21 @@ impl Plan {
     /// Decides what will run.
     ///
     /// # Errors
-    /// As [`Plan::check`]; or the image can't be run.
+    /// As [`Plan::check`]; or the image can't be run, or demands what is contradicted.
     pub fn decide(request: &Request, facts: &Facts) -> Result<Self, PlanError> {
+        let Some(settings) = &facts.image.settings else { return Self::decide_as(request, facts) };
+        let Tightened { manifest, changes } = settings.tighten(&request.manifest)?;
+        let request = Request { manifest, ..request.clone() };
+        match Self::decide_as(&request, facts) {
+            Ok(plan) => Ok(Self { by_image: changes, ..plan }),
+            Err(source) if changes.is_empty() => Err(source),
+            Err(source) => {
+                Err(PlanError::Tightened { changes: changes.join(", "), source: Box::new(source) })
+            }
+        }
+    }
+
+    fn decide_as(request: &Request, facts: &Facts) -> Result<Self, PlanError> {
         let spec = &request.manifest.spec;
         let Common { mounts, publish, network, mut notices } = Common::decide(request, &facts.machine)?;
         let decided = Body::decide(request, facts, network, !mounts.shares.is_empty())?;
@@ -122,6 +138,7 @@ impl Plan {
             volumes: mounts.volumes,
             body: decided.body,
             process: process::workload(request, &facts.image)?,
+            by_image: Vec::new(),
             notices,
         };
         let bytes = serde_json::to_vec(&plan.configuration()).map_or(usize::MAX, |json| json.len());

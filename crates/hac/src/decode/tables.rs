@@ -8,6 +8,10 @@ use crate::model::{
 };
 use crate::policy::{Policy, Registries, Scan, Signatures};
 use crate::preset::Operations;
+use crate::settings::{
+    CriteriaSettings, DeploymentSettings, NetworkingSettings, SecuritySettings, Settings, SettingsSpec,
+    VirtualizationSettings,
+};
 use crate::tree::Node;
 
 /// Implements [`Decode`] for a struct: what isn't given keeps its default. Every field must be listed; keys after the
@@ -180,3 +184,29 @@ table!(Scan {
     "unrated" => unrated,
     "ignore" => ignore
 });
+
+table!(Settings { "apiVersion" => api_version, "spec" => spec });
+
+table!(SettingsSpec {
+    "deployment" => deployment,
+    "virtualization" => virtualization,
+    "networking" => networking,
+    "security" => security
+});
+
+table!(DeploymentSettings { "user" => user, "readonly_root" => readonly_root });
+
+table!(VirtualizationSettings { "type" => isolation, "criteria" => criteria });
+
+table!(CriteriaSettings { "security" => security });
+
+table!(NetworkingSettings {
+    "network_type" => network_type,
+    "allow_to" => allow_to,
+    "allow_from" => allow_from,
+    "bandwidth_limit" => bandwidth_limit,
+    "ingress" => ingress,
+    "egress" => egress
+});
+
+table!(SecuritySettings { "isolation" => isolation });

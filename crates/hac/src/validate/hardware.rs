@@ -132,7 +132,8 @@ fn virtualization(virtualization: &Virtualization, context: &mut Context<'_>) {
     }
 }
 
-fn networking(networking: &Networking, context: &mut Context<'_>) {
+/// What must hold of a network, in a manifest and in an image's settings.
+pub(crate) fn networking(networking: &Networking, context: &mut Context<'_>) {
     const LIMIT: &str = "spec.networking.bandwidth_limit";
     let directions =
         [("spec.networking.ingress", networking.ingress), ("spec.networking.egress", networking.egress)];

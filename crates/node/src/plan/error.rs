@@ -1,6 +1,7 @@
 //! Why there is no plan.
 
 use hac::model::{Isolation, Provider};
+use hac::settings::Contradiction;
 use hac::units::Bytes;
 
 use crate::volume::Conflict;
@@ -77,6 +78,18 @@ pub enum PlanError {
     EmptyImage {
         /// The image.
         image: String,
+    },
+    /// The image demands what the manifest says the opposite of.
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
+    /// What the image demands can't be had here.
+    #[error("with the settings that the image carries, {changes}, it can't run here")]
+    Tightened {
+        /// What they change.
+        changes: String,
+        /// Why it can't.
+        #[source]
+        source: Box<PlanError>,
     },
     /// Nothing says what to run.
     #[error("the image {image} names no command; give one behind `--`, or as spec.deployment.command")]

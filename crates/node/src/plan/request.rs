@@ -89,6 +89,8 @@ pub struct ImageFacts {
     pub trees: Vec<PathBuf>,
     /// The Wasm program in it, if there is one.
     pub wasm: Option<WasmFacts>,
+    /// What it demands of how it is run.
+    pub settings: Option<hac::Settings>,
 }
 
 /// What a plan needs to know of a Wasm program.

@@ -130,6 +130,9 @@ impl fmt::Display for Plan {
         if self.virtual_machine().is_none() {
             row(f, "jail", &"none yet beyond the isolation itself")?;
         }
+        for change in &self.by_image {
+            row(f, "by image", change)?;
+        }
         for notice in &self.notices {
             row(f, "note", notice)?;
         }

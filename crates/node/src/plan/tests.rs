@@ -30,6 +30,7 @@ fn facts(kvm_missing: Option<&str>) -> Facts {
             layers: vec![layer.clone(), layer],
             trees: vec!["/images/trees/a".into(), "/images/trees/b".into()],
             wasm: None,
+            settings: None,
         },
         kernel: Some(KernelFacts {
             release: "6.1.0".into(),
@@ -415,4 +416,33 @@ fn a_plan_says_whom_the_workload_reaches_and_who_reaches_it() {
     let nobody = decide("[spec.networking]\nallow_to = []\nallow_from = []", None).unwrap();
     assert!(nobody.to_string().contains("reaches      nobody, but for answers\n"), "{nobody}");
     assert_eq!(nobody.reach.policy().from, Some(Vec::new()));
+}
+
+#[test]
+fn what_an_image_demands_tightens_the_plan_and_is_shown() {
+    let demanding = |settings: &str| {
+        let mut facts = facts(None);
+        facts.image.settings = Some(hac::settings::parse(settings).unwrap());
+        facts
+    };
+    let facts = demanding(
+        "[spec.deployment]\nuser = \"1000\"\nreadonly_root = true\n[spec.networking]\nallow_to = [\"192.0.2.7:443\"]\n",
+    );
+    let plan = Plan::decide(&request(""), &facts).unwrap();
+    assert!(machine_of(&plan).readonly_root);
+    assert_eq!(plan.process.user, "1000");
+    assert_eq!(plan.reach.to, ["192.0.2.7:443".parse().unwrap()]);
+    let shown = plan.to_string();
+    assert!(
+        shown.contains("by image     spec.networking.allow_to = [192.0.2.7:443] (was [public])"),
+        "{shown}"
+    );
+    let said = Plan::decide(&request("user = \"root\"\n"), &facts).unwrap_err().to_string();
+    assert!(said.contains("\"1000\"") && said.contains("\"root\""), "{said}");
+    // What it leaves can't be had: the error says whose demand that was.
+    let facts = demanding("[spec.networking]\nnetwork_type = \"none\"\n");
+    let error = Plan::decide(&request("[spec.networking.inbound_ports]\nhttp = 80\n"), &facts).unwrap_err();
+    let PlanError::Tightened { changes, source } = error else { panic!("{error}") };
+    assert_eq!(changes, "spec.networking.network_type = \"none\" (was \"public\")");
+    assert_eq!(*source, PlanError::PortsWithoutNetwork);
 }

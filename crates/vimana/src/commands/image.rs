@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 pub(crate) mod progress;
 mod sbom;
 mod scan;
+mod settings;
 mod verify;
 
 use progress::PullDisplay;
@@ -44,6 +45,7 @@ enum Command {
     Inspect(InspectArgs),
     Sbom(sbom::Args),
     Scan(scan::Args),
+    Settings(settings::Args),
     Verify(verify::Args),
     Rm(RemoveArgs),
     Prune(PruneArgs),
@@ -140,6 +142,7 @@ pub(crate) fn run(args: Args, home: &Path) -> Result<ExitCode> {
         Command::Inspect(args) => inspect(&store, &args),
         Command::Sbom(args) => sbom::run(&store, args),
         Command::Scan(args) => scan::run(&store, home, args),
+        Command::Settings(args) => settings::run(&store, args),
         Command::Verify(args) => verify::run(&store, home, args),
         Command::Rm(args) => remove(&store, &args),
         Command::Prune(args) => prune(&store, &args),

@@ -140,7 +140,8 @@ fn assignment(rig: &Rig, probe: &[&str]) -> Assignment {
         hypercore::kernel::choose(&kernels, None, None).unwrap().0
     });
     let machine = node::gather::machine_facts(isolation, hypercore::kvm::known(&home.cache()).missing());
-    let facts = node::gather::facts(&store, &image, isolation, kernel.as_ref(), machine).unwrap();
+    let known = node::gather::image_facts(&store, &image, isolation).unwrap();
+    let facts = node::gather::facts(known, kernel.as_ref(), machine);
     let request = node::plan::Request { manifest, ..node::plan::Request::default() };
     let plan = node::plan::Plan::decide(&request, &facts).unwrap();
     let initramfs = kernel.as_ref().zip(plan.virtual_machine());

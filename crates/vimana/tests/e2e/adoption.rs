@@ -62,7 +62,8 @@ fn assignment(home: &Home, script: &str) -> Assignment {
     let kernels = node::gather::kernels(&node_home).unwrap();
     let (kernel, _) = hypercore::kernel::choose(&kernels, None, None).unwrap();
     let machine = node::gather::machine_facts(Isolation::MicroVM, Some("this test emulates".into()));
-    let facts = node::gather::facts(&store, &image, Isolation::MicroVM, Some(&kernel), machine).unwrap();
+    let known = node::gather::image_facts(&store, &image, Isolation::MicroVM).unwrap();
+    let facts = node::gather::facts(known, Some(&kernel), machine);
     let request = node::plan::Request { manifest, ..node::plan::Request::default() };
     let plan = node::plan::Plan::decide(&request, &facts).unwrap();
     let initramfs = node::gather::initramfs(&node_home, &kernel, plan.virtual_machine().unwrap()).unwrap();

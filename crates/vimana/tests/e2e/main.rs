@@ -24,6 +24,7 @@ mod policy;
 mod process;
 mod reach;
 mod rootless;
+mod settings;
 mod signals;
 mod support;
 #[path = "../vimana/mod.rs"]

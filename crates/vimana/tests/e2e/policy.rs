@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::support::{Home, VIMANA, code, skipped, text};
 
 #[path = "../../../image/tests/support/layout.rs"]
-mod layout;
+pub(crate) mod layout;
 
 use layout::{add, blob, write_image};
 
@@ -18,17 +18,17 @@ const STATUS: &[u8] =
     b"Package: libssl3\nStatus: install ok installed\nArchitecture: amd64\nSource: openssl\nVersion: 3.0.11-1~deb12u1\n";
 
 /// What is complained of if the policy has no complaint.
-const NO_KERNEL: &str = "/no/such/kernel";
+pub(crate) const NO_KERNEL: &str = "/no/such/kernel";
 
 /// A home, an image of Debian's, and a folder of advisories.
-struct Place {
+pub(crate) struct Place {
     folder: TempDir,
-    image: String,
-    digest: image::Digest,
+    pub(crate) image: String,
+    pub(crate) digest: image::Digest,
 }
 
 impl Place {
-    fn new() -> Place {
+    pub(crate) fn new() -> Place {
         let folder = tempfile::tempdir().unwrap();
         let (reference, digest) = write_image(
             &folder.path().join("layout"),
@@ -40,25 +40,25 @@ impl Place {
         Place { image: reference.to_string(), digest, folder }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn policy(&self, text: &str) {
+    pub(crate) fn policy(&self, text: &str) {
         fs::write(self.path("home/policy.toml"), text).unwrap();
     }
 
-    fn vimana(&self, args: &[&str]) -> Output {
+    pub(crate) fn vimana(&self, args: &[&str]) -> Output {
         let mut command = Command::new(VIMANA);
         command.args(args).env("VIMANA_HOME", self.path("home")).env_remove("VIMANA_KERNEL").output().unwrap()
     }
 
     /// What `vimana plan` of the image complains of: what the policy says is said before the kernel is missed.
-    fn complaint(&self) -> String {
+    pub(crate) fn complaint(&self) -> String {
         text(&self.vimana(&["plan", "--accel", "tcg", "--kernel", NO_KERNEL, &self.image]).stderr)
     }
 
-    fn json(&self, args: &[&str]) -> Value {
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
         let output = self.vimana(args);
         serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", text(&output.stderr)))
@@ -204,7 +204,7 @@ fn what_the_policy_allows_runs_and_the_plan_says_what_it_saw() {
 }
 
 /// Signs the image as cosign does, with a fresh key of openssl's; gives the public one.
-fn sign(place: &Place) -> PathBuf {
+pub(crate) fn sign(place: &Place) -> PathBuf {
     let openssl = |args: &[&str]| {
         let output = Command::new("openssl").args(args).output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));

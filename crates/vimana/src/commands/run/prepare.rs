@@ -76,6 +76,7 @@ pub fn prepare(workload: &Workload, streams: Option<Streams>, steps: &mut Steps)
     steps.done("image ready");
     let allowed = gate.image(&store, &image, &options, &mut |line| steps.say(line))?;
     steps.done("policy asked");
+    let image_facts = gather::image_facts(&store, &image, isolation)?;
     let kernel = match isolation {
         Isolation::MicroVM => Some(guest_kernel(workload, &home, steps)?),
         Isolation::Container | Isolation::Wasm | Isolation::Unikernel | Isolation::TEE => None,
@@ -83,8 +84,7 @@ pub fn prepare(workload: &Workload, streams: Option<Streams>, steps: &mut Steps)
     if kernel.is_some() {
         steps.done("kernel chosen");
     }
-    let mut plan =
-        Plan::decide(&request, &gather::facts(&store, &image, isolation, kernel.as_ref(), machine)?)?;
+    let mut plan = Plan::decide(&request, &gather::facts(image_facts, kernel.as_ref(), machine))?;
     plan.notices.extend(allowed);
     let initramfs = match (&kernel, plan.virtual_machine()) {
         (Some(kernel), Some(machine)) => Some(gather::initramfs(&home, kernel, machine)?),
