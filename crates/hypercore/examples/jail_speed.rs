@@ -6,12 +6,23 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
+use hypercore::cgroup::{self, Group, Limits};
 use hypercore::driver::Accelerator;
 use hypercore::driver::qemu::Qemu;
 use hypercore::jail::{Device, Ids, Jail, Part, closure};
 
-const ALL: [Part; 7] =
-    [Part::User, Part::Root, Part::Processes, Part::Network, Part::Filter, Part::Landlock, Part::Limits];
+const ALL: [Part; 8] = [
+    Part::User,
+    Part::Root,
+    Part::Processes,
+    Part::Network,
+    Part::Filter,
+    Part::Landlock,
+    Part::Limits,
+    Part::Group,
+];
+
+const LIMITS: Limits = Limits { cpu_milli: 2000, memory_bytes: 1 << 30, threads: 100 };
 
 fn main() -> Result<(), Box<dyn Error>> {
     let rounds = std::env::args().nth(1).map_or(Ok(21), |word| word.parse::<usize>())?.max(1);
@@ -22,6 +33,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     for _ in 0..=rounds {
         for (times, without) in times.iter_mut().zip([&[][..], &ALL[..]]) {
             let begin = Instant::now();
+            let group = match cgroup::usable().is_ok() && without.is_empty() {
+                true => Some(Group::prepare(cache.path())?),
+                false => None,
+            };
+            group.iter().try_for_each(|group| group.make(&LIMITS))?;
             let root = rustix::process::geteuid().is_root();
             let jail = Jail {
                 shown: closure(program, Some(cache.path()))?,
@@ -30,6 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 file_bytes: 0,
                 threads: 100,
                 ids: root.then(Ids::take).transpose()?,
+                group: group.clone(),
                 without: without.to_vec(),
             };
             let mut child = jail.start(program, &["--version".into()], Vec::new())?;
@@ -37,6 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             if status.code != Some(0) {
                 return Err(format!("{status:?}: {}", child.stderr()).into());
             }
+            group.map_or(Ok(()), |group| group.remove())?;
             times.push(begin.elapsed());
         }
     }

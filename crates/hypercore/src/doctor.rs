@@ -12,7 +12,7 @@ use crate::driver::qemu::Qemu;
 use crate::driver::{Accelerator, container};
 use crate::jail::Strength;
 use crate::kernel::{KernelStore, Origin, choose};
-use crate::{kvm, spawn};
+use crate::{cgroup, kvm, spawn};
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -101,7 +101,7 @@ pub fn examine(home: &Path) -> Report {
     isolations.push(absent("TEE"));
     let mut findings = vec![qemu, kvm, kernel, passt(), cgroups(), user_namespaces()];
     findings.extend(container_ids());
-    findings.extend([landlock(), seccomp(), jail(), disk(home)]);
+    findings.extend([landlock(), seccomp(), jail(), limits(), disk(home)]);
     Report { version: 1, isolations, findings, not_yet: NOT_YET.to_vec() }
 }
 
@@ -198,6 +198,19 @@ fn jail() -> Finding {
         Strength::Full | Strength::UserNamespace => None,
     };
     finding("jail", !matches!(strength, Strength::Bare(_)), strength.describe(), remedy)
+}
+
+/// Whether a virtual machine monitor can be held to what its machine may take.
+fn limits() -> Finding {
+    match cgroup::usable() {
+        Ok(()) => {
+            finding("limits", true, "processor time, memory and threads of each monitor, by cgroups", None)
+        }
+        // The reason says what would mend it.
+        Err(missing) => {
+            finding("limits", false, format!("none for a monitor beyond its jail: {missing}"), None)
+        }
+    }
 }
 
 /// Of a user that isn't root, which users a container could have.

@@ -23,6 +23,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Limits;
+
 /// The longest serial number that a virtio block device can carry, in bytes (VIRTIO 1.2, section 5.2.6.1).
 pub const SERIAL_MAX: usize = 20;
 
@@ -53,7 +55,8 @@ impl fmt::Display for Accelerator {
 pub struct Machine {
     /// A name for people and process lists: letters, digits, `-`, `_` and `.`, at most 64 bytes.
     pub name: String,
-    /// Processor time in thousandths of a CPU, at least 1. A virtual machine gets whole vCPUs, rounded up.
+    /// Processor time in thousandths of a CPU, at least 1. A virtual machine has whole virtual processors, rounded up; the
+    /// time that they and their monitor take together is held to this where there is a control group.
     pub cpu_milli: u32,
     /// Memory in MiB: that of a virtual machine, at least 32; the most that a container or a Wasm program may use.
     pub memory_mib: u64,
@@ -99,6 +102,8 @@ pub struct Virtual {
     pub command_line: Vec<String>,
     /// Disks; the guest finds each by its serial, not by its place.
     pub disks: Vec<Disk>,
+    /// A folder of the machine's own, by which its control group is named; without one it has no control group.
+    pub folder: Option<PathBuf>,
     /// Whether the kernel speaks on a serial console; its wire is [`Wiring::console`].
     pub console: bool,
     /// The folder that remembers which libraries the driver's program needs, if there is one.
@@ -242,6 +247,8 @@ pub enum Execution {
         vcpus: u32,
         /// The folder that remembers which libraries the program needs.
         cache: Option<PathBuf>,
+        /// The folder that its control group is named by, and what the group may take.
+        group: Option<(PathBuf, Limits)>,
     },
     /// A container, described as the OCI runtime specification has it (`config.json`).
     Container {
@@ -492,6 +499,7 @@ mod tests {
                 accelerator: Accelerator::Tcg,
                 vcpus: 1,
                 cache: None,
+                group: None,
             },
         };
         assert_eq!(

@@ -12,13 +12,15 @@
 //! | what it asks of the kernel | the system calls of `jail/filter.rs` | the same |
 //! | which files it opens | those of its root, to read (Landlock, where the kernel has it) | the same |
 //! | how much it takes | open files, processes, sizes of files; it dies before others when memory is short | the same, without the processes |
+//! | what it takes in all | processors, memory, threads: a control group of its own ([`Group`]) | the same, where one is handed on to the user |
 //!
 //! Another user's jail is built in a user namespace. Where the machine forbids that to its users, what is left is
 //! `no_new_privs`, the filter, Landlock and the limits: see [`Strength`].
 //!
 //! ```text
 //!  keeper --clone--> namespaces -> mounts, pivot_root -> limits -> user -> Landlock -> seccomp -> execve
-//!     |<--------------- the step that failed, or nothing --------------------------------|
+//!     |--control group, meanwhile-------------------------------------->|                  |
+//!     |<--------------- the step that failed, or nothing ----------------------------------|
 //! ```
 //!
 //! Everything that needs memory is made before the clone; the child makes system calls alone. Disks and sockets are handed
@@ -47,6 +49,7 @@ use landlock::{RulesetCreatedAttr, Scope};
 pub(crate) use self::child::{Failed, Ready, Step, last_error};
 pub use self::closure::closure;
 pub use self::ids::{FIRST_ID, IDS, Ids};
+use crate::cgroup::Group;
 use crate::driver::Accelerator;
 use crate::spawn::{self, Spawned};
 
@@ -86,8 +89,10 @@ pub enum Part {
     Filter,
     /// Landlock.
     Landlock,
-    /// The limits.
+    /// The limits of each process.
     Limits,
+    /// The control group.
+    Group,
 }
 
 /// What a program is confined to.
@@ -105,6 +110,8 @@ pub struct Jail {
     pub threads: u64,
     /// The user that it becomes, for root.
     pub ids: Option<Ids>,
+    /// The control group that it is put into before it begins; whoever made it removes it.
+    pub group: Option<Group>,
     /// What is left out.
     pub without: Vec<Part>,
 }
@@ -156,6 +163,11 @@ impl Jail {
     /// The step that failed, and why.
     pub fn start(&self, program: &Path, args: &[OsString], fds: Vec<OwnedFd>) -> io::Result<Spawned> {
         spawn::spawn(program, args, fds, Some(self))
+    }
+
+    /// The control group that it is put into.
+    pub(crate) fn control_group(&self) -> Option<&Group> {
+        self.group.as_ref().filter(|_| self.has(Part::Group))
     }
 
     /// Makes everything that needs memory.

@@ -3,6 +3,7 @@
 //! A driver gives one isolation on this machine. What it speaks is workloads ([`driver::Driver::prepare`],
 //! [`driver::Driver::start`], pause, resume, observe, stop), never registers or one backend's options.
 
+pub mod cgroup;
 pub mod doctor;
 pub mod driver;
 mod frames;

@@ -128,7 +128,7 @@ struct Start {
     stderr: OwnedFd,
     /// Where a failure is told; closed by the program's execution.
     report: OwnedFd,
-    /// Closed by the parent when the child may go on.
+    /// Written to by the parent when it has said who the child is, closed when the child may execute its program.
     go: OwnedFd,
     jail: Option<Ready>,
 }
@@ -163,24 +163,33 @@ pub(crate) fn spawn(
         jail: jail.map(Jail::ready).transpose()?,
     };
     drop((null, report, waits));
+    let group = jail.and_then(Jail::control_group);
     let pid = start.fork([go.as_raw_fd(), heard.as_raw_fd()])?;
-    let Start { jail, report, .. } = start;
-    drop(report);
+    let is_mapped = start.jail.as_ref().is_some_and(Ready::is_mapped);
+    drop(start);
     let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).inspect_err(|_| {
         // It has not begun: nobody but this process knows of it.
         let _ = rustix::process::kill_process(pid, Signal::KILL);
         let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
     })?;
     let child = Spawned { pid, handle, stderr, ended: None };
-    if jail.is_some_and(|jail| jail.is_mapped()) {
+    if is_mapped {
         map_user(pid)?;
+    }
+    rustix::io::write(&go, &[0])?;
+    // Meanwhile the child builds its root: who first moves a process between groups waits for all processors.
+    let grouped = group.map_or(Ok(()), |group| group.put(child.pid()));
+    if grouped.is_err() {
+        // It may not run outside.
+        child.kill()?;
     }
     drop((go, parked, one_at_a_time));
     let mut failure = Vec::new();
     fs::File::from(heard).read_to_end(&mut failure)?;
     match failure.split_first() {
-        None => Ok(child),
+        // The child may have failed first, and not be there any more to be put anywhere.
         Some((step, number)) => Err(failed(*step, number)),
+        None => grouped.map(|()| child),
     }
 }
 
@@ -240,9 +249,8 @@ impl Start {
     fn try_become(&self) -> Result<(), Failed> {
         let at = |step: Step| move |error: rustix::io::Errno| (step, error.raw_os_error());
         let broken = |_: io::Error| (Step::Descriptors, last_error());
-        // Until the parent has said who this is. Nothing is ever written.
-        let mut byte = [0; 1];
-        rustix::io::retry_on_intr(|| rustix::io::read(&self.go, &mut byte)).map_err(at(Step::Parent))?;
+        // Until the parent has said who this is.
+        self.wait_for_parent().map_err(at(Step::Parent))?;
         rustix::process::setsid().map_err(at(Step::Session))?;
         close_all_on_exec().map_err(broken)?;
         for (from, to) in [(&self.null, 0), (&self.null, 1), (&self.stderr, 2)] {
@@ -265,6 +273,8 @@ impl Start {
         // After the change of user, which takes it back.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(at(Step::DeathSignal))?;
+        // Until it has been put where it belongs.
+        while self.wait_for_parent().map_err(at(Step::Parent))? > 0 {}
         if self.is_orphan() {
             return Err((Step::Parent, libc::ESRCH));
         }
@@ -275,6 +285,12 @@ impl Start {
         // SAFETY: both arrays end with a null pointer; the words that the first points to outlive the call.
         unsafe { libc::execve(self.program.as_ptr(), self.arguments.as_ptr(), environment.as_ptr()) };
         Ok(())
+    }
+
+    /// Waits for the parent's byte, or for its end of the pipe to close: 0 then.
+    fn wait_for_parent(&self) -> rustix::io::Result<usize> {
+        let mut byte = [0; 1];
+        rustix::io::retry_on_intr(|| rustix::io::read(&self.go, &mut byte))
     }
 
     /// Whether the parent died before its death could have an effect: the report then has no reader.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use hac::model::Isolation;
 use hac::{Manifest, Settings};
+use hypercore::cgroup;
 use hypercore::driver::container;
 use hypercore::driver::wasm::{self, ProgramError};
 use hypercore::initramfs::{self, InitramfsError};
@@ -170,6 +171,10 @@ pub fn machine_facts(isolation: Isolation, kvm_missing: Option<String>) -> Machi
         kvm_missing,
         container_missing: match isolation {
             Isolation::Container => container::usable().err().map(|missing| missing.to_string()),
+            _ => None,
+        },
+        group_missing: match isolation {
+            Isolation::MicroVM => cgroup::usable().err().map(|missing| missing.to_string()),
             _ => None,
         },
         jail: (isolation == Isolation::MicroVM).then(Strength::here),

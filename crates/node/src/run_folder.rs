@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use hypercore::cgroup;
 use hypercore::driver::container;
 use hypercore::remove::remove_tree;
 use rustix::fs::{FlockOperation, flock};
@@ -17,6 +18,8 @@ use rustix::fs::{FlockOperation, flock};
 const LOCK: &str = "lock";
 /// The folder that a container's driver has in a run folder.
 pub(crate) const CONTAINER: &str = "container";
+/// The folder that a virtual machine's driver has there.
+pub(crate) const MACHINE: &str = "machine";
 
 /// A run folder that this process holds.
 #[derive(Debug)]
@@ -61,14 +64,18 @@ pub(crate) fn make(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)
 }
 
-/// Removes what a keeper that was killed has left: its run folder, and what a container has outside of it.
+/// Removes what a keeper that was killed has left: its run folder, and what a container or a virtual machine has outside of it.
 ///
 /// # Errors
 /// Something can't be removed.
 pub fn clear(path: &Path) -> io::Result<()> {
-    let container = path.join(CONTAINER);
-    if container.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+    let is_folder = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.is_dir());
+    let (container, machine) = (path.join(CONTAINER), path.join(MACHINE));
+    if is_folder(&container) {
         container::clear(&container)?;
+    }
+    if is_folder(&machine) {
+        cgroup::clear(&machine)?;
     }
     match remove_tree(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

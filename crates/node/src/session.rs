@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use hypercore::cgroup;
+use hypercore::driver::Body;
 use rustix::event::PollFlags;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -63,6 +65,11 @@ impl Session {
         };
         if is_shared && shared::join(run, &assignment_fd, &control) {
             return session(None);
+        }
+        if wants_group(assignment) {
+            // While the keeper starts. Where nobody can be spared the waiting, nothing else changes.
+            let waiter = std::thread::Builder::new().name("cgroup-wait".to_owned());
+            let _ = waiter.spawn(|| cgroup::wake().ok());
         }
         let mut command = Command::new(program);
         command.arg0("vimana").arg("keeper").stdin(Stdio::null()).stdout(Stdio::null());
@@ -165,6 +172,11 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Whether the keeper is going to move a process into a control group itself.
+fn wants_group(assignment: &Assignment) -> bool {
+    matches!(&assignment.machine.body, Body::Virtual(machine) if machine.folder.is_some())
 }
 
 impl AsFd for Session {

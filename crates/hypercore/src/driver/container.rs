@@ -13,7 +13,7 @@
 //! - trees of the host only as mounts that show them with the container's owners, without devices and set-user-id bits.
 //!
 //! It needs Linux 5.12, and either root or, for a user, control groups of version 2 of which one is handed on to the user
-//! ([`delegation`]). Root's containers have an overlay as root from 5.19 on, and a copy before. [`usable`] says what lacks.
+//! ([`crate::cgroup`]). Root's containers have an overlay as root from 5.19 on, and a copy before. [`usable`] says what lacks.
 //!
 //! # Precondition of `start`
 //!
@@ -21,10 +21,9 @@
 //! [`Driver::start`] is called; it may have as many as it likes afterwards. Where the container has a network, a thread
 //! pair is started before `start` returns.
 
-mod cgroup;
 mod config;
 mod copy;
-mod delegation;
+mod hierarchies;
 mod ids;
 mod instance;
 mod mapping;
@@ -35,12 +34,12 @@ mod start;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use self::cgroup::Group;
 pub use self::config::{FIRST_ID, IDS};
 pub use self::ids::Ids;
 use self::instance::Running;
+use crate::cgroup::{self, Group, NoGroup};
 use crate::driver::{Body, Driver, Execution, Instance, Machine, PrepareError, Prepared, StartError, Wiring};
 use crate::scratch::Owner;
 use crate::tap::Pump;
@@ -68,9 +67,9 @@ pub enum Unusable {
         "this kernel has no user namespaces, or they are switched off; see /proc/sys/user/max_user_namespaces"
     )]
     NoUserNamespaces,
-    /// A controller of control groups lacks.
-    #[error("control groups lack the controller {0}, which limits a container; see /sys/fs/cgroup")]
-    NoController(&'static str),
+    /// There is no control group to limit a container.
+    #[error(transparent)]
+    Group(#[from] NoGroup),
     /// User namespaces are there, and a user that isn't root can't use them.
     #[error(
         "this user can't make user namespaces ({0}); {how}, or run vimana with sudo",
@@ -81,39 +80,7 @@ pub enum Unusable {
         }
     )]
     UserNamespaces(UserNamespaces),
-    /// Control groups have a version that can't be handed on to a user.
-    #[error(
-        "control groups are of version 1 here, and only version 2 can be handed on to a user; run vimana with sudo, or boot with systemd.unified_cgroup_hierarchy=1"
-    )]
-    Version1,
-    /// The user may not make control groups.
-    #[error("no control group is handed on to this user; {IN_SCOPE}, or run vimana with sudo")]
-    NotDelegated,
-    /// The user's control group holds processes that aren't this program's to move.
-    #[error(
-        "the control group {} holds other processes, beside which no container's group can lie; {IN_SCOPE}",
-        group.display()
-    )]
-    OthersInGroup {
-        /// Its folder.
-        group: PathBuf,
-    },
-    /// A controller isn't handed on to the user's control group.
-    #[error(
-        "the control group {} has no controller {controller}, which limits a container; sudo systemctl edit user@.service: [Service] Delegate=cpu memory pids, then log in again",
-        group.display()
-    )]
-    NotHandedOn {
-        /// The controller.
-        controller: &'static str,
-        /// The group's folder.
-        group: PathBuf,
-    },
 }
-
-/// What gives a user's command a control group of its own.
-const IN_SCOPE: &str =
-    "start it in one of its own: systemd-run --user --scope -p Delegate=yes vimana run ...";
 
 /// What keeps a user from user namespaces.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -146,19 +113,14 @@ pub fn usable() -> Result<(), Unusable> {
         return Err(Unusable::NoUserNamespaces);
     }
     let is_root = rustix::process::geteuid().is_root();
+    // A user's version and controllers are told before what is found out by trying.
     if !is_root && !cgroup::is_unified() {
-        return Err(Unusable::Version1);
+        return Err(NoGroup::Version1.into());
     }
-    if let Some(controller) = cgroup::lacks() {
-        return Err(Unusable::NoController(controller));
+    if !is_root && cgroup::lacks().is_none() {
+        mapping::try_user_namespace().map_err(|error| Unusable::UserNamespaces(explain(&error)))?;
     }
-    match is_root {
-        true => Ok(()),
-        false => {
-            mapping::try_user_namespace().map_err(|error| Unusable::UserNamespaces(explain(&error)))?;
-            delegation::find().map(drop)
-        }
-    }
+    Ok(cgroup::usable()?)
 }
 
 fn explain(error: &io::Error) -> UserNamespaces {
@@ -205,7 +167,7 @@ pub fn inside(work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
 /// # Errors
 /// Something can't be removed.
 pub fn clear(folder: &Path) -> io::Result<()> {
-    Group::of(folder, &config::group_name(folder))?.remove()?;
+    cgroup::clear(folder)?;
     root::remove(folder)
 }
 
@@ -240,7 +202,6 @@ impl Driver for ContainerDriver {
             return Err(StartError::Wiring { wire: "a network", prepared });
         }
         let failed = |reason: String| StartError::Container(reason);
-        let name = config::group_name(&container.folder);
         let stderr = spawn::bounded_memory().map_err(|error| failed(error.to_string()))?;
         let root = rustix::process::geteuid().is_root();
         let range = root.then(jail::Ids::take).transpose();
@@ -249,22 +210,11 @@ impl Driver for ContainerDriver {
             Some(range) => Ids::High { first: range.first() },
             None => Ids::here(),
         };
-        let group = match ids.is_rootless() {
-            true => {
-                let delegated = delegation::find().map_err(|reason| failed(reason.to_string()))?;
-                let folder = delegated.folder.display();
-                delegated
-                    .settle()
-                    .map_err(|error| failed(format!("preparing the control group {folder}: {error}")))?;
-                Group::below(&delegated.folder, &name, &container.folder)
-                    .map_err(|error| failed(format!("noting the control group: {error}")))?
-            }
-            false => Group::new(&name),
-        };
+        let group = Group::prepare(&container.folder).map_err(|error| failed(error.to_string()))?;
         let making = start::Making {
             config,
             container,
-            name: &name,
+            name: group.name(),
             parent: group.parent(),
             ids,
             channel: wiring.channel.as_fd(),
@@ -388,9 +338,9 @@ mod tests {
 
     #[test]
     fn the_control_group_s_name_depends_on_the_folder_alone() {
-        let name = config::group_name(Path::new("/run/folder"));
-        assert_eq!(name, config::group_name(Path::new("/run/folder")));
-        assert_ne!(name, config::group_name(Path::new("/run/folder2")));
+        let name = cgroup::name_of(Path::new("/run/folder"));
+        assert_eq!(name, cgroup::name_of(Path::new("/run/folder")));
+        assert_ne!(name, cgroup::name_of(Path::new("/run/folder2")));
         assert!(name.starts_with("vimana-") && name.len() == 23);
     }
 }

@@ -63,6 +63,7 @@ pub(crate) fn machine(folder: &Path, modules: &[&str], script: &str) -> Result<M
             disks: Vec::new(),
             console: false,
             cache: None,
+            folder: None,
         }),
     })
 }

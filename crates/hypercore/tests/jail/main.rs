@@ -18,6 +18,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use hypercore::cgroup::{self, Group, Limits};
 use hypercore::driver::Accelerator;
 use hypercore::jail::{Device, Ids, Jail, Part, Strength, closure};
 use hypercore::spawn::Status;
@@ -27,6 +28,8 @@ const OTHER_USER: u32 = 65_534;
 /// The size that the prisoner's only writable file may have.
 const DISK_BYTES: u64 = 65_536;
 const THREADS: u64 = 40;
+/// What the prisoners may take together.
+const TAKEN: Limits = Limits { cpu_milli: 300, memory_bytes: 64 << 20, threads: 60 };
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -70,6 +73,7 @@ struct Rig {
     folder: PathBuf,
     values: BTreeMap<&'static str, String>,
     own: PathBuf,
+    group: Option<Group>,
     _tcp: TcpListener,
     _path: UnixListener,
     _abstract: UnixListener,
@@ -114,12 +118,18 @@ impl Rig {
             ("shared", shared.to_string()),
             ("host", host),
         ]);
+        let group = cgroup::usable().is_ok().then(|| {
+            let group = Group::prepare(folder).unwrap();
+            group.make(&TAKEN).unwrap();
+            group
+        });
         let own = folder.join("disk.img");
         fs::write(&own, vec![0; DISK_BYTES as usize]).unwrap();
         Self {
             folder: folder.to_owned(),
             values,
             own,
+            group,
             _tcp: tcp,
             _path: path,
             _abstract: hidden,
@@ -140,6 +150,7 @@ impl Rig {
             file_bytes: DISK_BYTES,
             threads: THREADS,
             ids: root.then(|| Ids::take().unwrap()),
+            group: self.group.clone(),
             without: without.to_vec(),
         }
     }
@@ -159,6 +170,7 @@ impl Rig {
 impl Drop for Rig {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
+        self.group.iter().for_each(|group| group.remove().unwrap());
         let _ = self.neighbour.kill();
         let _ = self.neighbour.wait();
         // SAFETY: plain numbers.
@@ -181,6 +193,11 @@ fn attacks(folder: &Path) {
     let mut wrong = Vec::new();
     println!("{:<44} {:<9} {:<9} stopped by", "attack", "jailed", "without");
     for attack in ATTACKS.iter().filter(|attack| root || !attack.root_only) {
+        if attack.parts.contains(&Part::Group) && rig.group.is_none() {
+            let reason = cgroup::usable().unwrap_err();
+            let _ = writeln!(std::io::stderr(), "SKIPPED: the attack {:?}: {reason}", attack.name);
+            continue;
+        }
         let succeeded = |without: &[Part]| {
             let (status, words) = rig.run(attack.name, without);
             match (status.code, status.signal) {

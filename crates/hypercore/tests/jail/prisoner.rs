@@ -12,7 +12,7 @@ use std::net::TcpStream;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 
-use hypercore::jail::Part::{self, Filter, Landlock, Limits, Network, Processes, Root, User};
+use hypercore::jail::Part::{self, Filter, Group, Landlock, Limits, Network, Processes, Root, User};
 
 type Values = HashMap<String, String>;
 
@@ -168,7 +168,28 @@ pub const ATTACKS: &[Attack] = &[
         let opened: io::Result<Vec<_>> = (0..most).map(|_| fs::File::open("/dev/null")).collect();
         opened.map(drop)
     }),
-    root("start threads without end", &[Limits], |_| {
+    anybody("take memory without end", &[Group], |_| {
+        let most = usize::try_from(super::TAKEN.memory_bytes).unwrap() * 3;
+        let mut taken = vec![0_u8; most];
+        taken.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+        std::hint::black_box(&taken);
+        Ok(())
+    }),
+    anybody("take processors without end", &[Group], |_| {
+        let begin = std::time::Instant::now();
+        let lasts = std::time::Duration::from_millis(1500);
+        let spin = || while begin.elapsed() < lasts {};
+        std::thread::scope(|scope| {
+            scope.spawn(spin);
+            scope.spawn(spin);
+        });
+        let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let used = used.tv_sec as f64 + used.tv_nsec as f64 / 1e9;
+        // Halfway between what it may and what it gets of a machine on which others want some too.
+        let most = f64::from(super::TAKEN.cpu_milli) / 1000.0 * 1.5;
+        if used / begin.elapsed().as_secs_f64() > most { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
+    }),
+    root("start threads without end", &[Limits, Group], |_| {
         let wait = || std::thread::sleep(std::time::Duration::from_millis(300));
         let small = || std::thread::Builder::new().stack_size(65_536);
         (0..super::THREADS + 10).try_for_each(|_| small().spawn(wait).map(drop))

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::home::Home;
 use crate::keeper::assignment::{FolderShare, ScratchDisk, VolumeUse};
-use crate::run_folder::CONTAINER;
+use crate::run_folder::{CONTAINER, MACHINE};
 use crate::volume::{self, Form};
 
 /// What differs by isolation.
@@ -51,6 +51,8 @@ pub struct Virtual {
     pub modules: Vec<&'static str>,
     /// How far the jail around it reaches, where that was looked for.
     pub jail: Option<Strength>,
+    /// Whether a control group holds its monitor to its processor time and memory.
+    pub limited: bool,
 }
 
 /// A container.
@@ -152,6 +154,7 @@ impl Virtual {
             kernel,
             modules: base.into_iter().chain(more).collect(),
             jail: facts.machine.jail,
+            limited: facts.machine.group_missing.is_none(),
         };
         Ok(Decided { body: Body::Virtual(machine), notices })
     }
@@ -263,6 +266,7 @@ impl Plan {
                     disks,
                     console: false,
                     cache: Some(home.cache().join("jail")),
+                    folder: machine.limited.then(|| run_folder.join(MACHINE)),
                 })
             }
             Body::Container(container) => driver::Body::Container(driver::Container {

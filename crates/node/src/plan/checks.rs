@@ -68,8 +68,10 @@ impl Hardware {
         if vcpus > machine.cpus {
             notices.push(format!("{vcpus} virtual CPUs share the {} of this machine", machine.cpus));
         }
-        if !spec.resources.cpu.0.is_multiple_of(1000) {
-            notices.push(format!("a virtual machine has whole CPUs: it gets {vcpus}"));
+        if let Some(why) = &machine.group_missing {
+            let is_whole = spec.resources.cpu.0.is_multiple_of(1000);
+            let gets = if is_whole { String::new() } else { format!(" (whole CPUs, therefore: {vcpus})") };
+            notices.push(format!("nothing but its jail limits the monitor itself{gets}: {why}"));
         }
         Ok(Self { accelerator, vcpus, notices })
     }

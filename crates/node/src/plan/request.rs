@@ -62,6 +62,8 @@ pub struct MachineFacts {
     pub kvm_missing: Option<String>,
     /// Why containers can't run here; `None` where they can, and for other isolations.
     pub container_missing: Option<String>,
+    /// Why there is no control group for a virtual machine monitor here; `None` where there is one, and for other isolations.
+    pub group_missing: Option<String>,
     /// How far the jail of a virtual machine monitor reaches here; `None` for isolations without one.
     pub jail: Option<Strength>,
     /// Whose ids of the host a container's would be.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use hac::units::{Bytes, MilliCpu};
+use hypercore::driver::qemu::overhead_mib;
 use serde::Serializer;
 use serde::ser::SerializeStruct;
 use spacecore::wire::message::Process;
@@ -63,6 +64,15 @@ impl fmt::Display for Plan {
                     format_args!("{} by {}, accel {}", self.isolation, self.driver, machine.accelerator);
                 row(f, "isolation", &what)?;
                 row(f, "cpu, memory", &format_args!("{} vCPU, {} MiB", machine.vcpus, self.memory_mib))?;
+                if machine.limited {
+                    let overhead = overhead_mib(machine.accelerator, machine.vcpus, self.memory_mib);
+                    let cpu = MilliCpu(self.cpu_milli);
+                    let what = format_args!(
+                        "{cpu} CPU and {} MiB at most, with its monitor",
+                        self.memory_mib + overhead
+                    );
+                    row(f, "", &what)?;
+                }
             }
             Body::Container(_) | Body::Wasm(_) => {
                 row(f, "isolation", &format_args!("{} by {}", self.isolation, self.driver))?;

@@ -40,6 +40,7 @@ fn facts(kvm_missing: Option<&str>) -> Facts {
         machine: MachineFacts {
             kvm_missing: kvm_missing.map(str::to_owned),
             container_missing: None,
+            group_missing: None,
             jail: Some(Strength::Full),
             container_ids: Ids::High { first: 0x7000_0000 },
             cpus: 2,
@@ -445,4 +446,18 @@ fn what_an_image_demands_tightens_the_plan_and_is_shown() {
     let PlanError::Tightened { changes, source } = error else { panic!("{error}") };
     assert_eq!(changes, "spec.networking.network_type = \"none\" (was \"public\")");
     assert_eq!(*source, PlanError::PortsWithoutNetwork);
+}
+
+#[test]
+fn a_virtual_machine_is_held_to_its_processor_time_where_that_can_be_and_says_so_where_it_cant() {
+    let half = request("[spec.resources]\ncpu = \"500m\"");
+    let held = Plan::decide(&half, &facts(Some("none"))).unwrap();
+    let shown = held.to_string();
+    assert!(shown.contains("1 vCPU, 512 MiB") && shown.contains("500m CPU and 742 MiB at most"), "{shown}");
+    let mut without = facts(Some("none"));
+    without.machine.group_missing = Some("no cgroups".to_owned());
+    let plan = Plan::decide(&half, &without).unwrap();
+    let notice = plan.notices.join("\n");
+    assert!(notice.contains("no cgroups") && notice.contains("whole CPUs, therefore: 1"), "{notice}");
+    assert!(!plan.to_string().contains("at most, with its monitor"));
 }

@@ -37,12 +37,6 @@ const FOLDERS_ALONE: &str = "only folders can be mounted; others are refused bef
 pub const ALL: &[Exception] = &[
     exception(
         MicroVm,
-        "half_a_cpu_is_half_a_cpu",
-        "it gets the next whole number of virtual CPUs, and says so",
-        Some(limits::half_a_cpu_is_a_whole_one),
-    ),
-    exception(
-        MicroVm,
         "there_are_no_more_processes_than_allowed",
         "the memory of its own kernel bounds them",
         Some(limits::processes_end_where_memory_does),

@@ -64,16 +64,6 @@ fn half_a_cpu_is_half_a_cpu(rig: &Rig) {
     }
 }
 
-/// What a virtual machine has in place of a fraction: the next whole number.
-pub fn half_a_cpu_is_a_whole_one(rig: &Rig) {
-    let running = Running::ready(&mut rig.run(&["--cpus", "500m"], &["spin"]));
-    let (share, _) = share_of_a_cpu(running.pid());
-    assert!(share <= 1.1, "{share}");
-    kill(running.pid(), libc::SIGINT);
-    let ran = running.end();
-    assert!(ran.err.contains("whole CPUs"), "it is told: {ran:?}");
-}
-
 fn recursion_without_an_end_is_an_end(rig: &Rig) {
     let ran = rig.output(&[], &["deep"]);
     assert_eq!(ran.code, 128 + libc::SIGSEGV, "{ran:?}");

@@ -130,6 +130,7 @@ fn assignment(home: &Home, kernel: &Kernel, initramfs: PathBuf, boot_ms: u64) ->
                 disks: Vec::new(),
                 console: false,
                 cache: None,
+                folder: None,
             }),
         },
         network: None,

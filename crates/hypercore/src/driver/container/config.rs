@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::ids::Ids;
 use super::seccomp;
+use crate::cgroup::{self, PERIOD_US, quota_us};
 use crate::driver::{Container, Machine, Mount, MountSource, PrepareError};
 
 /// The first of the ids from which root's containers have theirs.
@@ -15,11 +16,6 @@ pub use crate::jail::IDS;
 
 /// How many files a process may have open, and how far it may raise that.
 pub(super) const OPEN_FILES: (u64, u64) = (65_536, 524_288);
-
-/// The period over which processor time is shared out, in microseconds.
-const PERIOD_US: u64 = 100_000;
-/// The least share that the kernel takes, in microseconds.
-const LEAST_QUOTA_US: u64 = 1000;
 
 /// What container engines leave to root.
 const CAPABILITIES: [&str; 14] = [
@@ -68,14 +64,6 @@ const READONLY: [&str; 6] =
 /// The files that `spacecore` writes when it is configured; mounted where the root can't be written.
 pub(super) const WRITTEN: [&str; 3] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 
-/// The name of the control group of the container in this folder.
-pub(super) fn group_name(folder: &Path) -> String {
-    use sha2::Digest;
-    use std::os::unix::ffi::OsStrExt;
-    let digest = crate::kernel::hex(&sha2::Sha256::digest(folder.as_os_str().as_bytes()));
-    format!("vimana-{}", digest.get(..16).unwrap_or_default())
-}
-
 /// Checks a container and describes it.
 pub(super) fn config(machine: &Machine, container: &Container, ids: Ids) -> Result<Value, PrepareError> {
     check(machine, container)?;
@@ -109,7 +97,7 @@ pub(super) fn config(machine: &Machine, container: &Container, ids: Ids) -> Resu
             "uidMappings": users,
             "gidMappings": groups,
             "namespaces": namespaces,
-            "cgroupsPath": format!("/{}", group_name(&container.folder)),
+            "cgroupsPath": format!("/{}", cgroup::name_of(&container.folder)),
             "resources": resources(machine, container),
             "maskedPaths": MASKED,
             "readonlyPaths": readonly(),
@@ -131,7 +119,7 @@ pub(super) fn config(machine: &Machine, container: &Container, ids: Ids) -> Resu
 
 /// The hierarchies of version 1 lie each in a folder of its own; where there are none nothing is done.
 fn readonly() -> Vec<String> {
-    let hierarchies = super::cgroup::NEEDED.iter().map(|name| format!("/sys/fs/cgroup/{name}"));
+    let hierarchies = cgroup::NEEDED.iter().map(|name| format!("/sys/fs/cgroup/{name}"));
     READONLY.iter().map(ToString::to_string).chain(hierarchies).collect()
 }
 
@@ -171,7 +159,7 @@ fn check(machine: &Machine, container: &Container) -> Result<(), PrepareError> {
 
 fn resources(machine: &Machine, container: &Container) -> Value {
     let memory = machine.memory_mib.saturating_mul(1 << 20).min(i64::MAX.unsigned_abs());
-    let quota = u64::from(machine.cpu_milli).saturating_mul(PERIOD_US / 1000).max(LEAST_QUOTA_US);
+    let quota = quota_us(machine.cpu_milli);
     json!({
         // The same with swap as without, so that there is none.
         "memory": { "limit": memory, "swap": memory },

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
-use super::cgroup::Group;
 use super::root;
+use crate::cgroup::Group;
 use crate::driver::{ControlError, Ended, Instance, Observation, ObserveError, StopError};
 use crate::jail::Ids;
 use crate::spawn;

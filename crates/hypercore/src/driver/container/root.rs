@@ -22,9 +22,9 @@ use rustix::mount::{MountFlags, MountPropagationFlags};
 
 use spacecore::wire::TO_BE_WRITTEN;
 
-use super::cgroup;
 use super::config::WRITTEN;
 use super::copy;
+use super::hierarchies;
 use super::ids::Ids;
 use super::mapping::{self, Use};
 use super::start::Making;
@@ -147,7 +147,7 @@ fn own_mounts(groups: &Path) -> Result<(), Failure> {
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.doing(what)?;
     let flags = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
     rustix::mount::mount_change("/", flags).doing(what)?;
-    cgroup::show_only(groups).doing(|| format!("showing the control group {} alone", groups.display()))
+    hierarchies::show_only(groups).doing(|| format!("showing the control group {} alone", groups.display()))
 }
 
 fn take_mount(mount: &crate::driver::Mount, namespace: Option<&OwnedFd>) -> Result<Option<OwnedFd>, Failure> {

@@ -32,7 +32,8 @@ use serde_json::{Value, json};
 use super::config::{OPEN_FILES, WRITTEN};
 use super::ids::Ids;
 use super::mapping::Namespaces;
-use super::{cgroup, mapping, root};
+use super::{mapping, root};
+use crate::cgroup;
 use crate::driver::{Container, Network};
 use crate::{guest, seccomp, tap};
 

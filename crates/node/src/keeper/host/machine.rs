@@ -35,8 +35,13 @@ impl Host {
         for disk in &self.assignment.scratch {
             hypercore::scratch::create(&disk.path, disk.bytes).map_err(|error| whole(&error))?;
         }
-        if let Body::Container(container) = &self.assignment.machine.body {
-            run_folder::make(&container.folder).map_err(|error| whole(&error))?;
+        let folder = match &self.assignment.machine.body {
+            Body::Container(container) => Some(&container.folder),
+            Body::Virtual(machine) => machine.folder.as_ref(),
+            Body::Wasm(_) => None,
+        };
+        if let Some(folder) = folder {
+            run_folder::make(folder).map_err(|error| whole(&error))?;
         }
         let pair = || socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
         let (ours, theirs) = pair().map_err(|error| whole(&error))?;

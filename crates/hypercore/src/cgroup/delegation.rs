@@ -1,12 +1,12 @@
-//! The control group below which containers get theirs.
+//! The control group below which a user's spacecores get theirs.
 //!
-//! Root takes the root of the hierarchy. Anybody else needs a group that is delegated: one whose folder, `cgroup.procs` and
+//! Root takes the top of the hierarchy. Anybody else needs a group that is delegated: one whose folder, `cgroup.procs` and
 //! `cgroup.subtree_control` are the user's to write (`cgroup-v2.rst`, "Delegation"). It is looked for from the caller's own
 //! group upwards, because whoever moves a process must also be allowed to write to the closest group above both its old and
 //! its new place.
 //!
 //! A group whose controllers are handed on to others may hold no processes itself. Where those in it are all ours, the
-//! command and its keeper, they are moved to a group of their own beside the containers ([`KEEPERS`]); where there are
+//! command and its keeper, they are moved to a group of their own beside the spacecores' ([`KEEPERS`]); where there are
 //! others, it isn't this program's to move them.
 
 use std::fs;
@@ -14,35 +14,34 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::Unusable;
-use super::cgroup::ROOT;
+use super::{NoGroup, ROOT};
 
-/// The controllers that limit a container.
-const LIMITS: [&str; 3] = ["cpu", "memory", "pids"];
+/// The controllers that limit a spacecore.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 /// The group that the command and its keeper are moved to.
 const KEEPERS: &str = "vimana-keepers";
 /// How often processes are moved until no new one is found.
 const ROUNDS: usize = 100;
 
-/// A group that a container's may be made in.
+/// A group that a spacecore's may be made in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Delegated {
+pub(crate) struct Delegated {
     /// Its folder.
-    pub(super) folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// The processes in it, which must be moved before.
     busy: bool,
 }
 
 /// The group that is delegated to the calling user.
-pub(super) fn find() -> Result<Delegated, Unusable> {
+pub(crate) fn find() -> Result<Delegated, NoGroup> {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
     search(Path::new(ROOT), own, &is_ours)
 }
 
 /// Looks from `own`, a path below `root`, upwards.
-fn search(root: &Path, own: &str, is_ours: &dyn Fn(&str) -> bool) -> Result<Delegated, Unusable> {
-    let mut refusal = Unusable::NotDelegated;
+fn search(root: &Path, own: &str, is_ours: &dyn Fn(&str) -> bool) -> Result<Delegated, NoGroup> {
+    let mut refusal = NoGroup::NotDelegated;
     let own = Path::new(own.trim_start_matches('/'));
     for group in own.ancestors().filter(|group| !group.as_os_str().is_empty()) {
         let name = group.file_name().unwrap_or_default().to_string_lossy();
@@ -53,14 +52,16 @@ fn search(root: &Path, own: &str, is_ours: &dyn Fn(&str) -> bool) -> Result<Dele
             continue;
         }
         let handed = fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default();
-        if let Some(lacking) = LIMITS.iter().find(|name| !handed.split_whitespace().any(|it| it == **name)) {
-            refusal = Unusable::NotHandedOn { controller: lacking, group: folder };
+        if let Some(lacking) =
+            CONTROLLERS.iter().find(|name| !handed.split_whitespace().any(|it| it == **name))
+        {
+            refusal = NoGroup::NotHandedOn { controller: lacking, group: folder };
             continue;
         }
         let inside = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
         match inside.lines().all(is_ours) {
             true => return Ok(Delegated { folder, busy: !inside.is_empty() }),
-            false => refusal = Unusable::OthersInGroup { group: folder },
+            false => refusal = NoGroup::OthersInGroup { group: folder },
         }
     }
     Err(refusal)
@@ -82,11 +83,11 @@ fn is_ours(pid: &str) -> bool {
 
 impl Delegated {
     /// Makes it ready: no process in it, and the controllers handed on. Others may do the same at the same time.
-    pub(super) fn settle(&self) -> io::Result<()> {
+    pub(crate) fn settle(&self) -> io::Result<()> {
         if self.busy {
             self.move_away()?;
         }
-        let wanted = LIMITS.map(|name| format!("+{name}")).join(" ");
+        let wanted = CONTROLLERS.map(|name| format!("+{name}")).join(" ");
         fs::write(self.folder.join("cgroup.subtree_control"), wanted)
     }
 
@@ -132,7 +133,7 @@ mod tests {
 
     const ALL: &str = "cpu io memory pids\n";
 
-    fn found(groups: &[(&str, &str, &str)], own: &str) -> Result<(PathBuf, bool), Unusable> {
+    fn found(groups: &[(&str, &str, &str)], own: &str) -> Result<(PathBuf, bool), NoGroup> {
         let root = hierarchy(groups);
         let found = search(root.path(), own, &|pid| pid == "7")?;
         Ok((found.folder.strip_prefix(root.path()).unwrap().to_owned(), found.busy))
@@ -155,12 +156,12 @@ mod tests {
     #[test]
     fn each_refusal_says_what_is_wrong_with_the_closest_group() {
         let refused = |groups: &[(&str, &str, &str)], own| found(groups, own).unwrap_err();
-        assert!(matches!(refused(&[("a", ALL, "8\n")], "/a"), Unusable::OthersInGroup { .. }));
+        assert!(matches!(refused(&[("a", ALL, "8\n")], "/a"), NoGroup::OthersInGroup { .. }));
         let lacking = refused(&[("a", "memory pids\n", "7\n")], "/a");
-        assert!(matches!(lacking, Unusable::NotHandedOn { controller: "cpu", .. }));
+        assert!(matches!(lacking, NoGroup::NotHandedOn { controller: "cpu", .. }));
         // The groups of a session's manager are its own.
         let managed = [("user@1.service", ALL, ""), ("user@1.service/app.slice", ALL, "")];
-        assert_eq!(refused(&managed, "/user@1.service/app.slice/x.scope"), Unusable::NotDelegated);
-        assert_eq!(refused(&[], "/"), Unusable::NotDelegated);
+        assert_eq!(refused(&managed, "/user@1.service/app.slice/x.scope"), NoGroup::NotDelegated);
+        assert_eq!(refused(&[], "/"), NoGroup::NotDelegated);
     }
 }

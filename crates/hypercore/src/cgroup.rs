@@ -1,9 +1,16 @@
-//! A container's control group: what it uses, whether it stands still, and that nothing of it is left.
+//! Control groups: what the processes of one spacecore may take of the machine together, what they use, and that nothing of
+//! it is left.
 //!
-//! On version 1 the group is one folder in each controller's hierarchy, on version 2 one folder. `libcontainer` makes it and
-//! sets its limits.
+//! On version 1 a group is one folder in each controller's hierarchy, on version 2 one folder. The group of a container is
+//! made and limited by `libcontainer`, that of a virtual machine monitor by [`Group::make`].
+//!
+//! Root's groups lie at the top of the hierarchy. Anybody else needs a group that is handed on, and version 2: see
+//! [`delegation`].
 //!
 //! Source: the Linux kernel's `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/`.
+
+pub(crate) mod delegation;
+mod limits;
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,11 +21,13 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use super::mapping::{self, Use};
 use crate::driver::Observation;
+use delegation::Delegated;
+pub use limits::Limits;
+pub(crate) use limits::{PERIOD_US, quota_us};
 
 /// Where control groups are mounted.
-pub(super) const ROOT: &str = "/sys/fs/cgroup";
+pub(crate) const ROOT: &str = "/sys/fs/cgroup";
 /// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
 const VERSION_2: rustix::fs::FsWord = 0x6367_7270;
 /// How long a group may take to become empty after everything in it was killed.
@@ -26,41 +35,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const NAP: Duration = Duration::from_millis(1);
 
 /// Whether this machine has version 2 alone.
-pub(super) fn is_unified() -> bool {
+pub(crate) fn is_unified() -> bool {
     rustix::fs::statfs(ROOT).is_ok_and(|status| status.f_type == VERSION_2)
 }
 
-/// The controllers of version 1 that limit or measure a container.
-pub(super) const NEEDED: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "freezer", "devices"];
-
-/// Takes the hierarchies of version 1 that nothing here needs out of the calling process' own mount namespace: `libcontainer`
-/// moves a container into each that it finds, and shows it there, which takes the kernel longest of all.
-///
-/// On version 2 it shows the group in which the container's is to lie as the root, which is what `libcontainer` works from.
-pub(super) fn show_only(parent: &Path) -> io::Result<()> {
-    if is_unified() {
-        if parent == Path::new(ROOT) {
-            return Ok(());
-        }
-        let tree = mapping::take(parent, None, Use::Write)?;
-        return mapping::hang(&tree, Path::new(ROOT));
-    }
-    for hierarchy in fs::read_dir(ROOT).into_iter().flatten().flatten() {
-        let name = hierarchy.file_name().to_string_lossy().into_owned();
-        let is_link = hierarchy.file_type().is_ok_and(|kind| kind.is_symlink());
-        if !is_link && !name.split(',').any(|controller| NEEDED.contains(&controller)) {
-            // What can't be hidden is used.
-            let _ = rustix::mount::unmount(hierarchy.path(), rustix::mount::UnmountFlags::DETACH);
-        }
-    }
-    Ok(())
-}
+/// The controllers of version 1 that limit or measure a spacecore.
+pub(crate) const NEEDED: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "freezer", "devices"];
 
 /// Writes the calling process into the group that it is in already, which changes nothing.
 ///
 /// The kernel makes whoever first moves a process between groups wait until every processor has passed a quiet state, some
-/// milliseconds; for a while after that nobody waits. A process that has nothing else to do can wait early.
-pub(super) fn wake() -> io::Result<()> {
+/// milliseconds; for a while after that nobody waits. Who has nothing else to do can wait early.
+///
+/// # Errors
+/// The group isn't there, or isn't the user's to write.
+pub fn wake() -> io::Result<()> {
     let own = fs::read_to_string("/proc/self/cgroup")?;
     let wanted = if is_unified() { "0::" } else { ":pids:" };
     let group =
@@ -69,8 +58,8 @@ pub(super) fn wake() -> io::Result<()> {
     fs::write(Path::new(ROOT).join(hierarchy).join(group.trim_start_matches('/')).join("cgroup.procs"), "0")
 }
 
-/// The first controller that this machine lacks of those that limit a container.
-pub(super) fn lacks() -> Option<&'static str> {
+/// The first controller that this machine lacks of those that limit a spacecore.
+pub(crate) fn lacks() -> Option<&'static str> {
     let unified = is_unified();
     let listed = fs::read_to_string(Path::new(ROOT).join("cgroup.controllers")).unwrap_or_default();
     ["memory", "cpu", "pids", "freezer"].into_iter().find(|name| match unified {
@@ -80,53 +69,164 @@ pub(super) fn lacks() -> Option<&'static str> {
     })
 }
 
-/// The group of one container.
+/// Why a spacecore can have no control group of its own.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoGroup {
+    /// A controller lacks.
+    #[error("control groups lack the controller {0}, which limits a spacecore; see /sys/fs/cgroup")]
+    NoController(&'static str),
+    /// They are mounted so that nobody can change them.
+    #[error("control groups can't be changed here: /sys/fs/cgroup is mounted read-only")]
+    ReadOnly,
+    /// They have a version that can't be handed on to a user.
+    #[error(
+        "control groups are of version 1 here, and only version 2 can be handed on to a user; run vimana with sudo, or boot with systemd.unified_cgroup_hierarchy=1"
+    )]
+    Version1,
+    /// The user may not make control groups.
+    #[error("no control group is handed on to this user; {IN_SCOPE}, or run vimana with sudo")]
+    NotDelegated,
+    /// The user's control group holds processes that aren't this program's to move.
+    #[error(
+        "the control group {} holds other processes, beside which no spacecore's group can lie; {IN_SCOPE}",
+        group.display()
+    )]
+    OthersInGroup {
+        /// Its folder.
+        group: PathBuf,
+    },
+    /// A controller isn't handed on to the user's control group.
+    #[error(
+        "the control group {} has no controller {controller}, which limits a spacecore; sudo systemctl edit user@.service: [Service] Delegate=cpu memory pids, then log in again",
+        group.display()
+    )]
+    NotHandedOn {
+        /// The controller.
+        controller: &'static str,
+        /// The group's folder.
+        group: PathBuf,
+    },
+}
+
+/// What gives a user's command a control group of its own.
+const IN_SCOPE: &str =
+    "start it in one of its own: systemd-run --user --scope -p Delegate=yes vimana run ...";
+
+/// Where groups of spacecores can be made.
+pub(crate) enum Place {
+    /// At the top of the hierarchy.
+    Top,
+    /// In a group that is handed on.
+    Below(Delegated),
+}
+
+/// Where the calling user's groups can be made.
+pub(crate) fn place() -> Result<Place, NoGroup> {
+    let (is_root, is_unified) = (rustix::process::geteuid().is_root(), is_unified());
+    if !is_root && !is_unified {
+        return Err(NoGroup::Version1);
+    }
+    if let Some(controller) = lacks() {
+        return Err(NoGroup::NoController(controller));
+    }
+    // What looks like the top inside a container of somebody else's is a group like others, and has this file.
+    let is_top = !is_unified || !Path::new(ROOT).join("cgroup.type").exists();
+    if !is_root || !is_top {
+        return delegation::find().map(Place::Below);
+    }
+    let hierarchy = Path::new(ROOT).join(if is_unified { "" } else { "memory" });
+    match rustix::fs::access(hierarchy, rustix::fs::Access::WRITE_OK) {
+        Ok(()) => Ok(Place::Top),
+        Err(_) => Err(NoGroup::ReadOnly),
+    }
+}
+
+/// Says whether spacecores that the calling user starts can have control groups, and if not, why.
+///
+/// # Errors
+/// The first reason against it.
+pub fn usable() -> Result<(), NoGroup> {
+    place().map(drop)
+}
+
+/// Removes the group of the spacecore in this folder, with all that is still in it. Nothing happens where there is none.
+///
+/// # Errors
+/// Something in it can't be ended, or it can't be removed.
+pub fn clear(folder: &Path) -> io::Result<()> {
+    Group::of(folder)?.remove()
+}
+
+/// The name of the control group of the spacecore in this folder.
+pub(crate) fn name_of(folder: &Path) -> String {
+    use sha2::Digest;
+    let digest = crate::kernel::hex(&sha2::Sha256::digest(folder.as_os_str().as_bytes()));
+    format!("vimana-{}", digest.get(..16).unwrap_or_default())
+}
+
+/// The group of one spacecore.
 #[derive(Debug, Clone)]
-pub(super) struct Group {
+pub struct Group {
     name: String,
     /// The folder that its folder lies in, on version 2.
     parent: PathBuf,
     unified: bool,
 }
 
-/// The file in a container's folder that names the group which its own lies in, where that isn't the root of all.
+/// The file in a spacecore's folder that names the group which its own lies in, where that isn't the root of all.
 const PARENT_FILE: &str = "group";
 
 impl Group {
-    /// The group of this name below the root, whether or not it exists.
-    pub(super) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), parent: PathBuf::from(ROOT), unified: is_unified() }
+    /// The group of the spacecore in this folder, at a place where it can be made. What it lies in is noted in the folder
+    /// first: whoever clears up after a keeper may belong to another.
+    ///
+    /// # Errors
+    /// There is no such place, or the folder can't be written to.
+    pub fn prepare(folder: &Path) -> io::Result<Self> {
+        let name = name_of(folder);
+        let top = Self { name, parent: PathBuf::from(ROOT), unified: is_unified() };
+        match place().map_err(io::Error::other)? {
+            Place::Top => Ok(top),
+            Place::Below(delegated) => {
+                let explain = |what: String| move |error| io::Error::other(format!("{what}: {error}"));
+                let place = delegated.folder.display();
+                delegated.settle().map_err(explain(format!("preparing the control group {place}")))?;
+                let noted = fs::write(folder.join(PARENT_FILE), delegated.folder.as_os_str().as_bytes());
+                noted.map_err(explain("noting the control group".to_owned()))?;
+                Ok(Self { parent: delegated.folder, ..top })
+            }
+        }
     }
 
-    /// The group of this name below a delegated one, which is noted in the container's folder first: whoever clears up after
-    /// a keeper may belong to another.
-    pub(super) fn below(parent: &Path, name: &str, folder: &Path) -> io::Result<Self> {
-        fs::write(folder.join(PARENT_FILE), parent.as_os_str().as_bytes())?;
-        Ok(Self { parent: parent.to_owned(), ..Self::new(name) })
-    }
-
-    /// The group of this name of the container in this folder.
-    pub(super) fn of(folder: &Path, name: &str) -> io::Result<Self> {
+    /// The group of the spacecore in this folder, whether or not it exists.
+    pub(crate) fn of(folder: &Path) -> io::Result<Self> {
+        let top = Self { name: name_of(folder), parent: PathBuf::from(ROOT), unified: is_unified() };
         let parent = match fs::read(folder.join(PARENT_FILE)) {
             Ok(parent) => PathBuf::from(OsString::from_vec(parent)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::new(name)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(top),
             Err(error) => return Err(error),
         };
         let is_inside = parent.starts_with(ROOT) && !parent.iter().any(|part| part == "..");
         match is_inside {
-            true => Ok(Self { parent, ..Self::new(name) }),
+            true => Ok(Self { parent, ..top }),
             // Killed while it was written, before there was a group.
-            false => Ok(Self::new(name)),
+            false => Ok(top),
         }
     }
 
+    /// Its name, which is that of its folder.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The folder that its folder lies in, on version 2.
-    pub(super) fn parent(&self) -> &Path {
+    pub(crate) fn parent(&self) -> &Path {
         &self.parent
     }
 
     /// Whether a process is in it, also one that has just ended. On version 1 the runtime has made sure.
-    pub(super) fn holds(&self, pid: i32) -> io::Result<bool> {
+    pub(crate) fn holds(&self, pid: i32) -> io::Result<bool> {
         if !self.unified {
             return Ok(true);
         }
@@ -135,7 +235,7 @@ impl Group {
         Ok(groups.lines().any(|line| line.starts_with("0::/") && line.rsplit('/').next() == name))
     }
 
-    /// Its folders: one for each controller, or the only one.
+    /// Those of its folders that there are: one for each controller, or the only one.
     fn folders(&self) -> Vec<PathBuf> {
         if self.unified {
             return vec![self.parent.join(&self.name)];
@@ -160,7 +260,7 @@ impl Group {
     }
 
     /// Measures it.
-    pub(super) fn observe(&self) -> io::Result<Observation> {
+    pub(crate) fn observe(&self) -> io::Result<Observation> {
         let cpu = match self.unified {
             true => {
                 let stat = fs::read_to_string(self.file("cpu.stat", "", ""))?;
@@ -178,7 +278,7 @@ impl Group {
     }
 
     /// Makes all of it stand still, or go on, and waits until it does.
-    pub(super) fn freeze(&self, still: bool) -> io::Result<()> {
+    pub(crate) fn freeze(&self, still: bool) -> io::Result<()> {
         let (state, value) = match (self.unified, still) {
             (true, true) => ("cgroup.freeze", "1"),
             (true, false) => ("cgroup.freeze", "0"),
@@ -207,7 +307,10 @@ impl Group {
     }
 
     /// Kills everything in it, however often that forks, and removes it. Nothing happens where there is none.
-    pub(super) fn remove(&self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Something in it doesn't end, or it can't be removed.
+    pub fn remove(&self) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let mut left = None;
@@ -234,7 +337,7 @@ impl Group {
     }
 
     /// Writes the state and doesn't wait for it.
-    pub(super) fn freeze_file(&self, still: bool) -> io::Result<()> {
+    pub(crate) fn freeze_file(&self, still: bool) -> io::Result<()> {
         let (name, value) = match self.unified {
             true => ("cgroup.freeze", if still { "1" } else { "0" }),
             false => ("freezer.state", if still { "FROZEN" } else { "THAWED" }),
