@@ -102,6 +102,8 @@ pub struct Virtual {
     pub command_line: Vec<String>,
     /// Disks; the guest finds each by its serial, not by its place.
     pub disks: Vec<Disk>,
+    /// How fast it may read and write them.
+    pub rates: DiskRates,
     /// A folder of the machine's own, by which its control group is named; without one it has no control group.
     pub folder: Option<PathBuf>,
     /// Whether the kernel speaks on a serial console; its wire is [`Wiring::console`].
@@ -178,6 +180,15 @@ pub struct Disk {
     pub readonly: bool,
     /// What the guest finds it by: 1 to [`SERIAL_MAX`] bytes of letters, digits, `-`, `_` and `.`.
     pub serial: String,
+}
+
+/// How fast a machine may read and write, over all of its disks together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskRates {
+    /// The most reads and writes in a second; none is without limit, 0 isn't possible.
+    pub operations: Option<u32>,
+    /// The most bytes in a second; none is without limit, 0 isn't possible.
+    pub bytes: Option<u64>,
 }
 
 /// One network card.

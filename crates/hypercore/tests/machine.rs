@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hypercore::driver::qemu::Qemu;
-use hypercore::driver::{Body, Disk, Driver, Instance, Machine, StartError, Wiring};
+use hypercore::driver::{Body, Disk, DiskRates, Driver, Instance, Machine, StartError, Wiring};
 
 mod busybox;
 
@@ -214,4 +214,51 @@ fn wires_that_don_t_match_what_was_prepared_are_refused() {
         Qemu::find().start(&prepared, wiring),
         Err(StartError::Wiring { wire: "a console", .. })
     ));
+}
+
+/// How long a guest takes for a command that reads its only disk.
+fn reading(rates: DiskRates, command: &str) -> Result<Duration, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut machine =
+        a_machine(folder.path(), &format!("echo begin\n{command} 2>/dev/null\necho end; read x"))?;
+    let path = folder.path().join("disk.img");
+    std::fs::File::create(&path).unwrap().set_len(64 << 20).unwrap();
+    disks(&mut machine).push(Disk { path, readonly: false, serial: "data".into() });
+    if let Body::Virtual(hardware) = &mut machine.body {
+        hardware.rates = rates;
+    }
+    let (_instance, mut channel) = start(&machine);
+    assert_eq!(line(&mut channel), "begin");
+    let begin = Instant::now();
+    assert_eq!(line(&mut channel), "end");
+    Ok(begin.elapsed())
+}
+
+#[test]
+fn disks_are_read_and_written_no_faster_than_their_rates() {
+    let rates = |operations, bytes| DiskRates { operations, bytes };
+    let read = "/busybox dd if=/dev/vda of=/dev/null bs=64k count=320 iflag=direct";
+    let write = "/busybox dd if=/dev/zero of=/dev/vda bs=64k count=320 oflag=direct";
+    let many = "/busybox dd if=/dev/vda of=/dev/null bs=4k count=500 iflag=direct";
+    // 20 MiB at 4 MiB a second; 500 reads at 100 a second.
+    let tried = [
+        (rates(None, Some(4 << 20)), read),
+        (rates(None, Some(4 << 20)), write),
+        (rates(Some(100), None), many),
+    ];
+    for (rates, command) in tried {
+        let free = match reading(DiskRates::default(), command) {
+            Ok(free) => free.as_secs_f64(),
+            Err(reason) => return skipped("disks_are_read_and_written_no_faster_than_their_rates", &reason),
+        };
+        let held = reading(rates, command).unwrap().as_secs_f64();
+        println!("{command}: {held:.2} s at {rates:?}, {free:.2} s without");
+        assert!(free < 3.5, "without a rate it takes {free} s too");
+        // A tenth of a second's worth may come at once.
+        assert!(held > 4.75, "{command} took {held} s instead of 5 at {rates:?}");
+        assert!(
+            held < 5.25 + 2.0 * free,
+            "{command} took {held} s instead of 5 at {rates:?}, {free} without"
+        );
+    }
 }

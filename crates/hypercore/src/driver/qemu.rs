@@ -33,8 +33,9 @@ use serde_json::json;
 
 use self::qmp::Qmp;
 use super::{
-    Accelerator, Body, CHANNEL_PORT, ControlError, Disk, Driver, Ended, Execution, Instance, Machine,
-    Observation, ObserveError, PrepareError, Prepared, SERIAL_MAX, StartError, StopError, Virtual, Wiring,
+    Accelerator, Body, CHANNEL_PORT, ControlError, Disk, DiskRates, Driver, Ended, Execution, Instance,
+    Machine, Observation, ObserveError, PrepareError, Prepared, SERIAL_MAX, StartError, StopError, Virtual,
+    Wiring,
 };
 use crate::cgroup::{Group, Limits};
 use crate::jail::{self, Device, Ids, Jail};
@@ -59,6 +60,10 @@ const TRANSLATED_MIB: u64 = 128;
 /// processor. Measured were 45 to 60 for a machine of one.
 const OWN_MIB: u64 = 96;
 const VCPU_MIB: u64 = 4;
+/// The highest rate that QEMU takes (`THROTTLE_VALUE_MAX`).
+const MAX_RATE: u64 = 1_000_000_000_000_000;
+/// What QEMU calls the rate of the disks.
+const RATES: &str = "disks";
 /// The share of the guest's memory that the kernel needs for its page tables, twice what they are on x86-64.
 const TABLES: u64 = 256;
 
@@ -118,8 +123,10 @@ impl Driver for Qemu {
             args.pair("-serial", "chardev:console");
             number += 1;
         }
+        let rates = hardware.rates;
+        args.rates(rates);
         for (disk, number) in hardware.disks.iter().zip(number..) {
-            args.disk(number, disk)?;
+            args.disk(number, disk, rates != DiskRates::default())?;
         }
         let overhead = overhead_mib(hardware.accelerator, vcpus, machine.memory_mib);
         let limits = Limits {
@@ -262,6 +269,11 @@ fn check(machine: &Machine, hardware: &Virtual, vcpus: u32) -> Result<(), Prepar
             return Err(PrepareError::SerialTwice(disk.serial.clone()));
         }
     }
+    if hardware.rates.operations == Some(0)
+        || hardware.rates.bytes.is_some_and(|rate| !(1..=MAX_RATE).contains(&rate))
+    {
+        return value("the disks' rates", format!("{:?}", hardware.rates), "1 to 10^15 in a second, or none");
+    }
     match machine.network {
         Some(network) if network.mtu < 68 => value("the MTU", network.mtu.to_string(), "68 to 65520"),
         Some(network) if network.mtu > 65520 => value("the MTU", network.mtu.to_string(), "68 to 65520"),
@@ -320,17 +332,36 @@ impl Args {
         self.pair("-device", format!("virtserialport,chardev=channel,name={CHANNEL_PORT}"));
     }
 
-    fn disk(&mut self, number: i32, disk: &Disk) -> Result<(), PrepareError> {
+    /// The bucket that all disks take from: each may have what the others leave.
+    fn rates(&mut self, rates: DiskRates) {
+        if rates == DiskRates::default() {
+            return;
+        }
+        let limits =
+            json!({ "iops-total": rates.operations.unwrap_or(0), "bps-total": rates.bytes.unwrap_or(0) });
+        let group = json!({ "qom-type": "throttle-group", "id": RATES, "limits": limits });
+        self.pair("-object", group.to_string());
+    }
+
+    fn disk(&mut self, number: i32, disk: &Disk, limited: bool) -> Result<(), PrepareError> {
         let node = format!("disk{number}");
         // What the set is, is only for those who read this line; a comma in it is written twice.
         let path = absolute(&disk.path)?.replace(',', ",,");
         self.pair("-add-fd", format!("fd={number},set={number},opaque={path}"));
-        let file = json!({
-            "driver": "raw", "node-name": node, "read-only": disk.readonly, "discard": "unmap",
+        let mut file = json!({
+            "driver": "raw", "read-only": disk.readonly, "discard": "unmap",
             "file": {
                 "driver": backing(&disk.path), "filename": format!("/dev/fdset/{number}"), "read-only": disk.readonly,
             },
         });
+        if limited {
+            file = json!({
+                "driver": "throttle", "throttle-group": RATES, "read-only": disk.readonly, "discard": "unmap", "file": file,
+            });
+        }
+        if let Some(file) = file.as_object_mut() {
+            file.insert("node-name".to_owned(), json!(node));
+        }
         self.pair("-blockdev", file.to_string());
         let serial = &disk.serial;
         self.pair("-device", format!("virtio-blk-pci,disable-legacy=on,drive={node},serial={serial}"));
@@ -482,6 +513,7 @@ mod tests {
                 initramfs: "/k/initramfs".into(),
                 command_line: Vec::new(),
                 disks: Vec::new(),
+                rates: DiskRates::default(),
                 console: false,
                 cache: None,
                 folder: None,
@@ -548,7 +580,9 @@ mod tests {
     #[test]
     fn what_could_smuggle_an_option_in_is_refused() {
         let disk = |serial: &str| Disk { path: "/d".into(), readonly: true, serial: serial.into() };
-        let refused: [fn(&mut Machine); 6] = [
+        let refused: [fn(&mut Machine); 8] = [
+            |m| hardware(m).rates.operations = Some(0),
+            |m| hardware(m).rates.bytes = Some(u64::MAX),
             |m| m.name = "a,b".into(),
             |m| m.cpu_milli = 0,
             |m| m.memory_mib = u64::MAX,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use hypercore::driver::qemu::Qemu;
-use hypercore::driver::{Accelerator, Body, Machine, Virtual};
+use hypercore::driver::{Accelerator, Body, DiskRates, Machine, Virtual};
 use hypercore::initramfs;
 use hypercore::kernel::{self, Kernel, KernelStore};
 
@@ -61,6 +61,7 @@ pub(crate) fn machine(folder: &Path, modules: &[&str], script: &str) -> Result<M
             initramfs,
             command_line: Vec::new(),
             disks: Vec::new(),
+            rates: DiskRates::default(),
             console: false,
             cache: None,
             folder: None,

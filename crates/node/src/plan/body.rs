@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use hac::model::Isolation;
-use hypercore::driver::{self, Accelerator, Disk};
+use hypercore::driver::{self, Accelerator, Disk, DiskRates};
 use hypercore::jail::Strength;
 use serde::Serialize;
 use spacecore::wire;
@@ -41,6 +41,8 @@ pub struct Virtual {
     pub layers: Vec<Layer>,
     /// Whether the guest holds the layers to their Merkle roots.
     pub verity: bool,
+    /// How fast its disks may be read and written, all together.
+    pub rates: DiskRates,
     /// The writable disk in bytes; none where writes go to memory.
     pub scratch_bytes: Option<u64>,
     /// Whether the workload can't write to its root.
@@ -149,6 +151,7 @@ impl Virtual {
             vcpus,
             layers: image.layers.clone(),
             verity,
+            rates: checks::disk_rates(&spec.resources)?,
             scratch_bytes,
             readonly_root: spec.deployment.readonly_root,
             kernel,
@@ -264,6 +267,7 @@ impl Plan {
                     initramfs: initramfs.map(Path::to_owned).unwrap_or_default(),
                     command_line: Vec::new(),
                     disks,
+                    rates: machine.rates,
                     console: false,
                     cache: Some(home.cache().join("jail")),
                     folder: machine.limited.then(|| run_folder.join(MACHINE)),

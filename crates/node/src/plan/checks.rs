@@ -1,9 +1,9 @@
 //! The single decisions of a plan, each with its refusals.
 
 use hac::Manifest;
-use hac::model::{Accel, Isolation, Level, NetworkType, Provider, Spec};
-use hypercore::driver::Accelerator;
+use hac::model::{Accel, Isolation, Level, NetworkType, Provider, Resources, Spec};
 use hypercore::driver::container::Ids;
+use hypercore::driver::{Accelerator, DiskRates};
 use hypercore::passt::{Protocol, Publish};
 use hypercore::scratch::{MAX_BYTES, MIN_BYTES, MIN_VOLUME_BYTES};
 use spacecore::wire;
@@ -27,6 +27,10 @@ impl Common {
         let wanted = spec.resources.memory.as_u64();
         if wanted > machine.memory {
             return Err(PlanError::Memory { wanted, there: machine.memory });
+        }
+        let rates = disk_rates(&spec.resources)?;
+        if rates != DiskRates::default() && spec.virtualization.isolation != Isolation::MicroVM {
+            return Err(PlanError::DiskRates { isolation: spec.virtualization.isolation });
         }
         check_storage(spec.resources.storage.map(|bytes| bytes.as_u64()))?;
         let publish = publish(request)?;
@@ -163,6 +167,21 @@ pub(super) fn more_cpu_than_there_is(request: &Request, machine: &MachineFacts) 
     more.then(|| format!("{wanted} CPUs are asked for, and this machine has {}", machine.cpus))
         .into_iter()
         .collect()
+}
+
+/// Below these a guest would seem to stand still.
+const LEAST_OPERATIONS: u32 = 10;
+const LEAST_RATE: u64 = 64 * 1024;
+
+/// How fast the disks may be read and written.
+pub(super) fn disk_rates(resources: &Resources) -> Result<DiskRates, PlanError> {
+    let bytes = resources.disk_bandwidth.map(|rate| rate.0);
+    let least = |key, least: &str| Err(PlanError::DiskRate { key, least: least.to_owned() });
+    match (resources.iops, bytes) {
+        (Some(..LEAST_OPERATIONS), _) => least("spec.resources.iops", "10"),
+        (_, Some(..LEAST_RATE)) => least("spec.resources.disk_bandwidth", "64KiB/s"),
+        (operations, bytes) => Ok(DiskRates { operations, bytes }),
+    }
 }
 
 fn check_storage(bytes: Option<u64>) -> Result<(), PlanError> {
@@ -341,7 +360,6 @@ fn not_yet(manifest: &Manifest) -> Vec<String> {
     let asked = [
         (deployment.replicas > 1, "replicas (one runs in the foreground)"),
         (resources.gpu > 0 || !resources.accelerators.is_empty(), "GPUs and accelerators"),
-        (resources.iops.is_some() || resources.disk_bandwidth.is_some(), "disk rate limits"),
         (resources.cpu_pinning, "CPU pinning"),
         (resources.class != defaults.resources.class, "the memory class"),
         (virtualization.criteria.performance == Level::High, "criteria.performance"),

@@ -73,6 +73,23 @@ pub enum PlanError {
         /// The most.
         most: u64,
     },
+    /// A rate for disks at which nothing would work.
+    #[error("{key} is too low for anything to start; at least {least}, or leave it out for no limit")]
+    DiskRate {
+        /// The key.
+        key: &'static str,
+        /// The least.
+        least: String,
+    },
+    /// A rate for what isn't a disk of its own.
+    #[error(
+        "spec.resources.iops and disk_bandwidth can't be held for a {isolation}: {}; a MicroVM's disks can: spec.virtualization.type = \"MicroVM\", or --isolation MicroVM",
+        not_a_disk(*isolation)
+    )]
+    DiskRates {
+        /// The isolation.
+        isolation: Isolation,
+    },
     /// An image without a file system.
     #[error("the image {image} has no layers, so there is nothing to run")]
     EmptyImage {
@@ -258,6 +275,15 @@ fn instead(high: bool) -> &'static str {
         ", and security = \"high\" accepts nothing less"
     } else {
         "; QEMU's emulator (TCG) would run it: ask for that with --accel tcg and without a provider that needs KVM"
+    }
+}
+
+fn not_a_disk(isolation: Isolation) -> &'static str {
+    match isolation {
+        Isolation::Container => {
+            "the host's kernel writes its files back later, for all of the machine at once"
+        }
+        _ => "its files are read and written by the process that runs it",
     }
 }
 

@@ -48,6 +48,12 @@ impl Plan {
         }
         let elsewhere = format!("to memory, {} MiB at most", self.memory_mib / 2);
         writes(f, machine.readonly_root, machine.scratch_bytes, &elsewhere)?;
+        if let Some(operations) = machine.rates.operations {
+            row(f, "disks", &format_args!("{operations} reads and writes a second at most"))?;
+        }
+        if let Some(bytes) = machine.rates.bytes {
+            row(f, "disks", &format_args!("{} a second at most", Bytes(bytes)))?;
+        }
         row(f, "kernel", &format_args!("Linux {}", machine.kernel.release))?;
         row(f, "", &format_args!("sha256:{}", machine.kernel.digest))?;
         row(f, "modules", &machine.modules.join(" "))?;

@@ -461,3 +461,21 @@ fn a_virtual_machine_is_held_to_its_processor_time_where_that_can_be_and_says_so
     assert!(notice.contains("no cgroups") && notice.contains("whole CPUs, therefore: 1"), "{notice}");
     assert!(!plan.to_string().contains("at most, with its monitor"));
 }
+
+#[test]
+fn disk_rates_are_given_where_they_hold_and_refused_elsewhere() {
+    let asked = "[spec.resources]\niops = 300\ndisk_bandwidth = \"20MiB/s\"\n";
+    let plan = decide(asked, Some("none")).unwrap();
+    let rates = machine_of(&plan).rates;
+    assert_eq!((rates.operations, rates.bytes), (Some(300), Some(20 << 20)));
+    assert!(plan.to_string().contains("300 reads and writes a second at most"), "{plan}");
+    for isolation in ["Container", "Wasm"] {
+        let manifest = format!("{asked}[spec.virtualization]\ntype = \"{isolation}\"\n");
+        let error = decide(&manifest, None).unwrap_err().to_string();
+        assert!(error.contains(isolation) && error.contains("--isolation MicroVM"), "{error}");
+    }
+    for low in ["iops = 9", "disk_bandwidth = \"1KB/s\""] {
+        let error = decide(&format!("[spec.resources]\n{low}\n"), None).unwrap_err();
+        assert!(matches!(error, PlanError::DiskRate { .. }), "{error}");
+    }
+}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hypercore::driver::{Accelerator, Body, Machine, Virtual};
+use hypercore::driver::{Accelerator, Body, DiskRates, Machine, Virtual};
 use hypercore::kernel::{Kernel, KernelStore};
 use node::keeper::assignment::{Assignment, FolderShare, Lifetime, Patience, VERSION};
 use node::keeper::report::{FromKeeper, Outcome, Standing, ToKeeper};
@@ -128,6 +128,7 @@ fn assignment(home: &Home, kernel: &Kernel, initramfs: PathBuf, boot_ms: u64) ->
                 initramfs,
                 command_line: Vec::new(),
                 disks: Vec::new(),
+                rates: DiskRates::default(),
                 console: false,
                 cache: None,
                 folder: None,
