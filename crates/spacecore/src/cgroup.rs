@@ -1,4 +1,5 @@
-//! The workload's control group: less memory than the machine has, so that the kernel ends what eats too much.
+//! The workload's control group: less memory than the machine has, so that the kernel ends what eats too much; and no more
+//! processes than it may have.
 //!
 //! Without a limit of its own a workload that fills the machine makes the kernel evict program code and read it again for
 //! minutes before it ends anything; within a limit it is ended at once, and PID 1 keeps room to say so.
@@ -6,6 +7,8 @@
 use std::fs;
 
 use rustix::mount::MountFlags;
+use spacecore::refusal::OrRefuse;
+use spacecore::wire::message::{Refusal, RefusalKind};
 
 use crate::boot::mount_kernel_fs;
 
@@ -15,13 +18,28 @@ const WORKLOAD: &str = "/sys/fs/cgroup/workload";
 /// What is left to the kernel and PID 1, in bytes: a sixteenth of what is free, at least this.
 const LEAST_RESERVE: u64 = 6 << 20;
 
-/// Makes the group and limits it to most of the memory that is free now. A kernel without control groups for memory runs
-/// the workload without the limit.
-pub(crate) fn make() {
+/// Makes the group and limits it to most of the memory that is free now, and to so many processes and threads. A kernel
+/// without control groups for memory runs the workload without that limit.
+///
+/// # Errors
+/// The number of processes can't be limited.
+pub(crate) fn make(pids: Option<u32>) -> Result<(), Refusal> {
+    const WHAT: fn() -> String = || "limiting the number of processes".to_owned();
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    if mount_kernel_fs("cgroup2", ROOT, flags, c"").is_err() {
-        return;
-    }
+    let mounted = mount_kernel_fs("cgroup2", ROOT, flags, c"");
+    let Some(pids) = pids else {
+        if mounted.is_ok() {
+            limit_memory();
+        }
+        return Ok(());
+    };
+    mounted?;
+    limit_memory();
+    fs::write(format!("{ROOT}/cgroup.subtree_control"), "+pids").or_refuse(RefusalKind::Other, WHAT)?;
+    fs::write(format!("{WORKLOAD}/pids.max"), pids.to_string()).or_refuse(RefusalKind::Other, WHAT)
+}
+
+fn limit_memory() {
     let system = rustix::system::sysinfo();
     let free = system.freeram.saturating_mul(u64::from(system.mem_unit));
     let _ = fs::write(format!("{ROOT}/cgroup.subtree_control"), "+memory");

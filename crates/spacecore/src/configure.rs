@@ -87,8 +87,8 @@ pub(crate) fn apply(
         network::set_up(network)?;
         steps.end("network");
     }
-    crate::cgroup::make();
-    steps.end("memory limit");
+    crate::cgroup::make(configuration.pids)?;
+    steps.end("limits");
     let mut folders = Vec::new();
     for mount in &configuration.mounts {
         if let MountSource::Folder { stream, .. } = mount.source {

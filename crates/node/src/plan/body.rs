@@ -47,6 +47,8 @@ pub struct Virtual {
     pub scratch_bytes: Option<u64>,
     /// Whether the workload can't write to its root.
     pub readonly_root: bool,
+    /// The most processes and threads at a time.
+    pub pids: u32,
     /// The guest kernel.
     pub kernel: KernelFacts,
     /// Modules that the guest loads, without those that they need in turn.
@@ -154,6 +156,7 @@ impl Virtual {
             rates: checks::disk_rates(&spec.resources)?,
             scratch_bytes,
             readonly_root: spec.deployment.readonly_root,
+            pids: spec.resources.pids,
             kernel,
             modules: base.into_iter().chain(more).collect(),
             jail: facts.machine.jail,
@@ -360,9 +363,9 @@ impl Plan {
     }
 
     pub(super) fn configuration(&self) -> Configuration {
-        let (root, mounts) = match &self.body {
-            Body::Virtual(machine) => (Some(self.root(machine)), self.guest_mounts()),
-            Body::Container(_) | Body::Wasm(_) => (None, Vec::new()),
+        let (root, mounts, pids) = match &self.body {
+            Body::Virtual(machine) => (Some(self.root(machine)), self.guest_mounts(), Some(machine.pids)),
+            Body::Container(_) | Body::Wasm(_) => (None, Vec::new(), None),
         };
         Configuration {
             version: wire::VERSION,
@@ -372,6 +375,7 @@ impl Plan {
             root,
             mounts,
             network: None,
+            pids,
             process: self.process.clone(),
         }
     }

@@ -54,6 +54,7 @@ impl Plan {
         if let Some(bytes) = machine.rates.bytes {
             row(f, "disks", &format_args!("{} a second at most", Bytes(bytes)))?;
         }
+        row(f, "processes", &format_args!("{} at most", machine.pids))?;
         row(f, "kernel", &format_args!("Linux {}", machine.kernel.release))?;
         row(f, "", &format_args!("sha256:{}", machine.kernel.digest))?;
         row(f, "modules", &machine.modules.join(" "))?;

@@ -106,6 +106,8 @@ pub struct Configuration {
     pub mounts: Vec<Mount>,
     /// The network interface; none where the spacecore has no network.
     pub network: Option<Network>,
+    /// The most processes and threads of the workload at a time; none where something outside of the guest holds it to them.
+    pub pids: Option<u32>,
     /// The workload.
     pub process: Process,
 }
@@ -121,6 +123,7 @@ impl Configuration {
             root: None,
             mounts: Vec::new(),
             network: None,
+            pids: None,
             process,
         }
     }

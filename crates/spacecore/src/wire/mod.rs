@@ -22,7 +22,7 @@ pub mod link;
 pub mod message;
 
 /// The version of the protocol; a guest and a keeper that differ in it refuse each other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The name of the virtio-serial port that carries the channel (`/sys/class/virtio-ports/*/name`).
 pub const PORT_NAME: &str = "vimana.channel";

@@ -2,7 +2,7 @@
 
 use crate::isolation::Isolation::{self, MicroVm, Wasm};
 use crate::rig::{Rig, Running, kill};
-use crate::{kept, limits, protection, signals, terminal};
+use crate::{kept, protection, signals, terminal};
 
 /// One of them.
 pub struct Exception {
@@ -35,12 +35,6 @@ const NO_SOCKETS: &str = "a program of WASI preview 1 can't open sockets";
 const FOLDERS_ALONE: &str = "only folders can be mounted; others are refused before it starts";
 
 pub const ALL: &[Exception] = &[
-    exception(
-        MicroVm,
-        "there_are_no_more_processes_than_allowed",
-        "the memory of its own kernel bounds them",
-        Some(limits::processes_end_where_memory_does),
-    ),
     exception(
         MicroVm,
         "privileges_are_bounded",

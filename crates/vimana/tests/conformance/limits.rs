@@ -102,14 +102,6 @@ fn there_are_no_more_processes_than_allowed(rig: &Rig) {
     assert!((32..64).contains(&count) && ran.text().contains("fail EAGAIN"), "{ran:?}");
 }
 
-/// Where the number isn't held, but the memory that they need.
-pub fn processes_end_where_memory_does(rig: &Rig) {
-    let ran = rig.output(&[], &["crowd"]);
-    let refused = ran.code == 0 && (ran.text().contains("fail EAGAIN") || ran.text().contains("fail ENOMEM"));
-    let killed = ran.code == 137 && ran.err.contains("want of memory");
-    assert!(refused || killed, "{ran:?}");
-}
-
 const STORAGE: i64 = 64 << 20;
 
 fn a_full_disk_is_full_and_no_fuller(rig: &Rig) {
