@@ -1,7 +1,7 @@
 # The two commands of the README. Each is complete on a fresh Debian 12 machine.
 SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
-.PHONY: demo test build lint bench fuzz install clean
+.PHONY: demo test build lint bench fuzz attacks install clean
 
 # How packages are installed: as root directly, else through sudo.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -24,6 +24,11 @@ test:
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+## Plays every attack against real guests and against the jail, and prints what became of each.
+attacks:
+	@./ci/packages test
+	@cargo nextest run --workspace --locked --no-capture -E 'test(attacks::) or binary(jail)'
 
 ## Measures Vimana beside what a user would pick instead. Takes some minutes.
 bench:

@@ -10,6 +10,7 @@
 )]
 
 mod adoption;
+mod attacks;
 mod by_image;
 mod command_line;
 mod compiling;

@@ -23,10 +23,10 @@ const PRIVATE: [&str; 4] = ["10.20.0.1", "192.168.7.7", "100.64.1.1", "fd12::1"]
 const NEVER: [&str; 4] = ["169.254.169.254", "203.0.113.2", "127.0.0.1", "2001:db8:1::2"];
 
 /// A process that holds a network namespace.
-struct Holder(Child);
+pub struct Holder(Child);
 
 impl Holder {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let child = Command::new("unshare")
             .args(["--net", "--", "sleep", "600"])
             .stdin(Stdio::null())
@@ -40,11 +40,15 @@ impl Holder {
         Self(child)
     }
 
-    fn path(&self) -> String {
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub fn path(&self) -> String {
         format!("/proc/{}/ns/net", self.0.id())
     }
 
-    fn run(&self, words: &str) {
+    pub fn run(&self, words: &str) {
         let net = format!("--net={}", self.path());
         let status = Command::new("nsenter").arg(net).args(words.split_whitespace()).status().unwrap();
         assert!(status.success(), "{words}");
@@ -70,15 +74,15 @@ impl Drop for Holder {
     }
 }
 
-struct World {
-    machine: Holder,
-    world: Holder,
+pub struct World {
+    pub machine: Holder,
+    pub world: Holder,
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (machine, world) = (Holder::new(), Holder::new());
-        machine.run(&format!("ip link add v0 type veth peer name v1 netns {}", world.0.id()));
+        machine.run(&format!("ip link add v0 type veth peer name v1 netns {}", world.id()));
         for (holder, card, four, six) in [
             (&machine, "v0", "203.0.113.2/24", "2001:db8:1::2/64"),
             (&world, "v1", "203.0.113.1/24", "2001:db8:1::1/64"),
@@ -138,7 +142,7 @@ impl World {
     }
 }
 
-fn can(test: &str) -> bool {
+pub fn can(test: &str) -> bool {
     let lacks = ["nsenter", "unshare", "ip", "passt"].into_iter().find(|program| {
         Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()
     });
@@ -197,7 +201,7 @@ const DATAGRAM: f64 = 1428.0 / 1400.0;
 
 impl Holder {
     /// A socket that is made in the namespace.
-    fn make<T: Send + 'static>(&self, make: impl FnOnce() -> T + Send + 'static) -> T {
+    pub fn make<T: Send + 'static>(&self, make: impl FnOnce() -> T + Send + 'static) -> T {
         let path = self.path();
         let made = thread::spawn(move || {
             let namespace = std::fs::File::open(path).unwrap();

@@ -139,7 +139,11 @@ pub fn text(bytes: &[u8]) -> String {
 
 /// What a web server on this port of the machine answers; nothing if it doesn't, or not in time.
 pub fn page(port: u16, time: Duration) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    page_of(TcpStream::connect(("127.0.0.1", port)).ok()?, time)
+}
+
+/// What a web server answers over a connection.
+pub fn page_of(mut stream: TcpStream, time: Duration) -> Option<String> {
     stream.set_read_timeout(Some(time)).ok()?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
     let mut answer = String::new();
