@@ -45,8 +45,21 @@ pub struct Registries {
 pub struct Signatures {
     /// Files with public keys (PEM), any of which will do; relative ones from the policy's folder.
     pub keys: Vec<String>,
+    /// The file that says which certificate authorities and logs are trusted with identities, as Sigstore hands it out.
+    pub trusted_root: Option<String>,
+    /// Who may have signed without a key of their own, any of whom will do.
+    pub identities: Vec<Identity>,
     /// Starts of the names of images that must be signed. Without it, all must if there are keys.
     pub required_for: Option<Vec<Pattern>>,
+}
+
+/// Who may sign by an identity: an entry of `signatures.identities`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identity {
+    /// An address of mail, or a URI such as a workflow's; with `*` as its last character, the start of one.
+    pub identity: String,
+    /// Who must have looked at it: the URL of an OpenID provider.
+    pub issuer: String,
 }
 
 /// What may be known against what is in images: `[scan]`.
@@ -97,7 +110,7 @@ impl Signatures {
         match &self.required_for {
             // Where a name can't be placed, the doubt is the image's.
             Some(patterns) => pattern::climbs(image) || patterns.iter().any(|pattern| pattern.matches(image)),
-            None => !self.keys.is_empty(),
+            None => !self.keys.is_empty() || !self.identities.is_empty(),
         }
     }
 }
@@ -116,11 +129,12 @@ pub fn parse(source: &str) -> Result<Policy, Diagnostics> {
 }
 
 fn check(policy: &Policy, context: &mut Context<'_>) {
-    if policy.signatures.keys.is_empty() {
+    check_identities(&policy.signatures, context);
+    if policy.signatures.keys.is_empty() && policy.signatures.identities.is_empty() {
         if context.is_set("signatures.required_for") {
             context.conflict(
                 &["signatures.required_for", "signatures.keys"],
-                "signatures are required, but there is no key to check them with",
+                "signatures are required, but there is no key to check them with, and no identity",
                 "name the files of public keys: keys = [\"cosign.pub\"]".to_owned(),
             );
         } else if context.is_set("signatures.keys") {
@@ -144,6 +158,48 @@ fn check(policy: &Policy, context: &mut Context<'_>) {
     }
 }
 
+fn check_identities(signatures: &Signatures, context: &mut Context<'_>) {
+    let (root, list) = ("signatures.trusted_root", "signatures.identities");
+    match (&signatures.trusted_root, signatures.identities.is_empty()) {
+        (None, false) => context.conflict(
+            &[list, root],
+            "identities are named, but nobody who is trusted to say whose a signature is",
+            "name the file: trusted_root = \"trusted_root.json\"".to_owned(),
+        ),
+        (Some(_), true) => context.conflict(
+            &[root, list],
+            "there is a trust root, but no identity that could sign",
+            "name one: [[signatures.identities]] with identity and issuer".to_owned(),
+        ),
+        _ => {}
+    }
+    for (index, Identity { identity, issuer }) in signatures.identities.iter().enumerate() {
+        let key = |key: &str| format!("{list}[{index}].{key}");
+        let start = identity.strip_suffix('*').unwrap_or(identity);
+        if start.is_empty() || start.contains(['*', ' ']) {
+            context.conflict(
+                &[&key("identity")],
+                format!("{identity:?} names nobody"),
+                "write an address of mail or a URI; a * may stand at its end alone".to_owned(),
+            );
+        } else if start != identity && !start.ends_with('/') && !start.contains('@') {
+            // acme* would mean acmeister too.
+            context.conflict(
+                &[&key("identity")],
+                format!("{identity:?} ends in the midst of a name, and so means others' too"),
+                "let the * follow a /, or stand behind an @".to_owned(),
+            );
+        }
+        if issuer.is_empty() || issuer.contains(['*', ' ']) {
+            context.conflict(
+                &[&key("issuer")],
+                "an identity is worth as much as who has looked at it, and that must be said exactly",
+                "for example issuer = \"https://token.actions.githubusercontent.com\"".to_owned(),
+            );
+        }
+    }
+}
+
 /// Where a key belongs that stands elsewhere.
 fn other_place(key: &str) -> Option<&'static str> {
     let plain = key.replace('-', "_").to_ascii_lowercase();
@@ -151,6 +207,8 @@ fn other_place(key: &str) -> Option<&'static str> {
         "registries.allowed",
         "registries.require_digest",
         "signatures.keys",
+        "signatures.trusted_root",
+        "signatures.identities",
         "signatures.required_for",
         "scan.advisories",
         "scan.threshold",

@@ -6,7 +6,7 @@
 
 mod attached;
 
-use evidence::signature::{PublicKey, SignatureError, bundle, simple};
+use evidence::signature::{Identity, PublicKey, SignatureError, Signer, TrustedRoot, bundle, simple};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Hasher};
@@ -23,6 +23,9 @@ pub struct Signatures {
     /// The manifest, and every index above it that was met on the way to it; as they were fetched.
     documents: Vec<String>,
     signatures: Vec<Signature>,
+    /// What lies there and can't be read, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unread: Vec<String>,
 }
 
 /// One signature.
@@ -36,40 +39,81 @@ struct Signature {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Form {
-    /// cosign's: what is signed, and the signature in base64.
-    Simple { payload: String, signature: String },
+    /// cosign's: what is signed, and the signature in base64; beside it, for an identity's, its certificate, those above it,
+    /// and the entry in the transparency log.
+    Simple {
+        payload: String,
+        signature: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        certificate: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        chain: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        entry: Option<String>,
+    },
     /// Sigstore's, as it is.
     Bundle { json: String },
 }
 
-/// A signature that is of a key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// Whose signatures count.
+#[derive(Debug, Clone, Default)]
+pub struct Trusted {
+    /// Anybody who has one of these keys.
+    pub keys: Vec<PublicKey>,
+    /// Who has one of these identities, as far as the authorities and logs of this root say so.
+    pub root: Option<TrustedRoot>,
+    /// The identities.
+    pub identities: Vec<Identity>,
+}
+
+/// Who has signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum By {
+    /// A key, by its place among those that are trusted.
+    Key(usize),
+    /// An identity.
+    Identity(Signer),
+}
+
+/// A signature that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
-    /// Which of the keys, by its place in their list.
-    pub key: usize,
+    /// Whose it is.
+    pub by: By,
     /// What it is over: the image's manifest, or an index that lists it.
     pub subject: Digest,
     /// "cosign" or "bundle".
     pub form: &'static str,
 }
 
-/// No signature of any of the keys.
+/// No signature that counts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unverified {
     /// There is none at all.
-    #[error("no signature lies beside it (neither under the tag {tag} nor as a referrer)")]
+    #[error("no signature lies beside it (neither under the tag {tag} nor as a referrer){}", broken(unread))]
     None {
         /// The tag that a signature would have.
         tag: String,
+        /// What lies there and can't be read.
+        unread: Vec<String>,
     },
     /// There are some, and none vouches for it.
-    #[error("none of its {count} signatures vouches for it: {}", reasons.join("; "))]
+    #[error("none of its {count} signatures vouches for it: {}{}", reasons.join("; "), broken(unread))]
     Refused {
         /// How many there are.
         count: usize,
         /// Why not, each reason once.
         reasons: Vec<String>,
+        /// What lies there too and can't be read.
+        unread: Vec<String>,
     },
+}
+
+fn broken(unread: &[String]) -> String {
+    match unread {
+        [] => String::new(),
+        some => format!("; what can't be read there: {}", some.join("; ")),
+    }
 }
 
 /// Signatures that can't be looked for.
@@ -122,15 +166,17 @@ impl Store {
         let wanted = [image.platform.clone()];
         let indexes = source.indexes(&wanted).map_err(failed)?;
         documents.extend(indexes.into_iter().filter(|index| lists(index, &image.digest)));
-        let mut signatures = Vec::new();
+        let (mut signatures, mut unread) = (Vec::new(), Vec::new());
         for document in &documents {
             let subject = Digest::of(document);
             let found = attached::find(&source, &subject).map_err(failed)?;
-            signatures.extend(found.into_iter().map(|form| Signature { subject: subject.clone(), form }));
+            signatures
+                .extend(found.forms.into_iter().map(|form| Signature { subject: subject.clone(), form }));
+            unread.extend(found.unread);
         }
         let documents =
             documents.iter().map(|document| String::from_utf8_lossy(document).into_owned()).collect();
-        Ok(Signatures { image: image.digest.clone(), documents, signatures })
+        Ok(Signatures { image: image.digest.clone(), documents, signatures, unread })
     }
 }
 
@@ -141,13 +187,13 @@ impl Signatures {
         self.signatures.len()
     }
 
-    /// Finds a signature of one of the keys that vouches for the image.
+    /// Finds a signature that counts and vouches for the image.
     ///
     /// # Errors
     /// [`Unverified`].
-    pub fn verify(&self, keys: &[PublicKey]) -> Result<Verified, Unverified> {
+    pub fn verify(&self, trusted: &Trusted) -> Result<Verified, Unverified> {
         if self.signatures.is_empty() {
-            return Err(Unverified::None { tag: attached::tag(&self.image) });
+            return Err(Unverified::None { tag: attached::tag(&self.image), unread: self.unread.clone() });
         }
         let mut reasons: Vec<String> = Vec::new();
         for signature in &self.signatures {
@@ -161,19 +207,17 @@ impl Signatures {
             if signature.subject != self.image && !lists(document, &self.image) {
                 continue;
             }
-            for (key, public) in keys.iter().enumerate() {
-                match signature.form.verify(public, &signature.subject, document) {
-                    Ok(()) => {
-                        let (subject, form) = (signature.subject.clone(), signature.form.name());
-                        return Ok(Verified { key, subject, form });
-                    }
-                    Err(reason) => reasons.push(reason.to_string()),
+            match signature.form.verify(trusted, &signature.subject, document) {
+                Ok(by) => {
+                    let (subject, form) = (signature.subject.clone(), signature.form.name());
+                    return Ok(Verified { by, subject, form });
                 }
+                Err(more) => reasons.extend(more),
             }
         }
         reasons.sort();
         reasons.dedup();
-        Err(Unverified::Refused { count: self.signatures.len(), reasons })
+        Err(Unverified::Refused { count: self.signatures.len(), reasons, unread: self.unread.clone() })
     }
 }
 
@@ -185,13 +229,52 @@ impl Form {
         }
     }
 
-    fn verify(&self, key: &PublicKey, subject: &Digest, document: &[u8]) -> Result<(), SignatureError> {
+    /// Tells who vouches by it for a document, or for each of those who are trusted why they don't.
+    fn verify(&self, trusted: &Trusted, subject: &Digest, document: &[u8]) -> Result<By, Vec<String>> {
         let digest = subject.to_string();
-        match self {
-            Form::Simple { payload, signature } => {
-                simple::verify(key, payload.as_bytes(), signature, &digest)
+        let mut reasons = Vec::new();
+        for (place, key) in trusted.keys.iter().enumerate() {
+            let judged = match self {
+                Form::Simple { payload, signature, .. } => {
+                    simple::verify(key, payload.as_bytes(), signature, &digest)
+                }
+                Form::Bundle { json } => bundle::verify(key, json.as_bytes(), &digest, document),
+            };
+            match judged {
+                Ok(()) => return Ok(By::Key(place)),
+                Err(error) => reasons.push(error.to_string()),
             }
-            Form::Bundle { json } => bundle::verify(key, json.as_bytes(), &digest, document),
+        }
+        if let Some(root) = &trusted.root {
+            match self.signer(root, &digest, document) {
+                Ok(signer) if trusted.identities.iter().any(|identity| identity.covers(&signer)) => {
+                    return Ok(By::Identity(signer));
+                }
+                Ok(signer) => {
+                    reasons.push(format!("it is signed by {signer}, who isn't among the identities"))
+                }
+                Err(error) => reasons.push(error.to_string()),
+            }
+        }
+        Err(reasons)
+    }
+
+    fn signer(&self, root: &TrustedRoot, digest: &str, document: &[u8]) -> Result<Signer, SignatureError> {
+        match self {
+            Form::Simple {
+                payload,
+                signature,
+                certificate: Some(certificate),
+                chain,
+                entry: Some(entry),
+            } => {
+                let material = simple::Keyless { certificate, chain: chain.as_deref(), bundle: entry };
+                simple::verify_keyless(root, payload.as_bytes(), signature, &material, digest)
+            }
+            Form::Simple { .. } => Err(SignatureError::Unsupported {
+                what: "it has no certificate of an identity with an entry of a transparency log",
+            }),
+            Form::Bundle { json } => bundle::verify_keyless(root, json.as_bytes(), digest, document),
         }
     }
 }

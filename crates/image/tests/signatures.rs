@@ -6,13 +6,17 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use evidence::signature::PublicKey;
-use image::signatures::Unverified;
+use evidence::signature::{Identity, PublicKey, TrustedRoot};
+use image::signatures::{By, Trusted, Unverified};
 use image::{Digest, PullOptions, Reference};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+#[path = "../../evidence/tests/sigstore/mod.rs"]
+#[allow(dead_code)]
+mod sigstore;
 mod support;
+use sigstore::{Certificate, IDENTITY, ISSUER, World};
 use support::layout::{add, blob, write_image};
 use support::wire::{Answer, Web};
 use support::{Shelf, has, run, text};
@@ -97,6 +101,17 @@ fn sign_simple(layout: &Path, key: &Key, digest: &Digest) {
     add(layout, Some(&format!("sha256-{}.sig", digest.hex())), &artifact(layout, &[layer]));
 }
 
+/// Puts a bundle beside an image, as a referrer.
+fn attach_bundle(layout: &Path, digest: &Digest, bundle: &str) {
+    let mut manifest = artifact(layout, &[blob(layout, BUNDLE, bundle.as_bytes())]);
+    manifest["artifactType"] = json!(BUNDLE);
+    let size = fs::metadata(layout.join("blobs/sha256").join(digest.hex())).unwrap().len();
+    manifest["subject"] = json!({
+        "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": size,
+    });
+    add(layout, None, &manifest);
+}
+
 fn sign_bundle(layout: &Path, key: &Key, digest: &Digest) {
     let statement = json!({
         "_type": "https://in-toto.io/Statement/v1",
@@ -114,22 +129,19 @@ fn sign_bundle(layout: &Path, key: &Key, digest: &Digest) {
             "signatures": [{ "sig": key.sign(message.as_bytes()) }],
         },
     });
-    let mut manifest = artifact(layout, &[blob(layout, BUNDLE, bundle.to_string().as_bytes())]);
-    manifest["artifactType"] = json!(BUNDLE);
-    let size = fs::metadata(layout.join("blobs/sha256").join(digest.hex())).unwrap().len();
-    manifest["subject"] = json!({
-        "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": size,
-    });
-    add(layout, None, &manifest);
+    attach_bundle(layout, digest, &bundle.to_string());
 }
 
 /// What a store says of an image's signatures.
 fn verify(reference: &Reference, keys: &[&Key]) -> Result<String, Unverified> {
     let shelf = Shelf::new();
     let image = shelf.pull(reference).unwrap();
-    let keys: Vec<PublicKey> = keys.iter().map(|key| key.public()).collect();
+    let trusted = Trusted { keys: keys.iter().map(|key| key.public()).collect(), ..Trusted::default() };
     let found = shelf.store.signatures(&image, &PullOptions::default()).unwrap();
-    found.verify(&keys).map(|verified| format!("{} {}", verified.form, verified.key))
+    found.verify(&trusted).map(|verified| match verified.by {
+        By::Key(place) => format!("{} {place}", verified.form),
+        By::Identity(signer) => panic!("nobody asked for {signer}"),
+    })
 }
 
 struct Signed {
@@ -320,4 +332,120 @@ fn an_image_that_nothing_can_lie_beside_says_so() {
         .unwrap();
     let error = shelf.store.signatures(&image, &PullOptions::default()).unwrap_err();
     assert!(error.to_string().contains("no signature can lie beside"), "{error}");
+}
+
+/// A Sigstore whose signers sign this image.
+fn world(image: &Signed) -> World {
+    let manifest = fs::read(image.layout().join("blobs/sha256").join(image.digest.hex())).unwrap();
+    let mut world = World::new();
+    (world.digest, world.manifest) = (image.digest.to_string(), manifest);
+    world
+}
+
+/// What a store says of an image's signatures by an identity.
+fn verify_identity(image: &Signed, world: &World, identity: &str) -> Result<String, Unverified> {
+    let shelf = Shelf::new();
+    let found =
+        shelf.store.signatures(&shelf.pull(&image.reference).unwrap(), &PullOptions::default()).unwrap();
+    let trusted = Trusted {
+        root: Some(TrustedRoot::parse(world.root_document().to_string().as_bytes()).unwrap()),
+        identities: vec![Identity { identity: identity.to_owned(), issuer: ISSUER.to_owned() }],
+        ..Trusted::default()
+    };
+    found.verify(&trusted).map(|verified| match verified.by {
+        By::Identity(signer) => format!("{} {}", verified.form, signer.identity),
+        By::Key(place) => panic!("nobody asked for key {place}"),
+    })
+}
+
+#[test]
+fn an_identity_s_signature_is_found_in_both_forms() {
+    let image = Signed::new();
+    let world_of = world(&image);
+    for kind in ["dsse", "manifest"] {
+        let image = Signed::new();
+        let bundle = match kind {
+            "dsse" => world_of.bundle(&Certificate::default(), kind),
+            _ => world_of.bundle_over_manifest(&Certificate::default()),
+        };
+        attach_bundle(&image.layout(), &image.digest, &bundle.to_string());
+        assert_eq!(verify_identity(&image, &world_of, IDENTITY).unwrap(), format!("bundle {IDENTITY}"));
+        let error = verify_identity(&image, &world_of, "https://example.org/other").unwrap_err().to_string();
+        assert!(error.contains("isn't among the identities") && error.contains(IDENTITY), "{error}");
+        let error = verify_identity(&image, &World::new(), IDENTITY).unwrap_err().to_string();
+        assert!(error.contains("which the trust root doesn't have"), "{error}");
+    }
+    let layer = world_of.layer(&Certificate::default());
+    let mut entry = simple_layer(&image.layout(), &layer.payload, &layer.signature);
+    for (name, text) in
+        [("certificate", &layer.certificate), ("chain", &layer.chain), ("bundle", &layer.bundle)]
+    {
+        entry["annotations"][format!("dev.sigstore.cosign/{name}")] = json!(text);
+    }
+    let tag = format!("sha256-{}.sig", image.digest.hex());
+    add(&image.layout(), Some(&tag), &artifact(&image.layout(), &[entry]));
+    assert_eq!(verify_identity(&image, &world_of, IDENTITY).unwrap(), format!("cosign {IDENTITY}"));
+}
+
+#[test]
+fn what_is_broken_beside_an_image_stops_no_other_signature_and_is_named() {
+    if !has("what_is_broken_beside_an_image", &["openssl"]) {
+        return;
+    }
+    let key = Key::new("p256");
+    let image = Signed::new();
+    let layout = image.layout();
+    let blobs = layout.join("blobs/sha256");
+    // What is damaged in every way that it can be: of another size, of another content, gone, no JSON, no descriptor.
+    for (number, damage) in ["size", "content", "gone", "json", "large"].iter().enumerate() {
+        let bundle = format!("{{\"number\":{number}}}");
+        attach_bundle(&layout, &image.digest, &bundle);
+        let mut index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+        let entry = index["manifests"].as_array_mut().unwrap().last_mut().unwrap();
+        let path = blobs.join(entry["digest"].as_str().unwrap().trim_start_matches("sha256:"));
+        let bytes = fs::read(&path).unwrap();
+        match *damage {
+            "size" => fs::write(&path, &bytes[1..]).unwrap(),
+            "content" => fs::write(&path, [&bytes[1..], b" "].concat()).unwrap(),
+            "gone" => fs::remove_file(&path).unwrap(),
+            "json" => *entry = blob(&layout, "application/vnd.oci.image.manifest.v1+json", b"nonsense"),
+            _ => entry["size"] = json!(1_u64 << 40),
+        }
+        fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    }
+    let error = verify(&image.reference, &[&key]).unwrap_err();
+    let Unverified::None { unread, .. } = &error else { panic!("{error}") };
+    assert_eq!(unread.len(), 4, "{unread:?}");
+    assert!(error.to_string().contains("what can't be read there: "), "{error}");
+    // A bundle that is gone, whose manifest is there.
+    attach_bundle(&layout, &image.digest, "{}");
+    fs::remove_file(blobs.join(Digest::of(b"{}").hex())).unwrap();
+    sign_bundle(&layout, &key, &image.digest);
+    assert_eq!(verify(&image.reference, &[&key]).unwrap(), "bundle 0");
+}
+
+#[test]
+fn other_things_that_refer_to_an_image_don_t_crowd_out_its_signature() {
+    if !has("other_things_that_refer_to_an_image", &["openssl"]) {
+        return;
+    }
+    let key = Key::new("p256");
+    for expected in ["bundle 0", "cosign 0"] {
+        let image = Signed::new();
+        for number in 0..300 {
+            let mut manifest = artifact(&image.layout(), &[]);
+            manifest["annotations"] = json!({ "number": number.to_string() });
+            add(&image.layout(), None, &manifest);
+        }
+        if expected == "cosign 0" {
+            sign_simple(&image.layout(), &key, &image.digest);
+        } else {
+            sign_bundle(&image.layout(), &key, &image.digest);
+            let path = image.layout().join("index.json");
+            let mut index: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            index["manifests"].as_array_mut().unwrap().last_mut().unwrap()["artifactType"] = json!(BUNDLE);
+            fs::write(&path, index.to_string()).unwrap();
+        }
+        assert_eq!(verify(&image.reference, &[&key]).unwrap(), expected);
+    }
 }

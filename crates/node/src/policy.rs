@@ -15,12 +15,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use evidence::signature::{KeyError, PublicKey};
+use evidence::signature::{Identity, KeyError, PublicKey, TrustedRoot, TrustedRootError};
 use hac::Policy;
 use hac::policy::Date;
 use image::advisories::{Advisories, AdvisoriesError, Scan};
 use image::inventory::InventoryError;
-use image::signatures::Signatures;
+use image::signatures::{By, Signatures, Trusted};
 use image::{Image, PullOptions, Reference, Store};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -77,6 +77,24 @@ pub enum GateError {
         /// Why.
         #[source]
         source: KeyError,
+    },
+    /// The trust root that the policy names can't be read.
+    #[error("can't read the trust root {}", path.display())]
+    RootFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The trust root that the policy names is none.
+    #[error("can't use the trust root {}", path.display())]
+    Root {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: TrustedRootError,
     },
     /// The advisories can't be used.
     #[error("the image can't be scanned, and the policy wants it to be")]
@@ -156,12 +174,23 @@ impl Gate {
         Ok(decide::image(&self.policy, &facts)?)
     }
 
-    /// The keys that the policy names, with their files.
+    /// Whose signatures count for the policy, and the files of the keys in their order.
     ///
     /// # Errors
-    /// One of them can't be read.
-    pub fn keys(&self) -> Result<Vec<(PathBuf, PublicKey)>, GateError> {
-        self.policy.signatures.keys.iter().map(|key| read_key(&self.beside(key))).collect()
+    /// A key or the trust root can't be read.
+    pub fn trusted(&self) -> Result<(Trusted, Vec<PathBuf>), GateError> {
+        let signatures = &self.policy.signatures;
+        let files: Vec<PathBuf> = signatures.keys.iter().map(|key| self.beside(key)).collect();
+        let identity = |identity: &hac::policy::Identity| Identity {
+            identity: identity.identity.clone(),
+            issuer: identity.issuer.clone(),
+        };
+        let trusted = Trusted {
+            keys: files.iter().map(|file| read_key(file)).collect::<Result<_, _>>()?,
+            root: signatures.trusted_root.as_ref().map(|root| read_root(&self.beside(root))).transpose()?,
+            identities: signatures.identities.iter().map(identity).collect(),
+        };
+        Ok((trusted, files))
     }
 
     /// The folder of advisories that the policy names.
@@ -180,7 +209,7 @@ impl Gate {
         self.path.parent().unwrap_or(Path::new("/")).join(path)
     }
 
-    /// The key that vouches for the image, or why none does. What was found before is asked first, so that a start needs no
+    /// Who vouches for the image, or why nobody does. What was found before is asked first, so that a start needs no
     /// network.
     fn signature(
         &self,
@@ -188,23 +217,26 @@ impl Gate {
         image: &Image,
         options: &PullOptions,
     ) -> Result<Result<String, String>, GateError> {
-        let (files, keys): (Vec<_>, Vec<_>) = self.keys()?.into_iter().unzip();
-        let named = |key: usize| files.get(key).map_or_else(String::new, |file| file.display().to_string());
+        let (trusted, files) = self.trusted()?;
+        let named = |by: By| match by {
+            By::Key(place) => files.get(place).map_or_else(String::new, |file| file.display().to_string()),
+            By::Identity(signer) => signer.to_string(),
+        };
         let kept = self.cache.join("signatures").join(format!("{}.json", image.digest.hex()));
         if let Some(found) = read_kept::<Signatures>(&kept)
             && found.image == image.digest
-            && let Ok(verified) = found.verify(&keys)
+            && let Ok(verified) = found.verify(&trusted)
         {
-            return Ok(Ok(named(verified.key)));
+            return Ok(Ok(named(verified.by)));
         }
         let found = match store.signatures(image, options) {
             Ok(found) => found,
             Err(error) => return Ok(Err(whole(&error))),
         };
-        Ok(match found.verify(&keys) {
+        Ok(match found.verify(&trusted) {
             Ok(verified) => {
                 keep(&kept, &found);
-                Ok(named(verified.key))
+                Ok(named(verified.by))
             }
             Err(error) => Err(error.to_string()),
         })
@@ -234,12 +266,19 @@ impl Gate {
 ///
 /// # Errors
 /// It can't be read, or holds no public key.
-pub fn read_key(path: &Path) -> Result<(PathBuf, PublicKey), GateError> {
+pub fn read_key(path: &Path) -> Result<PublicKey, GateError> {
     let text =
         fs::read_to_string(path).map_err(|source| GateError::KeyFile { path: path.to_owned(), source })?;
-    let key =
-        PublicKey::from_pem(&text).map_err(|source| GateError::Key { path: path.to_owned(), source })?;
-    Ok((path.to_owned(), key))
+    PublicKey::from_pem(&text).map_err(|source| GateError::Key { path: path.to_owned(), source })
+}
+
+/// Reads the file of those who are trusted with identities.
+///
+/// # Errors
+/// It can't be read, or isn't one.
+pub fn read_root(path: &Path) -> Result<TrustedRoot, GateError> {
+    let json = fs::read(path).map_err(|source| GateError::RootFile { path: path.to_owned(), source })?;
+    TrustedRoot::parse(&json).map_err(|source| GateError::Root { path: path.to_owned(), source })
 }
 
 /// The day that it is, in UTC.

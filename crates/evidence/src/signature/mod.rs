@@ -1,15 +1,16 @@
-//! Signatures over images, as cosign and Sigstore write them, against public keys.
+//! Signatures over images, as cosign and Sigstore write them, against public keys and against identities.
 //!
 //! Two forms are read. [`simple`] is cosign's first: a small JSON text that names the image's digest, and a signature over
 //! it. [`bundle`] is Sigstore's bundle of version 0.3: an in-toto statement in an envelope, or a signature over the
-//! manifest itself. What neither of them does here: certificates of an identity ("keyless") aren't judged, and entries of
-//! a transparency log and timestamps aren't looked at.
+//! manifest itself. Against a key nothing else is looked at; a signature of an identity is [`keyless`].
 
 pub mod bundle;
 mod key;
+pub mod keyless;
 pub mod simple;
 
 pub use key::{KeyError, PublicKey};
+pub use keyless::{Identity, KeylessError, Signer, TrustedRoot, TrustedRootError};
 
 /// Why a signature doesn't vouch for an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +37,9 @@ pub enum SignatureError {
         /// What it says it is.
         found: String,
     },
+    /// It is an identity's, and something about that isn't proper.
+    #[error(transparent)]
+    Keyless(#[from] KeylessError),
     /// It is of a kind that isn't judged.
     #[error("{what}")]
     Unsupported {

@@ -6,7 +6,7 @@ use crate::model::{
     Observability, Placement, Pricing, Resources, Restart, Scaling, Security, Sidecar, Spec, Update,
     Verification, Virtualization,
 };
-use crate::policy::{Policy, Registries, Scan, Signatures};
+use crate::policy::{Identity, Policy, Registries, Scan, Signatures};
 use crate::preset::Operations;
 use crate::settings::{
     CriteriaSettings, DeploymentSettings, NetworkingSettings, SecuritySettings, Settings, SettingsSpec,
@@ -176,7 +176,14 @@ table!(Policy { "registries" => registries, "signatures" => signatures, "scan" =
 
 table!(Registries { "allowed" => allowed, "require_digest" => require_digest });
 
-table!(Signatures { "keys" => keys, "required_for" => required_for });
+table!(Signatures {
+    "keys" => keys,
+    "trusted_root" => trusted_root,
+    "identities" => identities,
+    "required_for" => required_for
+});
+
+table!(Identity { "identity" => identity, "issuer" => issuer });
 
 table!(Scan {
     "advisories" => advisories,

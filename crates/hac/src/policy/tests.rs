@@ -44,6 +44,27 @@ fn every_mistake_is_shown_at_its_place_with_what_would_be_right() {
         ("[scan]\nadvisories = \"x\"\nthreshold = \"sever\"\n", "3:13:", "low, medium, high, critical"),
         ("[scan]\nthreshold = \"high\"\n", "2:13:", "name their folder"),
         ("[signatures]\nrequired_for = [\"*\"]\n", "2:16:", "name the files of public keys"),
+        (
+            "[[signatures.identities]]\nidentity = \"me@example.org\"\nissuer = \"https://example.org\"\n",
+            "1:1:",
+            "trusted_root = ",
+        ),
+        ("[signatures]\ntrusted_root = \"root.json\"\n", "2:16:", "[[signatures.identities]]"),
+        (
+            "[signatures]\ntrusted_root = \"r\"\nidentities = [{ identity = \"https://a.org/b*\", issuer = \"x\" }]\n",
+            "3:28:",
+            "let the * follow a /",
+        ),
+        (
+            "[signatures]\ntrusted_root = \"r\"\nidentities = [{ identity = \"*\", issuer = \"x\" }]\n",
+            "3:28:",
+            "names nobody",
+        ),
+        (
+            "[signatures]\ntrusted_root = \"r\"\nidentities = [{ identity = \"me@example.org\" }]\n",
+            "3:",
+            "must be said exactly",
+        ),
         ("[signatures]\nkeys = []\n", "2:8:", "so that nothing would be checked"),
         ("[registries]\nallowed = \"ghcr.io\"\n", "2:11:", "[\"ghcr.io\"]"),
         ("[registries]\nallowed = [\"ghcr.io\", \"alpine\"]\n", "2:23:", "docker.io/library/alpine"),

@@ -19,7 +19,7 @@ pub struct Facts<'f> {
     pub image: &'f str,
     /// Whether its name has its digest.
     pub by_digest: bool,
-    /// If its signature was asked for: the key that it is of, or why there is none.
+    /// If its signature was asked for: the key or identity that it is of, or why there is none.
     pub signature: Option<Result<String, String>>,
     /// If it was scanned: what was found.
     pub scan: Option<Scan>,
@@ -50,9 +50,9 @@ pub enum Refusal {
         /// The image.
         image: String,
     },
-    /// Nobody whose key is known vouches for it.
+    /// Nobody who is trusted vouches for it.
     #[error(
-        "{image} may not run here: it must be signed with one of the keys of signatures.keys, but {reason}"
+        "{image} may not run here: it must be signed by one of the keys or identities of [signatures], but {reason}"
     )]
     Unsigned {
         /// The image.
@@ -121,7 +121,7 @@ pub fn image(policy: &Policy, facts: &Facts<'_>) -> Result<Vec<String>, Refusal>
     let mut notices = Vec::new();
     if policy.signatures.requires(facts.image) {
         match &facts.signature {
-            Some(Ok(key)) => notices.push(format!("the image is signed: {key}")),
+            Some(Ok(by)) => notices.push(format!("the image is signed: {by}")),
             Some(Err(reason)) => return Err(Refusal::Unsigned { image: image(), reason: reason.clone() }),
             None => {
                 let reason = "its signatures weren't looked for".to_owned();

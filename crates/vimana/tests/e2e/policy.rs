@@ -12,7 +12,12 @@ use crate::support::{Home, VIMANA, code, skipped, text};
 #[path = "../../../image/tests/support/layout.rs"]
 pub(crate) mod layout;
 
+#[path = "../../../evidence/tests/sigstore/mod.rs"]
+#[allow(dead_code)]
+mod sigstore;
+
 use layout::{add, blob, write_image};
+use sigstore::{Certificate, IDENTITY, ISSUER, World};
 
 const STATUS: &[u8] =
     b"Package: libssl3\nStatus: install ok installed\nArchitecture: amd64\nSource: openssl\nVersion: 3.0.11-1~deb12u1\n";
@@ -275,4 +280,54 @@ fn an_image_that_must_be_signed_runs_only_if_it_is() {
     place.policy("[signatures]\nkeys = [\"other.pub\"]\n");
     let said = place.complaint();
     assert!(said.contains("must be signed"), "{said}");
+}
+
+#[test]
+fn an_image_that_an_identity_must_sign_runs_only_if_that_one_did() {
+    let place = Place::new();
+    let layout = place.path("layout");
+    let bundle_type = "application/vnd.dev.sigstore.bundle.v0.3+json";
+    let mut world = World::new();
+    world.digest = place.digest.to_string();
+    fs::write(place.path("home/trusted_root.json"), world.root_document().to_string()).unwrap();
+    let policy = |identity: &str| {
+        place.policy(&format!(
+            "[signatures]\ntrusted_root = \"trusted_root.json\"\n\n[[signatures.identities]]\nidentity = {identity:?}\nissuer = \
+             {ISSUER:?}\n"
+        ));
+    };
+    policy(IDENTITY);
+    assert!(place.complaint().contains("no signature lies beside it"), "{}", place.complaint());
+    let bundle = world.bundle(&Certificate::default(), "dsse").to_string();
+    let manifest = fs::read(layout.join("blobs/sha256").join(place.digest.hex())).unwrap();
+    let artifact = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "artifactType": bundle_type,
+        "config": blob(&layout, "application/vnd.oci.empty.v1+json", b"{}"),
+        "layers": [blob(&layout, bundle_type, bundle.as_bytes())],
+        "subject": blob(&layout, "application/vnd.oci.image.manifest.v1+json", &manifest),
+    });
+    add(&layout, None, &artifact);
+    assert!(place.complaint().contains(NO_KERNEL), "{}", place.complaint());
+    policy("https://example.org/acme/other/*");
+    let said = place.complaint();
+    assert!(said.contains("must be signed") && said.contains("isn't among the identities"), "{said}");
+    policy("https://example.org/acme/*");
+    assert!(place.complaint().contains(NO_KERNEL), "{}", place.complaint());
+    // By hand, without the policy.
+    let root = place.path("home/trusted_root.json");
+    let verify = |issuer: &str| {
+        let root = ["--trusted-root", root.to_str().unwrap()];
+        let who = ["--identity", IDENTITY, "--issuer", issuer, &place.image];
+        place.vimana(&[&["image", "verify"][..], &root, &who].concat())
+    };
+    let output = verify(ISSUER);
+    assert_eq!(code(output.status), 0, "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains(&format!("is signed by {IDENTITY} (says {ISSUER})")));
+    assert_eq!(code(verify("https://other.example.org").status), 3);
+    assert_eq!(code(place.vimana(&["image", "verify", "--identity", IDENTITY, &place.image]).status), 2);
+    fs::write(place.path("home/trusted_root.json"), "{}").unwrap();
+    let said = place.complaint();
+    assert!(said.contains("can't use the trust root") && said.contains("missing field"), "{said}");
 }
