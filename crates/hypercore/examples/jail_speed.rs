@@ -47,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 threads: 100,
                 ids: root.then(Ids::take).transpose()?,
                 group: group.clone(),
+                profile: None,
                 without: without.to_vec(),
             };
             let mut child = jail.start(program, &["--version".into()], Vec::new())?;

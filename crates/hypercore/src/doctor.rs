@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::confinement::{AppArmor, Confinement, PROFILE};
 use crate::driver::qemu::Qemu;
 use crate::driver::{Accelerator, container};
 use crate::jail::Strength;
@@ -101,7 +102,7 @@ pub fn examine(home: &Path) -> Report {
     isolations.push(absent("TEE"));
     let mut findings = vec![qemu, kvm, kernel, passt(), cgroups(), user_namespaces()];
     findings.extend(container_ids());
-    findings.extend([landlock(), seccomp(), jail(), limits(), disk(home)]);
+    findings.extend([landlock(), seccomp(), modules(), jail(), limits(), disk(home)]);
     Report { version: 1, isolations, findings, not_yet: NOT_YET.to_vec() }
 }
 
@@ -242,9 +243,20 @@ fn landlock() -> Finding {
 }
 
 fn seccomp() -> Finding {
-    let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
-    let good = actions.contains("kill_process");
-    finding("seccomp", good, if good { "filters" } else { "not in this kernel" }, None)
+    let good = Confinement::here().seccomp;
+    finding("seccomp", good, if good { "filters" } else { "not in this kernel; nothing runs without" }, None)
+}
+
+/// What there is of AppArmor and SELinux. A machine needs neither.
+fn modules() -> Finding {
+    let found = Confinement::here();
+    let apparmor = match found.apparmor {
+        AppArmor::Off => "AppArmor is off".to_owned(),
+        AppArmor::NoProfile => format!("AppArmor is on, without a profile {PROFILE} for monitors"),
+        AppArmor::Profile => format!("AppArmor confines monitors by {PROFILE}"),
+    };
+    let selinux = if found.selinux { "SELinux is on, without a type for monitors" } else { "SELinux is off" };
+    finding("security modules", true, format!("{apparmor}; {selinux}"), None)
 }
 
 fn disk(home: &Path) -> Finding {

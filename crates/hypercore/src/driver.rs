@@ -104,6 +104,8 @@ pub struct Virtual {
     pub disks: Vec<Disk>,
     /// How fast it may read and write them.
     pub rates: DiskRates,
+    /// Whether its monitor gets the AppArmor profile [`crate::confinement::PROFILE`].
+    pub profile: bool,
     /// A folder of the machine's own, by which its control group is named; without one it has no control group.
     pub folder: Option<PathBuf>,
     /// Whether the kernel speaks on a serial console; its wire is [`Wiring::console`].
@@ -258,6 +260,8 @@ pub enum Execution {
         vcpus: u32,
         /// The folder that remembers which libraries the program needs.
         cache: Option<PathBuf>,
+        /// Whether it gets the AppArmor profile of monitors.
+        profile: bool,
         /// The folder that its control group is named by, and what the group may take.
         group: Option<(PathBuf, Limits)>,
     },
@@ -510,6 +514,7 @@ mod tests {
                 accelerator: Accelerator::Tcg,
                 vcpus: 1,
                 cache: None,
+                profile: false,
                 group: None,
             },
         };

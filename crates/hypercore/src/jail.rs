@@ -112,6 +112,8 @@ pub struct Jail {
     pub ids: Option<Ids>,
     /// The control group that it is put into before it begins; whoever made it removes it.
     pub group: Option<Group>,
+    /// The AppArmor profile that it gets as it is executed, which must be loaded.
+    pub profile: Option<&'static str>,
     /// What is left out.
     pub without: Vec<Part>,
 }
@@ -192,6 +194,7 @@ impl Jail {
             filter: self.has(Part::Filter).then(|| compiled(self.accelerator)),
             limits: if self.has(Part::Limits) { self.limits(user.is_some()) } else { Vec::new() },
             drops: self.has(Part::User),
+            profile: self.profile.map(|name| format!("exec {name}").into_bytes()),
         })
     }
 

@@ -4,6 +4,7 @@
 //! [`driver::Driver::start`], pause, resume, observe, stop), never registers or one backend's options.
 
 pub mod cgroup;
+pub mod confinement;
 pub mod doctor;
 pub mod driver;
 mod frames;

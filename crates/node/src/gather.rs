@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use hac::model::Isolation;
 use hac::{Manifest, Settings};
 use hypercore::cgroup;
+use hypercore::confinement::Confinement;
 use hypercore::driver::container;
 use hypercore::driver::wasm::{self, ProgramError};
 use hypercore::initramfs::{self, InitramfsError};
@@ -162,8 +163,12 @@ pub fn facts(image: ImageFacts, kernel: Option<&Kernel>, machine: MachineFacts) 
 }
 
 /// What a plan must know of this machine for this isolation; what only others need isn't looked for, since some of it is found out by
-/// trying. `kvm_missing` says why KVM doesn't work here, if it doesn't.
-pub fn machine_facts(isolation: Isolation, kvm_missing: Option<String>) -> MachineFacts {
+/// trying. `kvm_missing` says why KVM doesn't work here, if it doesn't; `scan_missing` why images aren't scanned, if they aren't.
+pub fn machine_facts(
+    isolation: Isolation,
+    kvm_missing: Option<String>,
+    scan_missing: Option<String>,
+) -> MachineFacts {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let system = rustix::system::sysinfo();
     let memory = u64::from(system.mem_unit).saturating_mul(system.totalram);
@@ -178,6 +183,8 @@ pub fn machine_facts(isolation: Isolation, kvm_missing: Option<String>) -> Machi
             _ => None,
         },
         jail: (isolation == Isolation::MicroVM).then(Strength::here),
+        confinement: Confinement::here(),
+        scan_missing,
         container_ids: container::Ids::here(),
         cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
         memory,

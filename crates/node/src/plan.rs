@@ -6,6 +6,7 @@
 
 mod body;
 mod checks;
+mod confinement;
 mod error;
 mod process;
 mod reach;
@@ -25,7 +26,7 @@ use spacecore::wire::message::Process;
 use checks::Common;
 
 use crate::home::Home;
-use crate::keeper::assignment::{self, Assignment, Lifetime, Patience};
+use crate::keeper::assignment::{self, Assignment, Lifetime};
 pub use body::{Body, Container, Virtual, Wasm};
 pub use error::PlanError;
 pub use process::signal_number;
@@ -61,6 +62,8 @@ pub struct Plan {
     pub memory_mounts: Vec<(String, u64)>,
     /// Named volumes.
     pub volumes: Vec<Volume>,
+    /// What confines the processes that run it.
+    pub confined: String,
     /// What differs by isolation.
     #[serde(flatten)]
     pub body: Body,
@@ -115,7 +118,8 @@ impl Plan {
 
     fn decide_as(request: &Request, facts: &Facts) -> Result<Self, PlanError> {
         let spec = &request.manifest.spec;
-        let Common { mounts, publish, network, mut notices } = Common::decide(request, &facts.machine)?;
+        let Common { mounts, publish, network, confined, mut notices } =
+            Common::decide(request, &facts.machine)?;
         let decided = Body::decide(request, facts, network, !mounts.shares.is_empty())?;
         let network = network && decided.body.wants_network();
         if !network && !publish.is_empty() {
@@ -136,6 +140,7 @@ impl Plan {
             shares: mounts.shares,
             memory_mounts: mounts.memory,
             volumes: mounts.volumes,
+            confined: confined.words,
             body: decided.body,
             process: process::workload(request, &facts.image)?,
             by_image: Vec::new(),
@@ -185,7 +190,7 @@ impl Plan {
             scratch: self.scratch(&run_folder),
             orderly_end: volumes.iter().any(|volume| !volume.readonly),
             volumes,
-            patience: Patience::default(),
+            patience: self.body.patience(),
             driver: self.driver.to_owned(),
             lifetime,
             run_folder,

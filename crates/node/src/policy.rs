@@ -17,7 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use evidence::signature::{Identity, KeyError, PublicKey, TrustedRoot, TrustedRootError};
 use hac::Policy;
-use hac::policy::Date;
+use hac::policy::{Date, Severity};
 use image::advisories::{Advisories, AdvisoriesError, Scan};
 use image::inventory::InventoryError;
 use image::signatures::{By, Signatures, Trusted};
@@ -172,6 +172,21 @@ impl Gate {
             today: today(),
         };
         Ok(decide::image(&self.policy, &facts)?)
+    }
+
+    /// Why the policy doesn't see to it that no image with a flaw that is known, and high or worse, runs here; `None` where it
+    /// does.
+    #[must_use]
+    pub fn scan_missing(&self) -> Option<String> {
+        let scan = &self.policy.scan;
+        let set = |key: &str, to: &str| Some(format!("set {key} = {to} in {}", self.path.display()));
+        if scan.advisories.is_none() {
+            return set("[scan] advisories", "\"FOLDER\"");
+        }
+        if scan.threshold > Severity::High {
+            return set("[scan] threshold", "\"high\"");
+        }
+        if scan.unrated < scan.threshold { set("[scan] unrated", "\"high\"") } else { None }
     }
 
     /// Whose signatures count for the policy, and the files of the keys in their order.

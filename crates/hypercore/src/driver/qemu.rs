@@ -38,6 +38,7 @@ use super::{
     Wiring,
 };
 use crate::cgroup::{Group, Limits};
+use crate::confinement::PROFILE;
 use crate::jail::{self, Device, Ids, Jail};
 use crate::spawn::{self, FIRST, Spawned, Status};
 
@@ -148,6 +149,7 @@ impl Driver for Qemu {
                 accelerator: hardware.accelerator,
                 vcpus,
                 cache: hardware.cache.clone(),
+                profile: hardware.profile,
                 group: hardware.folder.clone().map(|folder| (folder, limits)),
             },
         })
@@ -156,7 +158,7 @@ impl Driver for Qemu {
     fn start(&self, prepared: &Prepared, wiring: Wiring) -> Result<Box<dyn Instance>, StartError> {
         wired("a network", prepared.network, wiring.network.is_some())?;
         wired("a console", prepared.console, wiring.console.is_some())?;
-        let Execution::Program { program, args, disks, shown, accelerator, vcpus, cache, group } =
+        let Execution::Program { program, args, disks, shown, accelerator, vcpus, cache, profile, group } =
             &prepared.execution
         else {
             return Err(StartError::Prepared { driver: self.name(), other: prepared.driver });
@@ -192,6 +194,7 @@ impl Driver for Qemu {
             threads: u64::from(*vcpus).saturating_add(THREADS),
             ids: root.then(Ids::take).transpose().map_err(failed)?,
             group: group.as_ref().map(|(group, _)| group.clone()),
+            profile: profile.then_some(PROFILE),
             without: Vec::new(),
         };
         let spawned = jail.start(program, args, fds).map_err(|error| {
@@ -514,6 +517,7 @@ mod tests {
                 command_line: Vec::new(),
                 disks: Vec::new(),
                 rates: DiskRates::default(),
+                profile: false,
                 console: false,
                 cache: None,
                 folder: None,

@@ -44,6 +44,7 @@ steps! {
     Session "beginning a session"
     Descriptors "placing its open files"
     Score "setting its OOM score"
+    Profile "setting its AppArmor profile"
     HostName "setting a host name"
     Private "making its mounts private"
     NewRoot "mounting its root"
@@ -125,6 +126,8 @@ pub(crate) struct Ready {
     pub(super) filter: Option<Vec<libc::sock_filter>>,
     pub(super) limits: Vec<(u32, u64)>,
     pub(super) drops: bool,
+    /// What the kernel is told of the AppArmor profile.
+    pub(super) profile: Option<Vec<u8>>,
 }
 
 impl Ready {
@@ -140,7 +143,11 @@ impl Ready {
 
     /// Builds the root, sets limits and user. Nothing that the program may do is refused yet.
     pub(crate) fn enter(&self) -> Result<(), Failed> {
-        write_score()?;
+        write(Step::Score, c"/proc/self/oom_score_adj", OOM_SCORE)?;
+        if let Some(profile) = &self.profile {
+            // While there is a `/proc`. It has effect at the execution.
+            write(Step::Profile, c"/proc/self/attr/exec", profile)?;
+        }
         if self.flags & libc::CLONE_NEWUTS != 0 {
             name_host()?;
         }
@@ -149,6 +156,10 @@ impl Ready {
         }
         for (resource, most) in &self.limits {
             limit(*resource, *most)?;
+        }
+        if self.drops {
+            // While this may still be done: root that has become another user may not any more.
+            empty_bounding_set();
         }
         if let Some(user) = self.user {
             become_user(user, &self.groups)?;
@@ -182,13 +193,13 @@ fn check(step: Step, answer: libc::c_long) -> Result<(), Failed> {
 }
 
 #[allow(unsafe_code)]
-fn write_score() -> Result<(), Failed> {
-    // SAFETY: constants, and a descriptor that this function opened.
+fn write(step: Step, path: &CStr, bytes: &[u8]) -> Result<(), Failed> {
+    // SAFETY: a path and bytes that outlive the calls, and a descriptor that this function opened.
     unsafe {
-        let file = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-        check(Step::Score, file.into())?;
-        let written = libc::write(file, OOM_SCORE.as_ptr().cast(), OOM_SCORE.len());
-        check(Step::Score, written as libc::c_long)?;
+        let file = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        check(step, file.into())?;
+        let written = libc::write(file, bytes.as_ptr().cast(), bytes.len());
+        check(step, written as libc::c_long)?;
         libc::close(file);
     }
     Ok(())
@@ -253,14 +264,20 @@ fn become_user(user: u32, groups: &[u32]) -> Result<(), Failed> {
     // SAFETY: the groups outlive the call; the rest are numbers.
     unsafe {
         check(Step::Groups, libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
-        // The bounding set while this may still be done.
-        for capability in 0..64 {
-            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) < 0 {
-                break;
-            }
-        }
         check(Step::Groups, libc::syscall(libc::SYS_setresgid, user, user, user))?;
         check(Step::User, libc::syscall(libc::SYS_setresuid, user, user, user))
+    }
+}
+
+/// No program that this process executes can have a capability again.
+#[allow(unsafe_code)]
+fn empty_bounding_set() {
+    for capability in 0..64 {
+        // SAFETY: plain numbers.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } < 0 {
+            // The kernel has no more of them; or the caller isn't root, who has none to lose.
+            break;
+        }
     }
 }
 
@@ -277,11 +294,6 @@ fn drop_capabilities() -> Result<(), Failed> {
     let none = [0_u32; 6];
     // SAFETY: header and data have the form that version 3 asks for.
     unsafe {
-        for capability in 0..64 {
-            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) < 0 {
-                break;
-            }
-        }
         libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
         check(Step::Capabilities, libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()))
     }

@@ -62,6 +62,7 @@ pub(crate) fn machine(folder: &Path, modules: &[&str], script: &str) -> Result<M
             command_line: Vec::new(),
             disks: Vec::new(),
             rates: DiskRates::default(),
+            profile: false,
             console: false,
             cache: None,
             folder: None,

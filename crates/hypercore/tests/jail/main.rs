@@ -29,7 +29,7 @@ const OTHER_USER: u32 = 65_534;
 const DISK_BYTES: u64 = 65_536;
 const THREADS: u64 = 40;
 /// What the prisoners may take together.
-const TAKEN: Limits = Limits { cpu_milli: 300, memory_bytes: 64 << 20, threads: 60 };
+const TAKEN: Limits = Limits { cpu_milli: 150, memory_bytes: 64 << 20, threads: 60 };
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -151,6 +151,7 @@ impl Rig {
             threads: THREADS,
             ids: root.then(|| Ids::take().unwrap()),
             group: self.group.clone(),
+            profile: None,
             without: without.to_vec(),
         }
     }

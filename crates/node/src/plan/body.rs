@@ -3,18 +3,20 @@
 use std::path::{Path, PathBuf};
 
 use hac::model::Isolation;
+use hypercore::driver::wasm::COMPILE_SECONDS;
 use hypercore::driver::{self, Accelerator, Disk, DiskRates};
 use hypercore::jail::Strength;
 use serde::Serialize;
 use spacecore::wire;
 use spacecore::wire::message::{Configuration, LayerDisk, Mount, MountSource, Root, Upper, Verity};
 
+use super::confinement::Confined;
 use super::{
     Facts, ImageFacts, KernelFacts, Layer, Plan, PlanError, Request, SCRATCH_SERIAL, Share, Volume,
     WasmFacts, checks, folder_stream, layer_serial, scratch_path, volume_serial,
 };
 use crate::home::Home;
-use crate::keeper::assignment::{FolderShare, ScratchDisk, VolumeUse};
+use crate::keeper::assignment::{FolderShare, Patience, ScratchDisk, VolumeUse};
 use crate::run_folder::{CONTAINER, MACHINE};
 use crate::volume::{self, Form};
 
@@ -55,6 +57,8 @@ pub struct Virtual {
     pub modules: Vec<&'static str>,
     /// How far the jail around it reaches, where that was looked for.
     pub jail: Option<Strength>,
+    /// Whether its monitor gets an AppArmor profile.
+    pub profile: bool,
     /// Whether a control group holds its monitor to its processor time and memory.
     pub limited: bool,
 }
@@ -117,6 +121,16 @@ impl Body {
         }
     }
 
+    /// How long each part of its life may take.
+    pub(super) fn patience(&self) -> Patience {
+        let patience = Patience::default();
+        match self {
+            Self::Virtual(_) | Self::Container(_) => patience,
+            // Its compiler has that much of a processor, which others may want too.
+            Self::Wasm(_) => Patience { configure_ms: (COMPILE_SECONDS + 60) * 1000, ..patience },
+        }
+    }
+
     /// The driver that provides it.
     pub(super) fn driver(&self) -> &'static str {
         match self {
@@ -160,6 +174,7 @@ impl Virtual {
             kernel,
             modules: base.into_iter().chain(more).collect(),
             jail: facts.machine.jail,
+            profile: Confined::decide(spec, &facts.machine)?.profile,
             limited: facts.machine.group_missing.is_none(),
         };
         Ok(Decided { body: Body::Virtual(machine), notices })
@@ -271,6 +286,7 @@ impl Plan {
                     command_line: Vec::new(),
                     disks,
                     rates: machine.rates,
+                    profile: machine.profile,
                     console: false,
                     cache: Some(home.cache().join("jail")),
                     folder: machine.limited.then(|| run_folder.join(MACHINE)),

@@ -8,6 +8,7 @@ use hypercore::passt::{Protocol, Publish};
 use hypercore::scratch::{MAX_BYTES, MIN_BYTES, MIN_VOLUME_BYTES};
 use spacecore::wire;
 
+use super::confinement::{Confined, high_security};
 use super::{MachineFacts, PlanError, Request, Share, Volume};
 use crate::volume::{self, Content, Form};
 
@@ -16,6 +17,7 @@ pub(super) struct Common {
     pub(super) mounts: Mounts,
     pub(super) publish: Vec<Publish>,
     pub(super) network: bool,
+    pub(super) confined: Confined,
     pub(super) notices: Vec<String>,
 }
 
@@ -23,6 +25,7 @@ impl Common {
     pub(super) fn decide(request: &Request, machine: &MachineFacts) -> Result<Self, PlanError> {
         let spec = &request.manifest.spec;
         check_isolation(&request.manifest)?;
+        let confined = Confined::decide(spec, machine)?;
         let notices = not_yet(&request.manifest);
         let wanted = spec.resources.memory.as_u64();
         if wanted > machine.memory {
@@ -32,6 +35,7 @@ impl Common {
         if rates != DiskRates::default() && spec.virtualization.isolation != Isolation::MicroVM {
             return Err(PlanError::DiskRates { isolation: spec.virtualization.isolation });
         }
+        high_security(spec, machine)?;
         check_storage(spec.resources.storage.map(|bytes| bytes.as_u64()))?;
         let publish = publish(request)?;
         let network = match spec.networking.network_type {
@@ -42,7 +46,7 @@ impl Common {
         if !network && !publish.is_empty() {
             return Err(PlanError::PortsWithoutNetwork);
         }
-        Ok(Self { mounts: mounts(request, machine)?, publish, network, notices })
+        Ok(Self { mounts: mounts(request, machine)?, publish, network, confined, notices })
     }
 }
 
@@ -229,8 +233,6 @@ fn choose_accelerator(manifest: &Manifest, facts: &MachineFacts) -> Result<Accel
             let provider = kvm_provider.map(|provider| provider.to_string());
             Err(PlanError::NoKvm { why: why.clone(), provider, high })
         }
-        // What high security promises beyond KVM isn't there yet, and nobody shall believe that it is.
-        (None, Accelerator::Kvm) if high => Err(PlanError::HighSecurityNotYet),
         _ => Ok(wanted),
     }
 }
@@ -366,7 +368,6 @@ fn not_yet(manifest: &Manifest) -> Vec<String> {
         (!checks.is_empty(), "checks"),
         (!sidecars.is_empty() || observability.sidecar, "sidecars"),
         (security.attestation != defaults.security.attestation, "security.attestation"),
-        (security.isolation != defaults.security.isolation, "security.isolation"),
         (*observability != defaults.observability && !observability.sidecar, "observability"),
         (scaling.is_some(), "scaling"),
         (*update != defaults.update, "update"),

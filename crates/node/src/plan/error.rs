@@ -28,11 +28,41 @@ pub enum PlanError {
         /// Why KVM doesn't work here.
         why: Option<String>,
     },
-    /// High security demands what isn't built yet.
+    /// High security demands a virtual machine.
     #[error(
-        "spec.virtualization.criteria.security = \"high\" demands the jail and the image scan, which this version doesn't have yet; with \"standard\" it would run under KVM without them"
+        "spec.virtualization.criteria.security = \"high\" demands hardware virtualisation, which a {isolation} hasn't; spec.virtualization.type = \"MicroVM\" has, or ask for \"standard\""
     )]
-    HighSecurityNotYet,
+    HighSecurityIsolation {
+        /// The isolation that is asked for.
+        isolation: Isolation,
+    },
+    /// High security demands the whole jail.
+    #[error(
+        "spec.virtualization.criteria.security = \"high\" demands the full jail around the virtual machine monitor, and what there is here is {there}; run vimana as root, or ask for \"standard\""
+    )]
+    HighSecurityNeedsJail {
+        /// What there is of it.
+        there: &'static str,
+    },
+    /// High security demands a control group.
+    #[error(
+        "spec.virtualization.criteria.security = \"high\" demands a control group around the virtual machine monitor: {why}; or ask for \"standard\""
+    )]
+    HighSecurityNeedsLimits {
+        /// Why there is none.
+        why: String,
+    },
+    /// High security demands that images are scanned.
+    #[error(
+        "spec.virtualization.criteria.security = \"high\" demands that images are scanned, and those with known flaws that are high or worse refused: {remedy}; or ask for \"standard\""
+    )]
+    HighSecurityNeedsScan {
+        /// What to write where.
+        remedy: String,
+    },
+    /// The kernel can't filter system calls.
+    #[error("this machine's kernel has no seccomp filters, and nothing runs without them; see vimana doctor")]
+    NoSeccomp,
     /// Emulation and a provider that excludes it.
     #[error(
         "spec.virtualization asks for provider {provider}, which needs KVM, and for accel tcg; drop one of them"

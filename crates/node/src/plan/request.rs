@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use hac::Manifest;
+use hypercore::confinement::Confinement;
 use hypercore::driver::container::Ids;
 use hypercore::jail::Strength;
 use hypercore::passt::Publish;
@@ -66,6 +67,10 @@ pub struct MachineFacts {
     pub group_missing: Option<String>,
     /// How far the jail of a virtual machine monitor reaches here; `None` for isolations without one.
     pub jail: Option<Strength>,
+    /// What the kernel has to confine a process with.
+    pub confinement: Confinement,
+    /// Why images aren't scanned, or are let through with grave flaws, before they run here; `None` where they are scanned.
+    pub scan_missing: Option<String>,
     /// Whose ids of the host a container's would be.
     pub container_ids: Ids,
     /// CPUs.

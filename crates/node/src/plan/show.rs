@@ -144,6 +144,7 @@ impl fmt::Display for Plan {
         if !self.process.env.is_empty() {
             row(f, "environment", &variable_names(&self.process).join(" "))?;
         }
+        row(f, "confined by", &self.confined)?;
         if self.virtual_machine().is_none() {
             row(f, "jail", &"none yet beyond the isolation itself")?;
         }

@@ -1,3 +1,4 @@
+use hypercore::confinement::{AppArmor, Confinement};
 use hypercore::driver::container::Ids;
 use hypercore::driver::{self, Accelerator};
 use hypercore::jail::Strength;
@@ -42,6 +43,8 @@ fn facts(kvm_missing: Option<&str>) -> Facts {
             container_missing: None,
             group_missing: None,
             jail: Some(Strength::Full),
+            confinement: Confinement { seccomp: true, apparmor: AppArmor::Off, selinux: false },
+            scan_missing: None,
             container_ids: Ids::High { first: 0x7000_0000 },
             cpus: 2,
             memory: 8 << 30,
@@ -94,10 +97,21 @@ fn a_provider_that_needs_kvm_is_refused_where_there_is_none_with_what_would_run_
 }
 
 #[test]
-fn high_security_is_never_given_by_emulation_nor_claimed_before_the_jail_is_there() {
+fn high_security_is_given_where_all_of_it_is_there_and_each_lack_is_told_with_its_remedy() {
     let high = "[spec.virtualization.criteria]\nsecurity = \"high\"";
     assert!(matches!(decide(high, Some("none")), Err(PlanError::HighSecurityNeedsKvm { .. })));
-    assert_eq!(decide(high, None).unwrap_err(), PlanError::HighSecurityNotYet);
+    assert_eq!(machine_of(&decide(high, None).unwrap()).accelerator, Accelerator::Kvm);
+    let lacking = |spoil: &dyn Fn(&mut MachineFacts)| {
+        let mut facts = facts(None);
+        spoil(&mut facts.machine);
+        Plan::check(&request(high), &facts.machine).unwrap_err().to_string()
+    };
+    let jail = lacking(&|machine| machine.jail = Some(Strength::UserNamespace));
+    assert!(jail.contains("full jail") && jail.contains("run vimana as root"), "{jail}");
+    let limits = lacking(&|machine| machine.group_missing = Some("no cgroups".to_owned()));
+    assert!(limits.contains("no cgroups"), "{limits}");
+    let scan = lacking(&|machine| machine.scan_missing = Some("set x in policy.toml".to_owned()));
+    assert!(scan.contains("set x in policy.toml"), "{scan}");
 }
 
 #[test]
@@ -478,4 +492,26 @@ fn disk_rates_are_given_where_they_hold_and_refused_elsewhere() {
         let error = decide(&format!("[spec.resources]\n{low}\n"), None).unwrap_err();
         assert!(matches!(error, PlanError::DiskRate { .. }), "{error}");
     }
+}
+
+#[test]
+fn what_the_manifest_names_confines_it_where_the_machine_has_it_and_nothing_runs_without_seccomp() {
+    let on = |apparmor, selinux| {
+        let mut facts = facts(None);
+        facts.machine.confinement = Confinement { seccomp: true, apparmor, selinux };
+        facts
+    };
+    let plan = |manifest: &str, facts: &Facts| Plan::decide(&request(manifest), facts).unwrap();
+    assert_eq!(plan("", &facts(None)).confined, "seccomp");
+    let with = plan("", &on(AppArmor::Profile, true));
+    assert!(machine_of(&with).profile);
+    assert!(with.to_string().contains("seccomp, AppArmor by the profile vimana-monitor; SELinux"), "{with}");
+    let alone = "[spec.security]\nisolation = \"enforced via seccomp\"\n";
+    let without = plan(alone, &on(AppArmor::Profile, true));
+    assert!(!machine_of(&without).profile && without.confined == "seccomp", "{without}");
+    let unloaded = plan("", &on(AppArmor::NoProfile, false));
+    assert!(unloaded.confined.contains("adds nothing") && !machine_of(&unloaded).profile, "{unloaded}");
+    let mut none = facts(None);
+    none.machine.confinement.seccomp = false;
+    assert_eq!(Plan::decide(&request(""), &none).unwrap_err(), PlanError::NoSeccomp);
 }

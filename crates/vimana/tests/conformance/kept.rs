@@ -139,7 +139,8 @@ fn assignment(rig: &Rig, probe: &[&str]) -> Assignment {
         let kernels = node::gather::kernels(&home).unwrap();
         hypercore::kernel::choose(&kernels, None, None).unwrap().0
     });
-    let machine = node::gather::machine_facts(isolation, hypercore::kvm::known(&home.cache()).missing());
+    let machine =
+        node::gather::machine_facts(isolation, hypercore::kvm::known(&home.cache()).missing(), None);
     let known = node::gather::image_facts(&store, &image, isolation).unwrap();
     let facts = node::gather::facts(known, kernel.as_ref(), machine);
     let request = node::plan::Request { manifest, ..node::plan::Request::default() };

@@ -61,7 +61,7 @@ fn assignment(home: &Home, script: &str) -> Assignment {
     let node_home = node::home::Home::at(home.path());
     let kernels = node::gather::kernels(&node_home).unwrap();
     let (kernel, _) = hypercore::kernel::choose(&kernels, None, None).unwrap();
-    let machine = node::gather::machine_facts(Isolation::MicroVM, Some("this test emulates".into()));
+    let machine = node::gather::machine_facts(Isolation::MicroVM, Some("this test emulates".into()), None);
     let known = node::gather::image_facts(&store, &image, Isolation::MicroVM).unwrap();
     let facts = node::gather::facts(known, Some(&kernel), machine);
     let request = node::plan::Request { manifest, ..node::plan::Request::default() };

@@ -129,6 +129,7 @@ fn assignment(home: &Home, kernel: &Kernel, initramfs: PathBuf, boot_ms: u64) ->
                 command_line: Vec::new(),
                 disks: Vec::new(),
                 rates: DiskRates::default(),
+                profile: false,
                 console: false,
                 cache: None,
                 folder: None,

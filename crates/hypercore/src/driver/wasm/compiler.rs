@@ -14,6 +14,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use super::engine::Shared;
 use super::program::{Program, ProgramError};
+use crate::spawn;
 
 /// The most memory that the compiling of one program may take, in bytes.
 pub const COMPILE_BYTES: u64 = 1 << 30;
@@ -22,9 +23,8 @@ pub const COMPILE_SECONDS: u64 = 120;
 /// The name of the command that compiles: `COMPILE MODULE DIGEST`.
 pub const COMPILE: &str = "compile";
 
-/// The most compiled code that is taken, in bytes, and the most words of an error.
-const CODE_MAX: u64 = 1 << 30;
-const WORDS_MAX: u64 = 8192;
+/// The most compiled code that is taken, in bytes: four times the largest program.
+const CODE_MAX: u64 = 256 << 20;
 
 /// A program that compiles when it is executed with [`COMPILE`].
 #[derive(Clone, Debug)]
@@ -38,33 +38,35 @@ impl Compiler {
         File::open(path).map_err(read)?;
         let mut command = Command::new(&self.0);
         command.arg0("vimana").arg(COMPILE).arg(path).arg(digest);
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let failed = |reason: String| ProgramError::Invalid { path: path.to_owned(), reason };
+        let broken = |error: io::Error| failed(format!("its compiler can't be started: {error}"));
+        // Not a pipe: nobody reads it while there is code to be read.
+        let words = spawn::bounded_memory().map_err(broken)?;
+        let stderr = words.try_clone().map_err(broken)?;
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         // SAFETY: between fork and exec the closure makes one system call on a plain number.
         #[allow(unsafe_code)]
         unsafe {
             command.pre_exec(|| Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?));
         }
-        let failed = |reason: String| ProgramError::Invalid { path: path.to_owned(), reason };
-        let broken = |error: io::Error| failed(format!("its compiler can't be started: {error}"));
         let mut child = command.spawn().map_err(broken)?;
-        let (mut code, mut words) = (Vec::new(), Vec::new());
-        let heard = (|| {
-            if let Some(stdout) = child.stdout.take() {
-                stdout.take(CODE_MAX).read_to_end(&mut code)?;
-            }
-            if let Some(stderr) = child.stderr.take() {
-                stderr.take(WORDS_MAX).read_to_end(&mut words)?;
-            }
-            Ok(())
-        })();
-        if heard.is_err() {
+        let mut code = Vec::new();
+        let heard = match child.stdout.take() {
+            Some(stdout) => stdout.take(CODE_MAX + 1).read_to_end(&mut code),
+            None => Ok(0),
+        };
+        let is_too_much = code.len() as u64 > CODE_MAX;
+        if heard.is_err() || is_too_much {
             // What it would say now nobody hears.
             let _ = child.kill();
         }
-        let status = child.wait().and_then(|status| heard.map(|()| status)).map_err(broken)?;
+        let status = child.wait().and_then(|status| heard.map(|_| status)).map_err(broken)?;
+        if is_too_much {
+            return Err(failed(format!("it compiles to more than {} MiB of code", CODE_MAX >> 20)));
+        }
         match status.code() {
             Some(0) => Ok(code),
-            Some(1) => Err(ProgramError::Told(String::from_utf8_lossy(&words).trim().to_owned())),
+            Some(1) => Err(ProgramError::Told(spawn::stderr_of(&words))),
             Some(code) => Err(failed(format!("its compiler has failed (exit code {code})"))),
             // It was killed, or has aborted where memory was refused.
             None => Err(failed(format!(

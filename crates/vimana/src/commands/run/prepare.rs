@@ -56,7 +56,8 @@ pub fn prepare(workload: &Workload, streams: Option<Streams>, steps: &mut Steps)
     steps.done("manifest read");
     let home = Home::find()?;
     node::run_folder::sweep(&home.run()).with_context(|| format!("can't clear {}", home.run().display()))?;
-    let mut machine = judge(&request, &home)?;
+    let gate = Gate::open(&home)?;
+    let mut machine = judge(&request, &home, &gate)?;
     steps.done("machine judged");
     let store = gather::images(&home, StoreOptions::from_env()?)?;
     let wasm = match (request.manifest.spec.virtualization.isolation, names_isolation) {
@@ -64,13 +65,12 @@ pub fn prepare(workload: &Workload, streams: Option<Streams>, steps: &mut Steps)
         (_, true) => WasmChoice::Never,
         (_, false) => WasmChoice::Fallback,
     };
-    let gate = Gate::open(&home)?;
     let (image, options) =
         image(workload, &request.manifest.spec.deployment.image, wasm, &store, &gate, steps)?;
     // An image for this machine's own platform stays what it is, even if its entrypoint is a Wasm program.
     if wasm == WasmChoice::Fallback && image.wasm.is_some() && image.platform.is_wasm() {
         request = with_streams(workload.request_by_image(Isolation::Wasm)?, streams.as_ref());
-        machine = judge(&request, &home)?;
+        machine = judge(&request, &home, &gate)?;
     }
     let isolation = request.manifest.spec.virtualization.isolation;
     steps.done("image ready");
@@ -103,7 +103,7 @@ fn with_streams(mut request: Request, streams: Option<&Streams>) -> Request {
 }
 
 /// Finds out what matters of the machine, and refuses what it can't do before an image is fetched for it.
-fn judge(request: &Request, home: &Home) -> anyhow::Result<MachineFacts> {
+fn judge(request: &Request, home: &Home, gate: &Gate) -> anyhow::Result<MachineFacts> {
     let isolation = request.manifest.spec.virtualization.isolation;
     let kvm_missing = match isolation {
         Isolation::MicroVM | Isolation::Unikernel | Isolation::TEE => {
@@ -111,7 +111,7 @@ fn judge(request: &Request, home: &Home) -> anyhow::Result<MachineFacts> {
         }
         Isolation::Container | Isolation::Wasm => None,
     };
-    let mut machine = gather::machine_facts(isolation, kvm_missing);
+    let mut machine = gather::machine_facts(isolation, kvm_missing, gate.scan_missing());
     machine.volumes = gather::volumes(home, &request.manifest)?;
     Plan::check(request, &machine)?;
     Ok(machine)
