@@ -48,7 +48,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     compile(&container::filter(), &fs::File::create(out.join("seccomp.bpf"))?)?;
     compile(&jail::filter(false), &fs::File::create(out.join("emulator.bpf"))?)?;
-    compile(&jail::filter(true), &fs::File::create(out.join("kvm.bpf"))?)
+    compile(&jail::filter(true), &fs::File::create(out.join("kvm.bpf"))?)?;
+    compile(&jail::wasm(), &fs::File::create(out.join("wasm.bpf"))?)
 }
 
 /// Compiles a filter, described as in an OCI runtime's configuration, to the kernel's own form.

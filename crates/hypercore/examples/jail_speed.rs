@@ -7,9 +7,8 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use hypercore::cgroup::{self, Group, Limits};
-use hypercore::driver::Accelerator;
 use hypercore::driver::qemu::Qemu;
-use hypercore::jail::{Device, Ids, Jail, Part, closure};
+use hypercore::jail::{Calls, Device, Ids, Jail, Part, closure};
 
 const ALL: [Part; 8] = [
     Part::User,
@@ -42,7 +41,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             let jail = Jail {
                 shown: closure(program, Some(cache.path()))?,
                 devices: vec![Device::Null, Device::Urandom],
-                accelerator: Accelerator::Tcg,
+                calls: Calls::Emulator,
+                open_files: 1024,
                 file_bytes: 0,
                 threads: 100,
                 ids: root.then(Ids::take).transpose()?,

@@ -62,7 +62,7 @@ pub struct Finding {
 }
 
 const NOT_YET: [&str; 3] = [
-    "no jail around Wasm programs: their keeper runs as the user who started them",
+    "no jail around Wasm programs that use sockets, nor around those of users who aren't root: their keeper runs them",
     "no Unikernel or TEE",
     "KVM with QEMU is written but was never run on a machine where KVM works",
 ];

@@ -74,6 +74,27 @@ impl Device {
     }
 }
 
+/// Which system calls a program may make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Calls {
+    /// Those of an emulator that translates.
+    Emulator,
+    /// Those of one that uses KVM.
+    Kvm,
+    /// Those of a process that runs Wasm programs: it opens, makes and removes files, in the folders that it is handed as open
+    /// descriptors. It has a `/proc` of its own.
+    Wasm,
+}
+
+impl From<Accelerator> for Calls {
+    fn from(accelerator: Accelerator) -> Self {
+        match accelerator {
+            Accelerator::Tcg => Self::Emulator,
+            Accelerator::Kvm => Self::Kvm,
+        }
+    }
+}
+
 /// A part of the jail. Each can be left out, which is for tests that show what it is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -102,10 +123,12 @@ pub struct Jail {
     pub shown: Vec<PathBuf>,
     /// The devices that its root has.
     pub devices: Vec<Device>,
-    /// What executes a guest's instructions, which decides about the system calls.
-    pub accelerator: Accelerator,
+    /// The system calls that it may make.
+    pub calls: Calls,
     /// The greatest size in bytes that it may give a file.
     pub file_bytes: u64,
+    /// How many files it may have open.
+    pub open_files: u64,
     /// How many threads it may have; nothing where the user isn't its own.
     pub threads: u64,
     /// The user that it becomes, for root.
@@ -191,7 +214,7 @@ impl Jail {
             user,
             groups,
             landlock: if self.has(Part::Landlock) { self.landlock()? } else { None },
-            filter: self.has(Part::Filter).then(|| compiled(self.accelerator)),
+            filter: self.has(Part::Filter).then(|| compiled(self.calls)),
             limits: if self.has(Part::Limits) { self.limits(user.is_some()) } else { Vec::new() },
             drops: self.has(Part::User),
             profile: self.profile.map(|name| format!("exec {name}").into_bytes()),
@@ -238,7 +261,7 @@ impl Jail {
     }
 
     fn root(&self) -> io::Result<child::Root> {
-        let mut root = child::Root::default();
+        let mut root = child::Root::with_proc(self.calls == Calls::Wasm)?;
         let devices = self.devices.iter().map(|device| device.path());
         let mut paths: Vec<&Path> = self.shown.iter().map(PathBuf::as_path).chain(devices).collect();
         paths.sort_unstable();
@@ -261,10 +284,14 @@ impl Jail {
         let newest = landlock::ABI::V6;
         let ruleset = Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
-            .handle_access(AccessFs::from_all(newest))
-            .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(newest)))
+            .handle_access(AccessNet::from_all(newest))
             .and_then(|ruleset| ruleset.scope(Scope::from_all(newest)))
             .map_err(|error| broken(&error))?;
+        if self.calls == Calls::Wasm {
+            // It gets folders later, and Landlock would refuse what lies in them: a ruleset can't be widened.
+            return Ok(ruleset.create().map_err(|error| broken(&error))?.into());
+        }
+        let ruleset = ruleset.handle_access(AccessFs::from_all(newest)).map_err(|error| broken(&error))?;
         let mut ruleset = ruleset.create().map_err(|error| broken(&error))?;
         for path in &self.shown {
             let is_folder = fs::metadata(path)?.is_dir();
@@ -283,10 +310,9 @@ impl Jail {
     }
 
     fn limits(&self, own_user: bool) -> Vec<(u32, u64)> {
-        const OPEN_FILES: u64 = 1024;
         let mut limits = vec![
             (libc::RLIMIT_CORE, 0),
-            (libc::RLIMIT_NOFILE, OPEN_FILES),
+            (libc::RLIMIT_NOFILE, self.open_files),
             // What it says on standard error goes to a file too: at its limit a word too many would kill it.
             (libc::RLIMIT_FSIZE, self.file_bytes.max(spawn::STDERR_KEPT)),
             (libc::RLIMIT_MSGQUEUE, 0),
@@ -294,16 +320,27 @@ impl Jail {
         if own_user {
             limits.push((libc::RLIMIT_NPROC, self.threads));
         }
-        limits
+        // Not every root may raise what it has been held to itself.
+        limits.into_iter().map(|(resource, most)| (resource, most.min(highest(resource)))).collect()
     }
 }
 
 /// The filter as the kernel takes it, which `build.rs` has compiled.
-fn compiled(accelerator: Accelerator) -> Vec<libc::sock_filter> {
-    crate::seccomp::instructions(match accelerator {
-        Accelerator::Tcg => include_bytes!(concat!(env!("OUT_DIR"), "/emulator.bpf")),
-        Accelerator::Kvm => include_bytes!(concat!(env!("OUT_DIR"), "/kvm.bpf")),
+fn compiled(calls: Calls) -> Vec<libc::sock_filter> {
+    crate::seccomp::instructions(match calls {
+        Calls::Emulator => include_bytes!(concat!(env!("OUT_DIR"), "/emulator.bpf")),
+        Calls::Kvm => include_bytes!(concat!(env!("OUT_DIR"), "/kvm.bpf")),
+        Calls::Wasm => include_bytes!(concat!(env!("OUT_DIR"), "/wasm.bpf")),
     })
+}
+
+/// The highest limit that this process may set.
+#[allow(unsafe_code)]
+fn highest(resource: u32) -> u64 {
+    let mut own = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the structure outlives the call.
+    unsafe { libc::getrlimit(resource, &raw mut own) };
+    own.rlim_max
 }
 
 fn named(path: &Path, error: &io::Error) -> io::Error {

@@ -185,6 +185,7 @@ pub fn machine_facts(
         jail: (isolation == Isolation::MicroVM).then(Strength::here),
         confinement: Confinement::here(),
         scan_missing,
+        is_root: rustix::process::geteuid().is_root(),
         container_ids: container::Ids::here(),
         cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
         memory,

@@ -48,6 +48,9 @@ enum Command {
         module: std::path::PathBuf,
         digest: String,
     },
+    /// Runs Wasm programs in a jail; started by keepers
+    #[command(hide = true, name = hypercore::driver::wasm::RUN)]
+    RunWasm,
 }
 
 fn main() -> ExitCode {
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Run(args) => return commands::run::run(args),
         Command::Keeper => return commands::keeper::run(),
         Command::Compile { module, digest } => return commands::keeper::compile(&module, &digest),
+        Command::RunWasm => return commands::keeper::run_wasm(),
         Command::Plan(args) => commands::plan::run(args),
         Command::Hac(args) => commands::hac::run(args),
         Command::Image(args) => home().and_then(|home| commands::image::run(args, home.root())),

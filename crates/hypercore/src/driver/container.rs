@@ -33,7 +33,7 @@ mod start;
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 pub use self::config::{FIRST_ID, IDS};
@@ -159,6 +159,23 @@ pub fn give(folder: &Path, owner: Owner) -> io::Result<()> {
 /// The ids can't be had, or the work fails; of that only the number of the error comes back.
 pub fn inside(work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
     Ids::here().inside(work)
+}
+
+/// Makes the user namespace by which [`show`] shows folders.
+///
+/// # Errors
+/// The kernel has no user namespaces, or no more of them.
+pub(crate) fn namespace(first: u32) -> io::Result<OwnedFd> {
+    Ids::High { first }.outer()
+}
+
+/// Opens a folder of the host so that what root owns in it is the first id's of the namespace.
+///
+/// # Errors
+/// It isn't there, or lies on a file system that can't be shown with other owners.
+pub(crate) fn show(folder: &Path, namespace: &OwnedFd, readonly: bool) -> io::Result<OwnedFd> {
+    let used = if readonly { mapping::Use::Read } else { mapping::Use::Write };
+    mapping::take(folder, Some(namespace), used)
 }
 
 /// Removes what a keeper that was killed has left of the container in this folder ([`crate::driver::Container::folder`]):

@@ -55,6 +55,8 @@ const COMMAND_LINE: [&str; 3] = ["rdinit=/init", "panic=-1", "cryptomgr.notests"
 
 /// The most threads that QEMU may have beside those of its virtual processors: its workers for disks are 64.
 const THREADS: u64 = 96;
+/// The most files that it may have open.
+const OPEN_FILES: u64 = 1024;
 /// What QEMU may keep of translated code, in MiB.
 const TRANSLATED_MIB: u64 = 128;
 /// What QEMU takes for itself, in MiB, with what the kernel keeps of its program and firmware; and what it takes for each virtual
@@ -189,7 +191,8 @@ impl Driver for Qemu {
         let jail = Jail {
             shown: closure.into_iter().chain(shown.iter().cloned()).collect(),
             devices,
-            accelerator: *accelerator,
+            calls: (*accelerator).into(),
+            open_files: OPEN_FILES,
             file_bytes,
             threads: u64::from(*vcpus).saturating_add(THREADS),
             ids: root.then(Ids::take).transpose().map_err(failed)?,

@@ -38,6 +38,7 @@ mod control;
 mod engine;
 mod grants;
 mod guest;
+mod inside;
 mod instance;
 mod limits;
 mod line_discipline;
@@ -45,21 +46,25 @@ mod names;
 mod network;
 mod program;
 mod run;
+mod runner;
 mod state;
 mod stdio;
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
 use std::thread::Builder;
 
 use rustix::event::{EventfdFlags, eventfd};
 use spacecore::wire::message::{Refusal, RefusalKind, ToHost};
 
 pub use compiler::{COMPILE, COMPILE_BYTES, COMPILE_SECONDS, compile};
+pub use inside::run_inside;
 pub use program::{PROGRAM_MAX, ProgramError, wants_network};
+pub use runner::RUN;
 
 use super::{
     Body, Driver, Execution, Instance, Machine, MountSource, PrepareError, Prepared, StartError, Wiring,
@@ -71,7 +76,8 @@ use engine::Shared;
 use guest::Guest;
 use instance::Running;
 use network::Card;
-use run::Job;
+use run::{Job, Load};
+use runner::{Order, Runner};
 
 /// The driver's name.
 const NAME: &str = "wasm";
@@ -83,6 +89,65 @@ const THREAD_STACK: usize = 1 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct Wasm {
     shared: Arc<Shared>,
+    /// The process that runs programs without sockets, where this one doesn't.
+    runner: Arc<OnceLock<Result<Arc<Runner>, String>>>,
+}
+
+/// A program that is to be started in this process.
+struct Start {
+    wasm: super::Wasm,
+    memory_bytes: u64,
+    cpu_milli: u32,
+    channel: OwnedFd,
+    network: Option<Card>,
+    load: Load,
+    /// What must stay open as long as it runs.
+    held: Vec<OwnedFd>,
+}
+
+/// Starts a program on threads of its own. What is wrong with the program itself is told over the channel.
+fn begin(shared: &Arc<Shared>, start: Start) -> io::Result<Running> {
+    let done = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let control = Arc::new(Control::default());
+    let ends = Arc::new(Channel::new(start.channel)?);
+    ends.say(&ToHost::Hello {
+        version: spacecore::wire::VERSION,
+        release: "wasmtime 48".to_owned(),
+        uptime_us: 0,
+    });
+    let memory_bytes = start.memory_bytes;
+    let job = Job {
+        load: start.load,
+        _held: start.held,
+        shared: Arc::clone(shared),
+        wasm: start.wasm,
+        memory_bytes,
+        cpu_milli: start.cpu_milli,
+        channel: Arc::clone(&ends),
+        control: Arc::clone(&control),
+        network: start.network.into(),
+    };
+    let (configure, configuration) = channel();
+    let (running, finished) = channel();
+    let program = Builder::new().name("wasm-program".to_owned()).stack_size(THREAD_STACK);
+    let program = program.spawn(move || {
+        let _running = running;
+        if catch_unwind(AssertUnwindSafe(|| job.run(&configuration))).is_err() {
+            let message = "the Wasm runtime failed; this is a fault of Vimana's".to_owned();
+            job.channel.refuse(Refusal { kind: RefusalKind::Other, message });
+        }
+    })?;
+    let guest = Guest::new(
+        Arc::clone(&ends),
+        Arc::clone(&control),
+        configure,
+        (program, finished),
+        memory_bytes,
+        Arc::clone(&done),
+    );
+    let thread = Builder::new().name("wasm-guest".to_owned()).stack_size(256 * 1024);
+    let thread = thread.spawn(move || guest.run())?;
+    Ok(Running { channel: ends, control, done, guest: Some(thread) })
 }
 
 impl Wasm {
@@ -94,7 +159,17 @@ impl Wasm {
     /// The driver, where programs are compiled by a process of their own: `program`, executed with the arguments [`COMPILE`], the
     /// module's path and its digest, writes what [`compile`] gives.
     pub fn compiled_by(program: PathBuf) -> Self {
-        Self { shared: Arc::new(Shared::compiled_by(Compiler(program))) }
+        Self { shared: Arc::new(Shared::compiled_by(Compiler(program))), runner: Arc::default() }
+    }
+
+    /// Has programs without sockets run by a process in a jail from now on: `program`, executed with the argument [`RUN`], calls
+    /// [`run_inside`]. It ends with the thread that calls this. Root alone can have one; nothing happens where there is one already.
+    /// Where it can't be had every start fails with the reason.
+    pub fn jail(&self, program: &Path, cache: Option<&Path>) {
+        self.runner.get_or_init(|| match Runner::start(program, cache) {
+            Ok(runner) => Ok(Arc::new(runner)),
+            Err(error) => Err(format!("a jail for Wasm programs: {error}")),
+        });
     }
 }
 
@@ -168,45 +243,17 @@ impl Driver for Wasm {
             return Err(StartError::Wiring { wire: "a network", prepared: with(false) });
         }
         let failed = |source| StartError::Execute { program: wasm.module.clone(), source };
-        let done = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let done: Arc<OwnedFd> = Arc::new(done.map_err(|error| failed(error.into()))?);
-        let control = Arc::new(Control::default());
-        let ends = Arc::new(Channel::new(wiring.channel).map_err(failed)?);
-        ends.say(&ToHost::Hello {
-            version: spacecore::wire::VERSION,
-            release: "wasmtime 48".to_owned(),
-            uptime_us: 0,
-        });
-        let job = Job {
-            shared: Arc::clone(&self.shared),
-            wasm: wasm.clone(),
-            memory_bytes: *memory_bytes,
-            cpu_milli: *cpu_milli,
-            channel: Arc::clone(&ends),
-            control: Arc::clone(&control),
-            network: wiring.network.zip(*network).map(|(wire, card)| Card { wire, card }).into(),
-        };
-        let (configure, configuration) = channel();
-        let (running, finished) = channel();
-        let program = Builder::new().name("wasm-program".to_owned()).stack_size(THREAD_STACK);
-        let program = program.spawn(move || {
-            let _running = running;
-            if catch_unwind(AssertUnwindSafe(|| job.run(&configuration))).is_err() {
-                let message = "the Wasm runtime failed; this is a fault of Vimana's".to_owned();
-                job.channel.refuse(Refusal { kind: RefusalKind::Other, message });
-            }
-        });
-        let program = program.map_err(failed)?;
-        let guest = Guest::new(
-            Arc::clone(&ends),
-            Arc::clone(&control),
-            configure,
-            (program, finished),
-            *memory_bytes,
-            Arc::clone(&done),
-        );
-        let thread = Builder::new().name("wasm-guest".to_owned()).stack_size(256 * 1024);
-        let thread = thread.spawn(move || guest.run()).map_err(failed)?;
-        Ok(Box::new(Running { channel: ends, control, done, guest: Some(thread) }))
+        let network = wiring.network.zip(*network).map(|(wire, card)| Card { wire, card });
+        let (memory_bytes, cpu_milli) = (*memory_bytes, *cpu_milli);
+        if let (Some(runner), None) = (self.runner.get(), &network) {
+            let runner = runner.as_ref().map_err(|reason| failed(io::Error::other(reason.clone())))?;
+            let order = Order { wasm: wasm.clone(), memory_bytes, cpu_milli };
+            let jailed = runner.run(&order, wiring.channel, &self.shared).map_err(failed)?;
+            return Ok(Box::new(jailed));
+        }
+        let (wasm, channel) = (wasm.clone(), wiring.channel);
+        let start =
+            Start { wasm, memory_bytes, cpu_milli, channel, network, load: Load::Here, held: Vec::new() };
+        Ok(Box::new(begin(&self.shared, start).map_err(failed)?))
     }
 }

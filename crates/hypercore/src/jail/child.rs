@@ -78,9 +78,21 @@ pub(crate) struct Root {
     files: Vec<CString>,
     /// What is shown, where, and with which attributes.
     shown: Vec<(CString, CString, u64)>,
+    /// Where the file system of its own processes is mounted.
+    proc: Option<CString>,
 }
 
 impl Root {
+    pub(super) fn with_proc(proc: bool) -> io::Result<Self> {
+        let mut root = Self::default();
+        if proc {
+            let at = CString::new([BUILT_AT.to_bytes(), b"/proc"].concat())?;
+            root.folder(at.clone());
+            root.proc = Some(at);
+        }
+        Ok(root)
+    }
+
     pub(super) fn add(&mut self, source: &CStr, path: &Path, status: &fs::Metadata) -> io::Result<()> {
         if !path.is_absolute() {
             return Err(io::Error::other(format!("{}: not an absolute path", path.display())));
@@ -236,6 +248,11 @@ fn build(root: &Root) -> Result<(), Failed> {
             let shown = libc::mount(source.as_ptr(), target.as_ptr(), none, libc::MS_BIND, none.cast());
             check(Step::Show, shown.into())?;
             set_attributes(Step::Show, target, *attributes)?;
+        }
+        if let Some(at) = &root.proc {
+            let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+            let kind = c"proc".as_ptr();
+            check(Step::Show, libc::mount(kind, at.as_ptr(), kind, flags, none.cast()).into())?;
         }
         set_attributes(Step::Close, BUILT_AT, RDONLY | NOSUID | NOEXEC)?;
         check(Step::Pivot, libc::chdir(point).into())?;

@@ -59,9 +59,22 @@ const REQUESTS: [u32; 13] = [
 /// The type of all requests to KVM, in the request's second byte (`linux/kvm.h`).
 const KVM_TYPE: u32 = 0xae00;
 
+/// What a process that runs Wasm programs does with files beside.
+const FILES: &str =
+    "copy_file_range fchmod flock linkat mkdirat renameat renameat2 symlinkat unlinkat utimensat";
+
 /// The filter for an emulator that translates, or one that uses KVM, as the OCI runtime specification writes it.
 pub(crate) fn filter(kvm: bool) -> Value {
-    let names: Vec<&str> = ALLOWED.split_whitespace().collect();
+    rules(kvm, "")
+}
+
+/// The filter for a process that runs Wasm programs.
+pub(crate) fn wasm() -> Value {
+    rules(false, FILES)
+}
+
+fn rules(kvm: bool, more: &str) -> Value {
+    let names: Vec<&str> = ALLOWED.split_whitespace().chain(more.split_whitespace()).collect();
     let mut rules = vec![
         rule::any(&names),
         rule::masked("clone", 0, CLONE_THREAD, CLONE_THREAD),
@@ -97,6 +110,16 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn what_runs_wasm_programs_may_change_names_of_files_and_starts_no_process_either() {
+        let text = wasm().to_string();
+        assert!(
+            text.contains("\"unlinkat\"") && !text.contains("\"vfork\"") && !text.contains("\"connect\"")
+        );
+        let all: Vec<&str> = ALLOWED.split_whitespace().collect();
+        assert!(FILES.split_whitespace().all(|name| !all.contains(&name)));
     }
 
     #[test]

@@ -19,8 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use hypercore::cgroup::{self, Group, Limits};
-use hypercore::driver::Accelerator;
-use hypercore::jail::{Device, Ids, Jail, Part, Strength, closure};
+use hypercore::jail::{Calls, Device, Ids, Jail, Part, Strength, closure};
 use hypercore::spawn::Status;
 use prisoner::ATTACKS;
 
@@ -35,11 +34,12 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         Some(("prisoner", rest)) => std::process::exit(prisoner::act(rest)),
-        Some(("attacks", rest)) => return attacks(rest.first().map(Path::new).unwrap()),
+        Some(("attacks", rest)) => return attacks(rest.first().map(Path::new).unwrap(), Calls::Emulator),
         _ => {}
     }
-    let tests: [(&str, fn()); 6] = [
+    let tests: [(&str, fn()); 7] = [
         ("nothing_that_root_s_jail_holds_back_succeeds", from_root),
+        ("nothing_that_the_jail_of_wasm_programs_holds_back_succeeds", from_wasm),
         ("nothing_that_another_user_s_jail_holds_back_succeeds", from_another_user),
         ("a_program_in_the_jail_has_no_descriptors_and_no_variables_but_its_own", is_bare),
         ("a_jail_that_can_t_be_built_says_which_step_failed", says_why),
@@ -138,7 +138,7 @@ impl Rig {
         }
     }
 
-    fn jail(&self, without: &[Part]) -> Jail {
+    fn jail(&self, without: &[Part], calls: Calls) -> Jail {
         let program = std::env::current_exe().unwrap();
         let mut shown = closure(&program, None).unwrap();
         shown.push(self.values["image"].clone().into());
@@ -146,7 +146,8 @@ impl Rig {
         Jail {
             shown,
             devices: vec![Device::Null, Device::Urandom],
-            accelerator: Accelerator::Tcg,
+            calls,
+            open_files: 1024,
             file_bytes: DISK_BYTES,
             threads: THREADS,
             ids: root.then(|| Ids::take().unwrap()),
@@ -157,11 +158,11 @@ impl Rig {
     }
 
     /// Runs an attack; says how it ended, and in which words.
-    fn run(&self, attack: &str, without: &[Part]) -> (Status, String) {
+    fn run(&self, attack: &str, without: &[Part], calls: Calls) -> (Status, String) {
         let mut args: Vec<OsString> = vec!["prisoner".into(), attack.into()];
         args.extend(self.values.iter().map(|(name, value)| format!("{name}={value}").into()));
         let disk: OwnedFd = fs::OpenOptions::new().read(true).write(true).open(&self.own).unwrap().into();
-        let jail = self.jail(without);
+        let jail = self.jail(without, calls);
         let mut spawned = jail.start(&std::env::current_exe().unwrap(), &args, vec![disk]).unwrap();
         let status = spawned.wait().unwrap();
         (status, spawned.stderr())
@@ -188,19 +189,23 @@ fn a_folder() -> PathBuf {
 }
 
 /// Plays all attacks as the present user, and prints the table.
-fn attacks(folder: &Path) {
+fn attacks(folder: &Path, calls: Calls) {
     let rig = Rig::new(folder);
     let root = rustix::process::geteuid().is_root();
     let mut wrong = Vec::new();
     println!("{:<44} {:<9} {:<9} stopped by", "attack", "jailed", "without");
     for attack in ATTACKS.iter().filter(|attack| root || !attack.root_only) {
+        if calls == Calls::Wasm && attack.parts == [Part::Group] {
+            // A jail of Wasm programs has none.
+            continue;
+        }
         if attack.parts.contains(&Part::Group) && rig.group.is_none() {
             let reason = cgroup::usable().unwrap_err();
             let _ = writeln!(std::io::stderr(), "SKIPPED: the attack {:?}: {reason}", attack.name);
             continue;
         }
         let succeeded = |without: &[Part]| {
-            let (status, words) = rig.run(attack.name, without);
+            let (status, words) = rig.run(attack.name, without, calls);
             match (status.code, status.signal) {
                 (Some(0), _) => (true, words),
                 // The prisoner has said that it was held back, or was killed for what it did.
@@ -232,7 +237,12 @@ impl Rig {
 
 fn from_root() {
     assert_eq!(Strength::here(), Strength::Full);
-    attacks(&a_folder());
+    attacks(&a_folder(), Calls::Emulator);
+}
+
+/// A Wasm program that has left its compiler's isolation.
+fn from_wasm() {
+    attacks(&a_folder(), Calls::Wasm);
 }
 
 fn from_another_user() {
@@ -258,7 +268,7 @@ fn from_another_user() {
 
 fn is_bare() {
     let rig = Rig::new(&a_folder());
-    let (status, words) = rig.run("look around", &[]);
+    let (status, words) = rig.run("look around", &[], Calls::Emulator);
     assert_eq!(status.code, Some(0), "{words}");
     let lines: Vec<&str> = words.lines().collect();
     // Its streams, and the disk that it was handed.
@@ -271,11 +281,11 @@ fn is_bare() {
 fn says_why() {
     let rig = Rig::new(&a_folder());
     let program = std::env::current_exe().unwrap();
-    let mut jail = rig.jail(&[]);
+    let mut jail = rig.jail(&[], Calls::Emulator);
     jail.shown.push(rig.values["secret"].clone().into());
     let error = jail.start(&program, &[], Vec::new()).unwrap_err().to_string();
     assert!(error.contains("neighbour.img") && error.contains("chmod o+r"), "{error}");
-    let mut jail = rig.jail(&[]);
+    let mut jail = rig.jail(&[], Calls::Emulator);
     jail.shown.retain(|path| *path != program);
     let error = jail.start(&program, &[], Vec::new()).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
@@ -283,7 +293,7 @@ fn says_why() {
 
 fn may_complain() {
     let rig = Rig::new(&a_folder());
-    let mut jail = rig.jail(&[]);
+    let mut jail = rig.jail(&[], Calls::Emulator);
     jail.file_bytes = 0;
     let program = std::env::current_exe().unwrap();
     let args = ["prisoner".into(), "look around".into()];
@@ -294,7 +304,7 @@ fn may_complain() {
 
 fn two_users() {
     let rig = Rig::new(&a_folder());
-    let (first, second) = (rig.jail(&[]), rig.jail(&[]));
+    let (first, second) = (rig.jail(&[], Calls::Emulator), rig.jail(&[], Calls::Emulator));
     let start = |jail: &Jail| {
         jail.start(&std::env::current_exe().unwrap(), &["prisoner".into(), "wait".into()], Vec::new())
             .unwrap()

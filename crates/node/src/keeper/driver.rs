@@ -1,14 +1,31 @@
 //! Which drivers a keeper has.
 
+use std::io;
 use std::sync::LazyLock;
 
-use hypercore::driver::Driver;
 use hypercore::driver::container::ContainerDriver;
 use hypercore::driver::qemu::Qemu;
 use hypercore::driver::wasm::Wasm;
+use hypercore::driver::{Body, Driver};
+
+use super::assignment::Assignment;
 
 /// One for the process, so that what is compiled for one program is there for the next. A keeper is `vimana`, which compiles.
 static WASM: LazyLock<Wasm> = LazyLock::new(|| Wasm::compiled_by("/proc/self/exe".into()));
+
+/// Has Wasm programs run in a jail, where the caller is root. To be called by the main thread, with which the jail ends.
+///
+/// # Errors
+/// The program that this process executes can't be told.
+pub(super) fn jail_wasm(assignment: &Assignment) -> io::Result<()> {
+    if let Body::Wasm(wasm) = &assignment.machine.body
+        && rustix::process::geteuid().is_root()
+    {
+        let cache = wasm.cache.parent().map(|cache| cache.join("jail"));
+        WASM.jail(&std::env::current_exe()?, cache.as_deref());
+    }
+    Ok(())
+}
 
 /// There is no driver of this name.
 #[derive(Debug, thiserror::Error)]

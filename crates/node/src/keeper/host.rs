@@ -44,6 +44,7 @@ const FAREWELL: Duration = Duration::from_secs(3600);
 /// clients and is no error.
 pub fn keep(assignment: Assignment, parent: OwnedFd) -> io::Result<()> {
     let signals = Signals::block(&SIGNALS)?;
+    super::driver::jail_wasm(&assignment)?;
     keep_until_end(assignment, parent, Some(signals))
 }
 

@@ -103,6 +103,7 @@ fn accept(stream: &UnixStream) -> io::Result<(OwnedFd, OwnedFd)> {
 pub fn keep(assignment: Assignment, control: OwnedFd) -> io::Result<()> {
     let signals = Signals::block(&host::SIGNALS)?;
     allow_many_files();
+    super::driver::jail_wasm(&assignment)?;
     let run = assignment.run_folder.parent().unwrap_or(Path::new("/")).to_owned();
     let listener = listen(&run)?;
     let (ended, endings) = mpsc::channel();

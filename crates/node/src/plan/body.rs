@@ -87,6 +87,21 @@ pub struct Wasm {
     pub table_elements: u32,
     /// Whether it runs in one keeper with the owner's other Wasm spacecores.
     pub shared_keeper: bool,
+    /// Whether programs without sockets run in a process in a jail.
+    pub jailed: bool,
+}
+
+impl Wasm {
+    /// What is around the process that runs it, for people.
+    pub(super) fn describe_jail(&self, network: bool) -> &'static str {
+        match (self.jailed, network) {
+            (true, false) => {
+                "a user, a root folder and namespaces of its own for all Wasm programs, a filter of system calls"
+            }
+            (true, true) => "none: a program with sockets runs in the keeper itself",
+            (false, _) => "none: without root a program runs in the keeper, which is the user who starts it",
+        }
+    }
 }
 
 /// A body, and what a person should know of it.
@@ -246,7 +261,12 @@ impl Wasm {
                 "a Wasm program's volume is plain files; the size that is asked for {name} limits nothing"
             ));
         }
-        let wasm = Self { module, table_elements: spec.resources.table_elements, shared_keeper: true };
+        let wasm = Self {
+            module,
+            table_elements: spec.resources.table_elements,
+            shared_keeper: true,
+            jailed: facts.machine.is_root,
+        };
         Ok(Decided { body: Body::Wasm(wasm), notices })
     }
 }

@@ -71,6 +71,8 @@ pub struct MachineFacts {
     pub confinement: Confinement,
     /// Why images aren't scanned, or are let through with grave flaws, before they run here; `None` where they are scanned.
     pub scan_missing: Option<String>,
+    /// Whether the caller is root.
+    pub is_root: bool,
     /// Whose ids of the host a container's would be.
     pub container_ids: Ids,
     /// CPUs.

@@ -145,8 +145,10 @@ impl fmt::Display for Plan {
             row(f, "environment", &variable_names(&self.process).join(" "))?;
         }
         row(f, "confined by", &self.confined)?;
-        if self.virtual_machine().is_none() {
-            row(f, "jail", &"none yet beyond the isolation itself")?;
+        match &self.body {
+            Body::Virtual(_) => {}
+            Body::Container(_) => row(f, "jail", &"the container itself")?,
+            Body::Wasm(wasm) => row(f, "jail", &wasm.describe_jail(self.network))?,
         }
         for change in &self.by_image {
             row(f, "by image", change)?;

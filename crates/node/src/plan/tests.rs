@@ -45,6 +45,7 @@ fn facts(kvm_missing: Option<&str>) -> Facts {
             jail: Some(Strength::Full),
             confinement: Confinement { seccomp: true, apparmor: AppArmor::Off, selinux: false },
             scan_missing: None,
+            is_root: true,
             container_ids: Ids::High { first: 0x7000_0000 },
             cpus: 2,
             memory: 8 << 30,

@@ -16,6 +16,17 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Runs what a keeper hands it of Wasm programs, in a jail.
+pub fn run_wasm() -> ExitCode {
+    match hypercore::driver::wasm::run_inside() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Compiles a Wasm program to standard output; says on standard error why not.
 pub fn compile(module: &Path, digest: &str) -> ExitCode {
     match hypercore::driver::wasm::compile(module, digest, std::io::stdout().lock()) {

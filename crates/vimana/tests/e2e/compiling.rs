@@ -89,7 +89,7 @@ fn a_program_that_no_compiler_can_bear_is_refused_and_its_neighbour_goes_on() {
 }
 
 /// Copies its standard input to its output, a kilobyte at a time: `fd_read` and `fd_write` of WASI preview 1.
-fn cat() -> Vec<u8> {
+pub fn cat() -> Vec<u8> {
     let import = |name: &str| {
         [&[22][..], b"wasi_snapshot_preview1", &[name.len() as u8], name.as_bytes(), &[0, 0]].concat()
     };

@@ -30,3 +30,4 @@ mod signals;
 mod support;
 #[path = "../vimana/mod.rs"]
 mod vimana;
+mod wasm_jail;

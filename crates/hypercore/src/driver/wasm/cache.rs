@@ -7,7 +7,6 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -36,9 +35,9 @@ pub(super) struct Compiled {
 }
 
 impl Compiled {
-    /// A path that names this very file, whatever happens to its name.
-    pub(super) fn path(&self) -> PathBuf {
-        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
+    /// The file, from its beginning.
+    pub(super) fn file(self) -> File {
+        self.file
     }
 }
 
@@ -86,6 +85,7 @@ impl Place {
             .ok()?;
         let metadata = file.metadata().ok()?;
         let is_whole = metadata.is_file() && is_own(&metadata) && check(&mut file, metadata.len()).ok()?;
+        io::Seek::rewind(&mut file).ok()?;
         is_whole.then_some(Compiled { file })
     }
 
@@ -139,7 +139,9 @@ mod tests {
         place.keep(b"code").unwrap();
         let path = folder.path().join("d-f.cwasm");
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert!(std::fs::read(place.open().unwrap().path()).unwrap().starts_with(b"code"));
+        let mut kept = Vec::new();
+        place.open().unwrap().file().read_to_end(&mut kept).unwrap();
+        assert!(kept.starts_with(b"code"));
         let good = std::fs::read(&path).unwrap();
         for spoilt in
             [&good[..good.len() - 1], &good[1..], b"", b"vimanaw1", &[good.as_slice(), b"x"].concat()]

@@ -12,7 +12,7 @@ use super::control::Control;
 use crate::driver::{ControlError, Ended, Instance, Observation, ObserveError, StopError};
 
 /// Threads of one program: its own, and the one that speaks the channel.
-const THREADS: u64 = 2;
+pub(super) const THREADS: u64 = 2;
 
 /// A running program. Dropping it stops it.
 #[derive(Debug)]
@@ -42,6 +42,13 @@ impl Running {
 /// A thread has no exit code of its own; what became of the program was said over the channel.
 fn ended() -> Ended {
     Ended { code: Some(0), signal: None, stderr: String::new() }
+}
+
+impl AsFd for Running {
+    /// Becomes readable when it has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.done.as_fd()
+    }
 }
 
 impl Instance for Running {

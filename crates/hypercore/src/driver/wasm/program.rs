@@ -3,10 +3,12 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use sha2::{Digest, Sha256};
+use spacecore::wire::message::Refusal;
 use wasmparser::{Parser, Payload};
 use wasmtime::component::Component;
 use wasmtime::{Engine, InstancePre, Linker, Module};
@@ -16,6 +18,7 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 use super::cache::Place;
 use super::engine::Shared;
 use super::names;
+use super::runner;
 use super::state::State;
 
 /// The largest program that is read, in bytes.
@@ -198,6 +201,55 @@ impl Program {
         Ok((program, Source::Compiled))
     }
 
+    /// Finds the program in this process, else asks the keeper for its code.
+    pub(super) fn ask(
+        shared: &Shared,
+        path: &Path,
+        digest: &str,
+        keeper: &OwnedFd,
+    ) -> Result<(Self, Source), Refusal> {
+        let slot = shared.slot(digest);
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(program) = &*slot {
+            return Ok((program.clone(), Source::Process));
+        }
+        let invalid = |reason: String| {
+            super::run::refuse_program(&ProgramError::Invalid { path: path.to_owned(), reason })
+        };
+        let (file, source) = runner::ask_for_code(keeper)?;
+        let runtime = shared.runtime().map_err(invalid)?;
+        let program = Self::of_file(&runtime.engine, file, path).map_err(invalid)?;
+        *slot = Some(program.clone());
+        Ok((program, source))
+    }
+
+    /// Finds a program's compiled code on disk, else has it compiled.
+    pub(super) fn find_code(
+        shared: &Shared,
+        path: &Path,
+        digest: &str,
+        cache: &Path,
+    ) -> Result<(File, Source), ProgramError> {
+        let invalid = |reason: String| ProgramError::Invalid { path: path.to_owned(), reason };
+        // Others who want the same wait, and find it on disk then.
+        let slot = shared.slot(digest);
+        let _one_at_a_time = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let runtime = shared.runtime().map_err(invalid)?;
+        let place = Place::find(cache, digest, &runtime.fingerprint);
+        if let Some(compiled) = place.as_ref().and_then(Place::open) {
+            return Ok((compiled.file(), Source::Cache));
+        }
+        let code = match shared.compiler() {
+            Some(compiler) => compiler.run(path, digest)?,
+            None => Self::code(shared, path, digest)?,
+        };
+        if let Some(place) = place {
+            let _ = place.keep(&code);
+        }
+        let file = runner::in_memory(&code).map_err(|error| invalid(format!("its code: {error}")))?;
+        Ok((file, Source::Compiled))
+    }
+
     /// Compiles a program; what comes back is for [`Program::of_code`] of an engine like this.
     pub(super) fn code(shared: &Shared, path: &Path, digest: &str) -> Result<Vec<u8>, ProgramError> {
         let invalid = |reason: String| ProgramError::Invalid { path: path.to_owned(), reason };
@@ -231,22 +283,29 @@ impl Program {
     }
 
     #[allow(unsafe_code)]
-    fn cached(engine: &Engine, place: &Place, path: &Path) -> Option<Self> {
-        let compiled = place.open()?;
-        let kind = Engine::detect_precompiled_file(compiled.path()).ok()??;
-        match kind {
-            wasmtime::Precompiled::Module => {
-                // SAFETY: this is the very code that `Place::keep` was given: the file is this user's alone, in a folder
-                // that is this user's alone, and its digest matches. Nobody else can have written or can change it.
-                let module = unsafe { Module::deserialize_file(engine, compiled.path()) }.ok()?;
-                link_module(engine, path, &module).ok()
-            }
-            wasmtime::Precompiled::Component => {
-                // SAFETY: as above.
-                let component = unsafe { Component::deserialize_file(engine, compiled.path()) }.ok()?;
-                link_component(engine, path, &component).ok()
-            }
+    /// Loads code from an open file: a process in a jail can't open it by a path.
+    fn of_file(engine: &Engine, mut file: File, path: &Path) -> Result<Self, String> {
+        let text = |error: wasmtime::Error| words(&error);
+        let shared = file.try_clone().map_err(|error| error.to_string())?;
+        // SAFETY: this is the very code that `Place::keep` was given, or that the compiler gave: the file is this user's alone, in
+        // a folder that is this user's alone, and its digest matches; or the keeper, for whom that holds, has handed it over.
+        // Nobody else can have written or can change it. What is a component's is refused.
+        let error = match unsafe { Module::deserialize_open_file(engine, shared) } {
+            Ok(module) => return link_module(engine, path, &module).map_err(|error| error.to_string()),
+            Err(error) => error,
+        };
+        let mut code = Vec::new();
+        file.read_to_end(&mut code).map_err(|error| error.to_string())?;
+        if Engine::detect_precompiled(&code) != Some(wasmtime::Precompiled::Component) {
+            return Err(text(error));
         }
+        // SAFETY: as above.
+        let component = unsafe { Component::deserialize(engine, &code) }.map_err(text)?;
+        link_component(engine, path, &component).map_err(|error| error.to_string())
+    }
+
+    fn cached(engine: &Engine, place: &Place, path: &Path) -> Option<Self> {
+        Self::of_file(engine, place.open()?.file(), path).ok()
     }
 
     fn compile(engine: &Engine, path: &Path, bytes: &[u8]) -> Result<(Self, Option<Vec<u8>>), ProgramError> {

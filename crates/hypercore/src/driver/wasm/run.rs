@@ -1,6 +1,7 @@
 //! The thread that a program runs in, from its loading to its status.
 
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +25,9 @@ use crate::driver::Wasm;
 
 /// All that a program's thread is given.
 pub(super) struct Job {
+    pub(super) load: Load,
+    /// Open as long as the program may use their paths.
+    pub(super) _held: Vec<OwnedFd>,
     pub(super) shared: Arc<Shared>,
     pub(super) wasm: Wasm,
     pub(super) memory_bytes: u64,
@@ -32,6 +36,14 @@ pub(super) struct Job {
     pub(super) control: Arc<Control>,
     /// The network card, until the program takes it.
     pub(super) network: Mutex<Option<Card>>,
+}
+
+/// Where a program's code comes from.
+pub(super) enum Load {
+    /// This process finds it.
+    Here,
+    /// The keeper is asked for it, over this socket.
+    Asked(OwnedFd),
 }
 
 /// Why the program's future is over.
@@ -44,12 +56,18 @@ impl Job {
     /// Loads the program while the keeper makes up its mind, then runs it as it is told.
     pub(super) fn run(&self, configuration: &Receiver<Box<Configuration>>) {
         let begun = Instant::now();
-        let loaded = Program::load(&self.shared, &self.wasm.module, &self.wasm.digest, &self.wasm.cache);
+        let Wasm { module, digest, cache, .. } = &self.wasm;
+        let loaded = match &self.load {
+            Load::Here => {
+                Program::load(&self.shared, module, digest, cache).map_err(|error| refuse_program(&error))
+            }
+            Load::Asked(code) => Program::ask(&self.shared, module, digest, code),
+        };
         let load_us = microseconds(begun);
         let Ok(configuration) = configuration.recv() else {
             return;
         };
-        let result = loaded.map_err(|error| refuse_program(&error)).and_then(|(program, source)| {
+        let result = loaded.and_then(|(program, source)| {
             let loading = Step { name: source.step().to_owned(), us: load_us };
             self.execute(&program, &configuration, loading)
         });
@@ -141,7 +159,7 @@ fn microseconds(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
-fn refuse_program(error: &ProgramError) -> Refusal {
+pub(super) fn refuse_program(error: &ProgramError) -> Refusal {
     let kind = match error {
         ProgramError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             RefusalKind::NotFound
