@@ -18,6 +18,7 @@
 )]
 
 mod exceptions;
+mod group;
 mod isolation;
 mod kept;
 mod left;
@@ -78,6 +79,9 @@ fn table() -> Vec<Behaviour> {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(group::ARGUMENT) {
+        return group::hold();
+    }
     let arguments = Arguments::from_args();
     let mut trials = vec![
         Trial::test("the_document_names_this_table_and_its_exceptions", document),

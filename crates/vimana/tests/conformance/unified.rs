@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::group::ARGUMENT as GROUP;
 use crate::isolation::Isolation;
 use crate::rig::{self, VIMANA};
 use crate::{vimana, workload};
@@ -102,6 +103,7 @@ pub fn containers_of_root_and_of_users_hold_where_control_groups_are_version_2()
         assert!(said.contains(&format!("PASS {pass} 0")), "as {pass}:\n{said}");
     }
     let is_mapped = said.contains("PASS range");
+    assert!(said.contains("GROUP root 0") && (!is_mapped || said.contains("GROUP range 0")), "{said}");
     assert!(!is_mapped || said.contains("OWNERS 1") && said.contains("TREES 0"), "{said}");
     assert!(said.lines().any(|line| line.ends_with("alone")), "{said}");
     assert!(said.contains("LEFT 0 groups"), "{said}");
@@ -328,10 +330,11 @@ as_user() {{
     let home = format!("VIMANA_HOME={shared}/home");
     for pass in passes {
         let part = match *pass {
-            "root" => format!("{root_s}; echo PASS root $?\n"),
+            "root" => format!("{root_s}; echo PASS root $?\n{suite} {GROUP}; echo GROUP root $?\n"),
             // The image goes again, with files of owners that the user isn't.
             "range" => format!(
                 "as_user $groups/user/suite /run/all; echo PASS range $?\n\
+                 as_user $groups/user/suite -c '{suite} {GROUP}'; echo GROUP range $?\n\
                  echo OWNERS $(ls -lnR {shared}/home/images | grep -c 101233)\n\
                  as_user $groups -c '{home} {VIMANA} image prune --all'\n\
                  echo TREES $(find {shared}/home/images -name 'tree-*' | wc -l)\n"
