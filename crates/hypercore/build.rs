@@ -46,7 +46,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for filter in ["src/driver/container/seccomp.rs", "src/jail/filter.rs", "src/seccomp/rule.rs"] {
         println!("cargo::rerun-if-changed={}", here.join(filter).display());
     }
-    compile(&container::filter(), &fs::File::create(out.join("seccomp.bpf"))?)?;
+    compile(&container::filter(false), &fs::File::create(out.join("container.bpf"))?)?;
+    compile(&container::filter(true), &fs::File::create(out.join("container-with-folders.bpf"))?)?;
     compile(&jail::filter(false), &fs::File::create(out.join("emulator.bpf"))?)?;
     compile(&jail::filter(true), &fs::File::create(out.join("kvm.bpf"))?)?;
     compile(&jail::wasm(), &fs::File::create(out.join("wasm.bpf"))?)

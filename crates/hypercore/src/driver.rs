@@ -133,6 +133,14 @@ pub struct Container {
     pub pids: u32,
 }
 
+impl Container {
+    /// Whether the workload may write to files or folders of the host.
+    pub(crate) fn writes_to_host(&self) -> bool {
+        let is_host = |mount: &Mount| matches!(mount.source, MountSource::Folder(_) | MountSource::File(_));
+        self.mounts.iter().any(|mount| is_host(mount) && !mount.readonly)
+    }
+}
+
 /// A Wasm program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wasm {

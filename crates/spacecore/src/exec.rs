@@ -11,8 +11,8 @@ use spacecore::wire::message::{Process, Refusal, RefusalKind};
 use crate::environment;
 use crate::inside::enter_working_directory;
 use crate::paths::Inside;
-use crate::signals;
 use crate::users::{self, Identity};
+use crate::{filter, mode, signals};
 use spacecore::refusal::{OrRefuse, refuse};
 
 /// The capabilities that container engines leave to root: chown, dac_override, fowner, fsetid, kill, setgid, setuid,
@@ -47,6 +47,10 @@ pub(crate) fn become_program(inside: &Inside, spec: &Process, hostname: &str) ->
     set_limits();
     own_output(&identity, spec);
     become_user(&identity)?;
+    if mode::writes_to_host() {
+        // The last that looks for a path by it is behind.
+        filter::forget_openat2()?;
+    }
     execute(program, &spec.args, &env)
 }
 

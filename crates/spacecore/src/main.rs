@@ -22,6 +22,7 @@ mod container;
 mod disks;
 mod environment;
 mod exec;
+mod filter;
 mod folder;
 mod guest;
 mod init;
@@ -56,7 +57,8 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     if std::env::args_os().nth(1).is_some_and(|mode| mode == spacecore::wire::CONTAINER_MODE) {
-        mode::be_container();
+        let folders = std::env::args_os().nth(2).is_some_and(|what| what == spacecore::wire::WITH_FOLDERS);
+        mode::be_container(folders);
     }
     std::panic::set_hook(Box::new(|panic| shutdown::on_panic(&panic.to_string())));
     let refusal = guest::run();

@@ -78,7 +78,7 @@ fn rules(kvm: bool, more: &str) -> Value {
     let mut rules = vec![
         rule::any(&names),
         rule::masked("clone", 0, CLONE_THREAD, CLONE_THREAD),
-        rule::no_clone3(),
+        rule::absent("clone3"),
         // Its own limits and processors alone.
         rule::equal("prlimit64", 0, 0),
         rule::equal("sched_setaffinity", 0, 0),

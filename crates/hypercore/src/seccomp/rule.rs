@@ -36,10 +36,10 @@ pub(crate) fn is_masked(index: u32, mask: u32, value: u32) -> Value {
     json!({ "index": index, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ" })
 }
 
-/// Answers `clone3` as a kernel that doesn't know it: its flags lie in memory, where no filter can look, and programs fall back to
-/// `clone`.
-pub(crate) fn no_clone3() -> Value {
-    json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS })
+/// Answers a system call as a kernel that doesn't know it, so that programs fall back to an older one: for those whose flags lie in
+/// memory, where no filter can look.
+pub(crate) fn absent(name: &str) -> Value {
+    json!({ "names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS })
 }
 
 /// A filter that allows what these rules do and fails all else with `EPERM`.

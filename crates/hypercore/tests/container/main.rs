@@ -294,11 +294,12 @@ fn mounts_of_the_host_have_the_container_s_owners() {
         mount(MountSource::File(file.clone()), "/etc/app/one.conf", true),
     ];
     let script = "stat -c %u /data/given; echo made > /data/made; touch /kept/x || echo kept; cat /etc/app/one.conf; \
-                  echo x > /etc/app/one.conf || echo kept; grep ' /data ' /proc/mounts | grep -c nosuid,nodev";
+                  echo x > /etc/app/one.conf || echo kept; chmod 4755 /data/made || echo plain; \
+                  grep ' /data ' /proc/mounts | grep -c nosuid,nodev";
     let mut keeper = Keeper::run(&machine, shell(script));
     let said: Vec<String> =
         keeper.said(0).lines().filter(|line| !line.contains(": ")).map(str::to_owned).collect();
-    assert_eq!(said, ["1000", "kept", "onekept", "1"], "{}", keeper.said(0));
+    assert_eq!(said, ["1000", "kept", "onekept", "plain", "1"], "{}", keeper.said(0));
     let made = std::fs::metadata(folder.join("made")).unwrap();
     assert_eq!((made.uid(), made.gid()), (0, 0));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "one");

@@ -32,6 +32,8 @@ pub const TO_BE_WRITTEN: &str = "to be written by the guest\n";
 
 /// What makes a guest binary PID 1 of a container rather than of a microVM: its first argument.
 pub const CONTAINER_MODE: &str = "container";
+/// The argument after it for a container that may write to folders of the host.
+pub const WITH_FOLDERS: &str = "with-folders";
 
 /// The descriptor that carries the channel in a container: a stream socket.
 pub const CONTAINER_CHANNEL: i32 = 3;

@@ -101,7 +101,7 @@ pub(super) fn config(machine: &Machine, container: &Container, ids: Ids) -> Resu
             "resources": resources(machine, container),
             "maskedPaths": MASKED,
             "readonlyPaths": readonly(),
-            "seccomp": seccomp::filter(),
+            "seccomp": seccomp::filter(container.writes_to_host()),
         },
     });
     if machine.network.is_some()

@@ -25,7 +25,7 @@ use crate::mount_attributes::{self, Attributes, IDMAP, NODEV, NOSUID, RDONLY};
 /// The kernel has no user namespaces, or no more of them; or the ids can't be set.
 pub(super) fn user_namespace(set: impl FnOnce(i32) -> io::Result<()>) -> io::Result<OwnedFd> {
     let set = |child| set(child).and_then(|()| open_namespace(child, "user"));
-    with_child(libc::CLONE_NEWUSER, set, || 0).map(|(namespace, _)| namespace)
+    with_child(libc::CLONE_NEWUSER, None, set, || 0).map(|(namespace, _)| namespace)
 }
 
 /// Finds out whether the caller can make a user namespace and may do in it what root may: there are systems that allow the
@@ -38,7 +38,7 @@ pub(super) fn try_user_namespace() -> io::Result<()> {
         let result = unsafe { libc::unshare(libc::CLONE_NEWNS) };
         if result == 0 { 0 } else { io::Error::last_os_error().raw_os_error().unwrap_or(libc::EPERM) }
     };
-    match with_child(libc::CLONE_NEWUSER, |child| write_maps(child, user, group, 1), probe)? {
+    match with_child(libc::CLONE_NEWUSER, None, |child| write_maps(child, user, group, 1), probe)? {
         ((), 0) => Ok(()),
         ((), code) => Err(io::Error::from_raw_os_error(code)),
     }
@@ -54,7 +54,9 @@ pub(super) struct Namespaces {
     pub(super) network: Option<OwnedFd>,
 }
 
-/// Makes the namespaces of a container. The ids of a user's are within those that the calling process is root of, and the
+/// Makes the namespaces of a container. What the kernel counts for the user who made them (inotify's watches, message queues,
+/// pending signals, further namespaces) is counted for root's containers each under its own first id, not for the host's root. The
+/// ids of a user's are within those that the calling process is root of, and the
 /// same.
 pub(super) fn container_namespaces(ids: Ids, network: bool) -> io::Result<Namespaces> {
     let flags = libc::CLONE_NEWUSER | if network { libc::CLONE_NEWNET } else { 0 };
@@ -72,38 +74,57 @@ pub(super) fn container_namespaces(ids: Ids, network: bool) -> io::Result<Namesp
         let network = if network { Some(open_namespace(child, "net")?) } else { None };
         Ok(Namespaces { user: open_namespace(child, "user")?, network })
     };
-    with_child(flags, set, || 0).map(|(namespaces, _)| namespaces)
+    let owner = if let Ids::High { first } = ids { Some(first) } else { None };
+    let made = with_child(flags, owner, set, || 0).or_else(|error| match owner {
+        // Counted for the host's root is better than not at all.
+        Some(_) => with_child(flags, None, set, || 0),
+        None => Err(error),
+    });
+    made.map(|(namespaces, _)| namespaces)
 }
 
 fn open_namespace(child: i32, kind: &str) -> io::Result<OwnedFd> {
     Ok(OwnedFd::from(fs::File::open(format!("/proc/{child}/ns/{kind}"))?))
 }
 
-/// Forks a process into new namespaces, lets `set` work on it by its number, and then the process run `probe`, whose number
+/// Forks a process into new namespaces, which belong to `owner` or, without one, to the caller; lets `set` work on it by its number, and then the process run `probe`, whose number
 /// comes back. The process copies one of many threads: `probe` must make nothing but system calls.
 #[allow(unsafe_code)]
 fn with_child<T>(
     namespaces: libc::c_int,
+    owner: Option<u32>,
     set: impl FnOnce(i32) -> io::Result<T>,
     probe: impl FnOnce() -> i32,
 ) -> io::Result<(T, i32)> {
     let (reading, writing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let flags = libc::c_long::from(namespaces | libc::SIGCHLD);
+    let (hears, told) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let flags = libc::c_long::from(libc::SIGCHLD | if owner.is_none() { namespaces } else { 0 });
     let none = std::ptr::null_mut::<libc::c_void>();
     // SAFETY: without CLONE_VM this is a fork; the child makes system calls on plain numbers and ends.
     let child = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, 0) };
     if child == 0 {
         let mut byte = 0_u8;
-        // SAFETY: the buffer is one byte of this function's own; the process ends without running anybody's destructors.
+        // SAFETY: the buffer is one byte of this function's own, the rest are numbers; the process ends without running anybody's destructors.
         unsafe {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             libc::close(writing.as_raw_fd());
+            if let Some(owner) = owner {
+                if !become_owner(owner) || libc::unshare(namespaces) != 0 {
+                    libc::_exit(libc::EPERM)
+                }
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            }
+            libc::write(told.as_raw_fd(), (&raw const byte).cast(), 1);
             libc::read(reading.as_raw_fd(), (&raw mut byte).cast(), 1);
             libc::_exit(probe())
         }
     }
     let child = i32::try_from(child).ok().filter(|pid| *pid > 0).ok_or_else(io::Error::last_os_error)?;
-    let set = set(child);
+    drop(told);
+    // It is where it belongs, or has ended.
+    let is_there =
+        rustix::io::retry_on_intr(|| rustix::io::read(&hears, &mut [0; 1])).is_ok_and(|got| got > 0);
+    let set = if is_there { set(child) } else { Err(io::ErrorKind::PermissionDenied.into()) };
     // Not by closing it: a process that another thread has forked meanwhile may have the same end open, and be waiting too.
     let _ = rustix::io::write(&writing, &[0]);
     let child = rustix::process::Pid::from_raw(child);
@@ -111,6 +132,25 @@ fn with_child<T>(
     let ended = rustix::io::retry_on_intr(wait)?;
     let code = ended.and_then(|(_, status)| status.exit_status()).unwrap_or(libc::EPERM);
     set.map(|set| (set, code))
+}
+
+/// Makes the calling process, which is root and has one thread, another user who keeps root's capabilities: there are machines
+/// that let nobody without them make a user namespace.
+#[allow(unsafe_code)]
+fn become_owner(owner: u32) -> bool {
+    /// `_LINUX_CAPABILITY_VERSION_3` of `linux/capability.h`.
+    const VERSION_3: u32 = 0x2008_0522;
+    let mut header = [VERSION_3, 0];
+    // Effective, permitted, inheritable; twice.
+    let mut sets = [0_u32; 6];
+    // SAFETY: header and sets have the form that version 3 asks for, and outlive the calls.
+    unsafe {
+        let kept = libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) == 0
+            && libc::syscall(libc::SYS_setresuid, owner, owner, owner) == 0
+            && libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) == 0;
+        (sets[0], sets[3]) = (sets[1], sets[4]);
+        kept && libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr()) == 0
+    }
 }
 
 /// Gives the user namespace of a process the ids 0 to `count`, which are the caller's from `user` and `group` on.
@@ -241,4 +281,29 @@ fn attach_loop(file: &Path, readonly: bool) -> io::Result<(std::path::PathBuf, f
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(unsafe_code)]
+    fn the_namespaces_of_root_s_containers_belong_to_their_own_first_id() {
+        /// `NS_GET_OWNER_UID` of `linux/nsfs.h`.
+        const NS_GET_OWNER_UID: libc::Ioctl = 0xb704;
+        if !rustix::process::geteuid().is_root() {
+            let _ = io::Write::write_all(
+                &mut io::stderr(),
+                b"SKIPPED: the_namespaces_of_root_s_containers_belong_to_their_own_first_id: needs root\n",
+            );
+            return;
+        }
+        let made = container_namespaces(Ids::High { first: crate::jail::FIRST_ID }, true).unwrap();
+        let mut owner = 0_u32;
+        // SAFETY: the request writes one number of 32 bits.
+        let asked = unsafe { libc::ioctl(made.user.as_raw_fd(), NS_GET_OWNER_UID, &raw mut owner) };
+        assert_eq!((asked, owner), (0, crate::jail::FIRST_ID));
+        assert!(made.network.is_some());
+    }
 }

@@ -37,8 +37,9 @@ use crate::cgroup;
 use crate::driver::{Container, Network};
 use crate::{guest, seccomp, tap};
 
-/// The filter of `seccomp.rs` as the kernel takes it, which `build.rs` has compiled: 8 bytes for each instruction.
-static COMPILED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/seccomp.bpf"));
+/// The filters of `seccomp.rs` as the kernel takes them, which `build.rs` has compiled: 8 bytes for each instruction.
+static COMPILED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/container.bpf"));
+static WITH_FOLDERS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/container-with-folders.bpf"));
 
 /// The longest reason that a maker gives.
 const REASON_MAX: usize = 4096;
@@ -151,7 +152,8 @@ fn hear(from: impl AsFd) -> Result<(Pid, Option<OwnedFd>), String> {
 /// What the maker does.
 fn run(making: &Making<'_>) -> Result<(i32, Option<OwnedFd>), String> {
     let text = |error: &dyn std::error::Error| chain(error);
-    let executor = Init::new(making.channel).map_err(|error| format!("preparing PID 1: {error}"))?;
+    let executor = Init::new(making.channel, making.container.writes_to_host())
+        .map_err(|error| format!("preparing PID 1: {error}"))?;
     raise_limits();
     let waker = wake_groups();
     if making.ids.is_rootless() {
@@ -282,10 +284,11 @@ fn fill_in(config: &Value, made: &Namespaces, stage: &root::Stage) -> Value {
 struct Init {
     program: RawFd,
     channel: RawFd,
+    writes_to_host: bool,
 }
 
 impl Init {
-    fn new(channel: BorrowedFd<'_>) -> io::Result<Self> {
+    fn new(channel: BorrowedFd<'_>, writes_to_host: bool) -> io::Result<Self> {
         use std::io::Write;
         use std::os::fd::IntoRawFd;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -299,7 +302,7 @@ impl Init {
         // Both end with the maker, which executes nothing itself.
         let program = rustix::io::fcntl_dupfd_cloexec(&memory, PARKED)?.into_raw_fd();
         let channel = rustix::io::fcntl_dupfd_cloexec(channel, PARKED)?.into_raw_fd();
-        Ok(Self { program, channel })
+        Ok(Self { program, channel, writes_to_host })
     }
 }
 
@@ -307,12 +310,13 @@ impl Executor for Init {
     #[allow(unsafe_code)]
     fn exec(&self, _spec: &Spec) -> Result<(), ExecutorError> {
         const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
-        let mut program = seccomp::instructions(COMPILED);
+        let mut program = seccomp::instructions(if self.writes_to_host { WITH_FOLDERS } else { COMPILED });
         let length =
             u16::try_from(program.len()).map_err(|error| ExecutorError::Execution(Box::new(error)))?;
         let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
-        const ARGUMENTS: [&CStr; 2] = [c"spacecore", c"container"];
-        let arguments = [ARGUMENTS[0].as_ptr(), ARGUMENTS[1].as_ptr(), std::ptr::null()];
+        const ARGUMENTS: [&CStr; 3] = [c"spacecore", c"container", c"with-folders"];
+        let folders = if self.writes_to_host { ARGUMENTS[2].as_ptr() } else { std::ptr::null() };
+        let arguments = [ARGUMENTS[0].as_ptr(), ARGUMENTS[1].as_ptr(), folders, std::ptr::null()];
         let environment = [std::ptr::null::<libc::c_char>()];
         // SAFETY: this process has one thread and is about to execute another program, so that no descriptor and no signal
         // is anybody else's; both arrays end with a null pointer and point to constants.
@@ -357,10 +361,10 @@ impl Executor for Init {
 mod tests {
     use super::*;
 
-    /// Which families of sockets can't be made in a process with the filter, by the kernel's own answer.
+    /// What of this a process with the filter is refused, by the kernel's own answer: the numbers for which `asks` fails with `EPERM`.
     #[allow(unsafe_code)]
-    fn refused_families() -> Vec<i32> {
-        let mut program = seccomp::instructions(COMPILED);
+    fn refused(compiled: &[u8], numbers: std::ops::Range<u8>, asks: impl Fn(u8) -> i64) -> Vec<u8> {
+        let mut program = seccomp::instructions(compiled);
         let filter =
             libc::sock_fprog { len: u16::try_from(program.len()).unwrap(), filter: program.as_mut_ptr() };
         let (reading, writing) = rustix::pipe::pipe().unwrap();
@@ -369,10 +373,9 @@ mod tests {
             if libc::fork() == 0 {
                 libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
                 libc::syscall(libc::SYS_seccomp, 1, 0, &raw const filter);
-                for family in 0..64_u8 {
-                    let made = libc::socket(family.into(), libc::SOCK_DGRAM, 0);
-                    if made < 0 && *libc::__errno_location() == libc::EPERM {
-                        libc::write(writing.as_raw_fd(), (&raw const family).cast(), 1);
+                for number in numbers {
+                    if asks(number) < 0 && *libc::__errno_location() == libc::EPERM {
+                        libc::write(writing.as_raw_fd(), (&raw const number).cast(), 1);
                     }
                 }
                 libc::_exit(0);
@@ -381,7 +384,41 @@ mod tests {
         drop(writing);
         let mut refused = Vec::new();
         io::Read::read_to_end(&mut fs::File::from(reading), &mut refused).unwrap();
-        refused.into_iter().map(i32::from).collect()
+        refused
+    }
+
+    #[allow(unsafe_code)]
+    fn refused_families() -> Vec<i32> {
+        // SAFETY: plain numbers.
+        let make = |family: u8| unsafe { libc::socket(family.into(), libc::SOCK_DGRAM, 0) }.into();
+        refused(COMPILED, 0..64, make).into_iter().map(i32::from).collect()
+    }
+
+    #[test]
+    #[allow(unsafe_code)]
+    fn set_user_id_files_are_made_only_where_no_folder_of_the_host_can_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| std::ffi::CString::new(folder.path().join(name).to_str().unwrap()).unwrap();
+        let (file, new, other) = (path("file"), path("new"), path("other"));
+        fs::write(folder.path().join("file"), "").unwrap();
+        let create = libc::O_CREAT | libc::O_RDWR;
+        // SAFETY: system calls on numbers and on C strings that outlive them.
+        let asks = |number: u8| unsafe {
+            match number {
+                0 => libc::chmod(file.as_ptr(), 0o755).into(),
+                1 => libc::open(new.as_ptr(), create, 0o755).into(),
+                // Nothing is made, so that its mode says nothing.
+                2 => libc::open(file.as_ptr(), libc::O_RDONLY, 0o6777).into(),
+                3 => libc::chmod(file.as_ptr(), 0o2775).into(),
+                4 => libc::chmod(file.as_ptr(), 0o4755).into(),
+                5 => libc::fchmodat(libc::AT_FDCWD, file.as_ptr(), 0o4755, 0).into(),
+                6 => libc::open(other.as_ptr(), create, 0o4755).into(),
+                7 => libc::syscall(libc::SYS_openat, libc::AT_FDCWD, other.as_ptr(), create, 0o2755),
+                _ => libc::mknod(other.as_ptr(), libc::S_IFREG | 0o4755, 0).into(),
+            }
+        };
+        assert_eq!(refused(WITH_FOLDERS, 0..9, asks), [4, 5, 6, 7, 8]);
+        assert!(refused(COMPILED, 0..8, asks).is_empty());
     }
 
     #[test]
