@@ -21,6 +21,7 @@ mod settings;
 pub mod signatures;
 mod source;
 mod store;
+mod whole;
 
 pub use config::{ConfigError, Healthcheck, ImageConfig};
 pub use digest::{Algorithm, Digest, DigestError};
@@ -37,3 +38,4 @@ pub use store::{
     Freed, Image, ImageLayer, OpenError, OptionsError, Owners, Store, StoreError, StoreOptions, Summary,
     TreeError, Usage, WasmModule,
 };
+pub use whole::whole;

@@ -105,3 +105,42 @@ fn the_bill_of_materials_is_the_same_in_every_store() {
     assert_eq!(written(), written());
     assert!(written().contains(digest.hex()));
 }
+
+#[test]
+fn a_database_behind_a_link_is_never_missed_in_silence() {
+    let unread = |layers: &[Files<'_>]| -> Vec<String> {
+        installed(layers).unread.iter().map(|unread| format!("{}: {}", unread.path, unread.reason)).collect()
+    };
+    let hiding: Files<'_> =
+        &[("@var/lib/dpkg", b"/opt/dpkg"), ("opt/dpkg/status", STATUS), ("etc/os-release", DEBIAN)];
+    assert_eq!(
+        unread(&[hiding]),
+        ["/var/lib/dpkg: it is a link to /opt/dpkg, where no packages are looked for"]
+    );
+    // A later layer may put the database back, or replace the link.
+    let plain: Files<'_> = &[("var/lib/dpkg/status", STATUS), ("etc/os-release", DEBIAN)];
+    assert_eq!(unread(&[hiding, plain]), Vec::<String>::new());
+    let merged: Files<'_> =
+        &[("@lib", b"usr/lib"), ("@var/lib/rpm", b"../../usr/lib/sysimage/rpm"), ("etc/os-release", DEBIAN)];
+    assert_eq!(unread(&[merged]), Vec::<String>::new());
+}
+
+#[test]
+fn what_can_t_be_read_whole_is_said() {
+    let long =
+        format!("Metadata-Version: 2.1\n{}Name: late\nVersion: 1\n\n", "Classifier: x\n".repeat(100_000));
+    let deep = format!(
+        "{{\"dependencies\":{}{}}}",
+        "{\"a\":{\"version\":\"1\",\"dependencies\":".repeat(70),
+        "{}".to_owned() + &"}}".repeat(70)
+    );
+    let found = installed(&[&[
+        ("srv/late.dist-info/METADATA", long.as_bytes()),
+        ("srv/bare.egg-info/PKG-INFO", b"Metadata-Version: 2.1\n\nName: below\nVersion: 1\n"),
+        ("app/package-lock.json", deep.as_bytes()),
+    ]]);
+    let unread: Vec<&str> = found.unread.iter().map(|unread| unread.path.as_str()).collect();
+    let expected = ["/app/package-lock.json", "/srv/bare.egg-info/PKG-INFO", "/srv/late.dist-info/METADATA"];
+    assert_eq!(unread, expected, "{:?}", found.unread);
+    assert!(found.packages.is_empty());
+}

@@ -19,4 +19,3 @@ pub mod run_folder;
 pub mod session;
 pub mod signals;
 pub mod volume;
-mod whole;

@@ -21,12 +21,11 @@ use hac::policy::{Date, Severity};
 use image::advisories::{Advisories, AdvisoriesError, Scan};
 use image::inventory::InventoryError;
 use image::signatures::{By, Signatures, Trusted};
-use image::{Image, PullOptions, Reference, Store};
+use image::{Image, PullOptions, Reference, Store, whole};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::home::Home;
-use crate::whole::whole;
 use decide::{Facts, Refusal};
 
 /// What stands between an image and its start.

@@ -22,6 +22,8 @@ const MOST_DEPTH: usize = 16;
 const MOST_BYTES: u64 = 32 << 20;
 /// The most files in one archive.
 const MOST_ENTRIES: usize = 4 << 20;
+/// How many files a thread looks at at least: for fewer none is started.
+const LEAST_SHARE: usize = 2048;
 /// The most files that aren't advisories which are named.
 const MOST_NAMED: usize = 10;
 
@@ -57,15 +59,50 @@ pub(super) struct Gathered {
     upstream: BTreeMap<String, Vec<String>>,
 }
 
+/// Lists the files of a folder. Every file is looked at, because one that is written anew in its place leaves its folder as it was;
+/// so this is what a start costs with a large folder, and is done on every processor.
 pub(super) fn list(folder: &Path) -> Result<Listing, AdvisoriesError> {
     let mut files = Vec::new();
     walk(folder, MOST_DEPTH, &mut files)?;
-    files.sort_by(|(left, _), (right, _)| left.cmp(right));
+    // Byte by byte: to compare paths by their parts takes longer than all the rest.
+    files.sort_unstable_by(|left, right| left.as_os_str().cmp(right.as_os_str()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(16);
+    let share = files.len().div_ceil(threads).max(LEAST_SHARE);
+    let looks: Vec<Result<Vec<Stamp>, AdvisoriesError>> = std::thread::scope(|scope| {
+        let parts: Vec<_> = files.chunks(share).collect();
+        let (last, others) = match parts.split_last() {
+            Some((last, others)) => (*last, others),
+            None => return Vec::new(),
+        };
+        let running: Vec<_> = others.iter().map(|part| scope.spawn(|| look(part))).collect();
+        let last = look(last);
+        let panicked = || Err(failed(folder)(io::Error::other("a thread of it ended")));
+        running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panicked())).chain([last]).collect()
+    });
+    let mut stamps = Vec::with_capacity(files.len());
+    for look in looks {
+        stamps.extend(look?);
+    }
     let mut hasher = Hasher::new(Algorithm::Sha256);
-    for (path, metadata) in &files {
-        let name = path.strip_prefix(folder).unwrap_or(path);
+    let mut kept = Vec::with_capacity(files.len());
+    for (path, stamp) in files.into_iter().zip(stamps) {
+        let Some(numbers) = stamp else { continue };
+        let name = path.strip_prefix(folder).unwrap_or(&path);
         hasher.update(name.as_os_str().as_encoded_bytes());
         hasher.update(&[0]);
+        hasher.update(numbers.map(u64::to_le_bytes).as_flattened());
+        kept.push(path);
+    }
+    Ok(Listing { files: kept, state: hasher.finish() })
+}
+
+/// By what a file is known to be as it was; nothing for what is no file.
+type Stamp = Option<[u64; 6]>;
+
+/// Looks at files; a link counts as what it leads to.
+fn look(paths: &[PathBuf]) -> Result<Vec<Stamp>, AdvisoriesError> {
+    let stamp = |path: &PathBuf| {
+        let metadata = fs::metadata(path).map_err(failed(path))?;
         let numbers = [
             metadata.ino(),
             metadata.len(),
@@ -74,20 +111,16 @@ pub(super) fn list(folder: &Path) -> Result<Listing, AdvisoriesError> {
             metadata.ctime().cast_unsigned(),
             metadata.ctime_nsec().cast_unsigned(),
         ];
-        numbers.iter().for_each(|number| hasher.update(&number.to_le_bytes()));
-    }
-    Ok(Listing { files: files.into_iter().map(|(path, _)| path).collect(), state: hasher.finish() })
+        Ok(metadata.is_file().then_some(numbers))
+    };
+    paths.iter().map(stamp).collect()
 }
 
-fn walk(
-    folder: &Path,
-    depth: usize,
-    files: &mut Vec<(PathBuf, fs::Metadata)>,
-) -> Result<(), AdvisoriesError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| AdvisoriesError::Read { path, source }
-    };
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> AdvisoriesError + '_ {
+    move |source| AdvisoriesError::Read { path: path.to_owned(), source }
+}
+
+fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), AdvisoriesError> {
     for entry in fs::read_dir(folder).map_err(failed(folder))? {
         let entry = entry.map_err(failed(folder))?;
         let path = entry.path();
@@ -99,12 +132,7 @@ fn walk(
             };
             walk(&path, depth, files)?;
         } else if wanted {
-            // A link counts as what it leads to.
-            let metadata = if kind.is_symlink() { fs::metadata(&path) } else { entry.metadata() };
-            let metadata = metadata.map_err(failed(&path))?;
-            if metadata.is_file() {
-                files.push((path, metadata));
-            }
+            files.push(path);
         }
     }
     Ok(())

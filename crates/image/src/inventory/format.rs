@@ -183,7 +183,7 @@ impl Format {
             Format::RpmBerkeley => Err("an RPM database of Berkeley DB, which isn't read"),
             Format::NodePackage => json::node_package(bytes),
             Format::NodeLock => json::node_lock(bytes),
-            Format::PythonMetadata => Ok(python::metadata(bytes)),
+            Format::PythonMetadata => python::metadata(bytes),
             Format::PythonLock => Ok(python::lock(bytes)),
             Format::CargoLock => Ok(toml::packages(bytes)),
             Format::GoSum => Ok(go::sum(bytes)),

@@ -4,7 +4,8 @@ use serde_json::{Map, Value};
 
 use super::Record;
 
-const NO_JSON: &str = "it isn't JSON";
+const NO_JSON: &str = "it isn't JSON, or is nested too deep";
+const TOO_DEEP: &str = "its dependencies are nested too deep";
 
 /// How deep the dependencies of an old lock file may be nested.
 const MOST_DEPTH: usize = 64;
@@ -37,12 +38,16 @@ pub(super) fn node_lock(bytes: &[u8]) -> Result<Vec<Record>, &'static str> {
             records.extend(text(package, "version").map(|version| Record::new(name, version)));
         }
     } else if let Some(Value::Object(dependencies)) = value.get("dependencies") {
-        node_dependencies(dependencies, MOST_DEPTH, &mut records);
+        node_dependencies(dependencies, MOST_DEPTH, &mut records)?;
     }
     Ok(records)
 }
 
-fn node_dependencies(dependencies: &Map<String, Value>, depth: usize, to: &mut Vec<Record>) {
+fn node_dependencies(
+    dependencies: &Map<String, Value>,
+    depth: usize,
+    to: &mut Vec<Record>,
+) -> Result<(), &'static str> {
     for (name, package) in dependencies {
         let version = text(package, "version").unwrap_or_default();
         match version.strip_prefix("npm:").and_then(|alias| alias.rsplit_once('@')) {
@@ -51,11 +56,11 @@ fn node_dependencies(dependencies: &Map<String, Value>, depth: usize, to: &mut V
             None if version.starts_with(|c: char| c.is_ascii_digit()) => to.push(Record::new(name, version)),
             None => {}
         }
-        if let (Some(Value::Object(inner)), Some(depth)) = (package.get("dependencies"), depth.checked_sub(1))
-        {
-            node_dependencies(inner, depth, to);
+        if let Some(Value::Object(inner)) = package.get("dependencies") {
+            node_dependencies(inner, depth.checked_sub(1).ok_or(TOO_DEEP)?, to)?;
         }
     }
+    Ok(())
 }
 
 /// `composer.lock`, and `installed.json` of both of Composer's generations.

@@ -10,6 +10,7 @@ mod dpkg;
 mod format;
 mod go;
 mod json;
+mod links;
 mod package;
 mod python;
 mod rpm;
@@ -85,6 +86,9 @@ impl Image {
         let view = view::View::of(&readers).map_err(|(layer, source)| failed(layer)(source))?;
         if view.too_many {
             gathered.unread("", format!("only the first {} files of interest are read", view::MOST_FILES));
+        }
+        for (path, reason) in &view.links {
+            gathered.unread(&format!("/{}", String::from_utf8_lossy(path)), reason.clone());
         }
         let mut left = MOST_READ;
         for (path, found) in &view.files {

@@ -2,12 +2,10 @@
 
 use super::{Record, toml};
 
-/// The header of the metadata ends at the first empty line; no proper one is longer.
-const MOST_LINES: usize = 10_000;
-
-pub(super) fn metadata(bytes: &[u8]) -> Vec<Record> {
+pub(super) fn metadata(bytes: &[u8]) -> Result<Vec<Record>, &'static str> {
     let text = String::from_utf8_lossy(bytes);
-    let header = || text.lines().take_while(|line| !line.trim().is_empty()).take(MOST_LINES);
+    // The header ends at the first empty line.
+    let header = || text.lines().take_while(|line| !line.trim().is_empty());
     let value = |wanted: &str| {
         header().find_map(|line| {
             let (name, value) = line.split_once(':')?;
@@ -15,8 +13,8 @@ pub(super) fn metadata(bytes: &[u8]) -> Vec<Record> {
         })
     };
     match (value("Name"), value("Version")) {
-        (Some(name), Some(version)) => vec![Record::new(normal(&name), version)],
-        _ => Vec::new(),
+        (Some(name), Some(version)) => Ok(vec![Record::new(normal(&name), version)]),
+        _ => Err("it has no name and version in the header that is read"),
     }
 }
 

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::format::Format;
+use super::links;
 use crate::layer::reader::{Entry, Kind, ReadError, Reader};
 
 /// The most files that are looked into.
 pub(super) const MOST_FILES: usize = 200_000;
+
+/// The most links that are named.
+const MOST_LINKS: usize = 1000;
 
 /// A file that is to be read.
 pub(super) struct Found {
@@ -27,6 +31,8 @@ pub(super) struct View {
     pub(super) files: BTreeMap<Vec<u8>, Found>,
     /// `etc/os-release` comes before `usr/lib/os-release`, to which it is a link mostly.
     pub(super) releases: BTreeMap<Vec<u8>, Release>,
+    /// Links at places where packages are listed which lead to where none would be found; each with its reason.
+    pub(super) links: BTreeMap<Vec<u8>, String>,
     /// Whether there were more than are looked into.
     pub(super) too_many: bool,
 }
@@ -50,9 +56,18 @@ impl View {
             // Whatever it is, what was of that name is gone; and what was below it, unless both are folders.
             self.files.remove(&entry.path);
             self.releases.remove(&entry.path);
+            self.links.remove(&entry.path);
         }
         if layer > 0 && (entry.kind != Kind::Directory || entry.is_opaque()) {
             self.remove_below(&entry.path);
+        }
+        if let Kind::Symlink(target) = &entry.kind
+            && let Some(reason) = links::hidden(&entry.path, target)
+        {
+            match self.links.len() < MOST_LINKS {
+                true => drop(self.links.insert(entry.path.clone(), reason)),
+                false => self.too_many = true,
+            }
         }
         if !matches!(entry.kind, Kind::File(_)) {
             return;
@@ -80,5 +95,6 @@ impl View {
             self.files.remove(&path);
         }
         self.releases.retain(|path, _| !path.starts_with(&prefix));
+        self.links.retain(|path, _| !path.starts_with(&prefix));
     }
 }

@@ -25,6 +25,7 @@ use super::disk::{BlobLock, Scratch};
 use super::{Image, ImageLayer, Owners, Store, StoreError, full_disk, is_full};
 use crate::digest::Digest;
 use crate::layer::extract::{self, ExtractError, Form};
+use crate::whole::whole;
 
 const PARALLEL: usize = 3;
 
@@ -152,7 +153,7 @@ impl Store {
             let (text, result) = match extract::extract(&layer.file, root, form) {
                 Ok(bytes) => (bytes.to_string(), Ok(())),
                 Err(error) if full_disk(&error) => (String::new(), Err(Errno::NOSPC.into())),
-                Err(error) => (chain(&error), Err(Errno::IO.into())),
+                Err(error) => (whole(&error), Err(Errno::IO.into())),
             };
             fs::write(&said, text)?;
             result
@@ -243,15 +244,4 @@ fn is_there(path: &Path) -> bool {
 fn lock_name(target: &Path) -> String {
     let parts: Vec<_> = target.iter().rev().take(3).map(|part| part.to_string_lossy()).collect();
     parts.join("-")
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

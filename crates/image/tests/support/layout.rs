@@ -6,7 +6,7 @@ use std::path::Path;
 use image::{Digest, Reference};
 use serde_json::{Value, json};
 
-/// Files of a layer: paths and contents. A path that begins with `!` is executable. The folders above are described too, so
+/// Files of a layer: paths and contents. A path that begins with `!` is executable; one that begins with `@` is a link to its content. The folders above are described too, so
 /// that no layer has to be merged with another.
 pub(crate) type Files<'f> = &'f [(&'f str, &'f [u8])];
 
@@ -62,26 +62,36 @@ pub(crate) fn add(layout: &Path, tag: Option<&str>, manifest: &Value) -> Digest 
 
 fn tar(files: Files<'_>) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
-    let mut add = |path: &str, kind: tar::EntryType, mode: u32, content: &[u8]| {
-        let mut header = tar::Header::new_ustar();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(content.len() as u64);
-        builder.append_data(&mut header, path, content).unwrap();
-    };
-    add("./", tar::EntryType::Directory, 0o755, b"");
+    let add =
+        |builder: &mut tar::Builder<Vec<u8>>, path: &str, kind: tar::EntryType, mode: u32, content: &[u8]| {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(kind);
+            header.set_mode(mode);
+            header.set_size(content.len() as u64);
+            builder.append_data(&mut header, path, content).unwrap();
+        };
+    add(&mut builder, "./", tar::EntryType::Directory, 0o755, b"");
     let mut folders = std::collections::BTreeSet::new();
     for (path, content) in files {
         let (path, mode) = match path.strip_prefix('!') {
             Some(path) => (path, 0o755),
             None => (*path, 0o644),
         };
-        for (at, _) in path.match_indices('/') {
-            if folders.insert(&path[..at]) {
-                add(&path[..at], tar::EntryType::Directory, 0o755, b"");
+        let plain = path.trim_start_matches('@');
+        for (at, _) in plain.match_indices('/') {
+            if folders.insert(&plain[..at]) {
+                add(&mut builder, &plain[..at], tar::EntryType::Directory, 0o755, b"");
             }
         }
-        add(path, tar::EntryType::Regular, mode, content);
+        match path.strip_prefix('@') {
+            Some(path) => {
+                let mut header = tar::Header::new_ustar();
+                header.set_entry_type(tar::EntryType::Symlink);
+                header.set_size(0);
+                builder.append_link(&mut header, path, std::str::from_utf8(content).unwrap()).unwrap();
+            }
+            None => add(&mut builder, path, tar::EntryType::Regular, mode, content),
+        }
     }
     builder.into_inner().unwrap()
 }

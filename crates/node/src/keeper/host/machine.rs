@@ -14,7 +14,6 @@ use crate::keeper::state::Input;
 use crate::keeper::wire_socket::WireSocket;
 use crate::run_folder;
 use crate::volume;
-use crate::whole::whole;
 
 impl Host {
     /// Starts the machine; a failure is an outcome like any other.
@@ -30,10 +29,10 @@ impl Host {
     fn start_machine(&mut self) -> Result<(), String> {
         let folders = self.open_folders()?;
         for volume in &self.assignment.volumes {
-            self.volumes.push(volume::hold(volume).map_err(|error| whole(&error))?);
+            self.volumes.push(volume::hold(volume).map_err(|error| image::whole(&error))?);
         }
         for disk in &self.assignment.scratch {
-            hypercore::scratch::create(&disk.path, disk.bytes).map_err(|error| whole(&error))?;
+            hypercore::scratch::create(&disk.path, disk.bytes).map_err(|error| image::whole(&error))?;
         }
         let folder = match &self.assignment.machine.body {
             Body::Container(container) => Some(&container.folder),
@@ -41,27 +40,27 @@ impl Host {
             Body::Wasm(_) => None,
         };
         if let Some(folder) = folder {
-            run_folder::make(folder).map_err(|error| whole(&error))?;
+            run_folder::make(folder).map_err(|error| image::whole(&error))?;
         }
         let pair = || socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
-        let (ours, theirs) = pair().map_err(|error| whole(&error))?;
+        let (ours, theirs) = pair().map_err(|error| image::whole(&error))?;
         let (passt_wire, network_wire) = match &self.assignment.network {
-            Some(_) => {
-                pair().map(|(passt, machine)| (Some(passt), Some(machine))).map_err(|error| whole(&error))?
-            }
+            Some(_) => pair()
+                .map(|(passt, machine)| (Some(passt), Some(machine)))
+                .map_err(|error| image::whole(&error))?,
             None => (None, None),
         };
-        let driver = driver(&self.assignment.driver).map_err(|error| whole(&error))?;
-        let prepared = driver.prepare(&self.assignment.machine).map_err(|error| whole(&error))?;
+        let driver = driver(&self.assignment.driver).map_err(|error| image::whole(&error))?;
+        let prepared = driver.prepare(&self.assignment.machine).map_err(|error| image::whole(&error))?;
         let wiring = Wiring { channel: theirs, network: network_wire, console: None };
-        self.machine = Some(driver.start(&prepared, wiring).map_err(|error| whole(&error))?);
+        self.machine = Some(driver.start(&prepared, wiring).map_err(|error| image::whole(&error))?);
         self.mark("machine started");
         if let (Some(plan), Some(wire)) = (&self.assignment.network, passt_wire) {
-            let (passt, guest) = Passt::start_on(plan, wire).map_err(|error| whole(&error))?;
+            let (passt, guest) = Passt::start_on(plan, wire).map_err(|error| image::whole(&error))?;
             self.network = Some((passt, guest_network(&guest)));
             self.mark("passt started");
         }
-        let mut guest = WireSocket::new(ours).map_err(|error| whole(&error))?;
+        let mut guest = WireSocket::new(ours).map_err(|error| image::whole(&error))?;
         self.processes.open_workload(&mut guest.link, self.assignment.configuration.process.stdin);
         if self.assignment.lifetime == Lifetime::Bound
             && let Some(parent) = self.clients.get_mut(&PARENT)
@@ -75,7 +74,7 @@ impl Host {
         self.guest = Some(guest);
         if !folders.is_empty() {
             // Last: nothing else may fail once a thread holds the folders.
-            self.shares = Some(Shares::serve(folders).map_err(|error| whole(&error))?);
+            self.shares = Some(Shares::serve(folders).map_err(|error| image::whole(&error))?);
         }
         Ok(())
     }
@@ -83,7 +82,7 @@ impl Host {
     pub(super) fn open_folders(&self) -> Result<Vec<(u16, Folder)>, String> {
         let open = |share: &FolderShare| match Folder::open(&share.source, share.readonly) {
             Ok(folder) => Ok((share.stream, folder)),
-            Err(error) => Err(whole(&error)),
+            Err(error) => Err(image::whole(&error)),
         };
         self.assignment.folders.iter().map(open).collect()
     }
@@ -91,7 +90,7 @@ impl Host {
     pub(super) fn kill_machine(&mut self) {
         let reason = match self.machine.take().map(|mut machine| machine.stop()) {
             Some(Ok(ended)) => describe(&ended),
-            Some(Err(error)) => whole(&error),
+            Some(Err(error)) => image::whole(&error),
             None => return,
         };
         // What the guest has said before its end still counts; there can't come more.
@@ -116,7 +115,7 @@ impl Host {
         let reason = match machine.ended() {
             Ok(Some(ended)) => describe(&ended),
             Ok(None) => return,
-            Err(error) => whole(&error),
+            Err(error) => image::whole(&error),
         };
         self.machine = None;
         self.read_guest(true);

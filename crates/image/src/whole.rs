@@ -3,7 +3,8 @@
 use std::error::Error;
 
 /// An error with everything below it, in one line.
-pub(crate) fn whole(error: &dyn Error) -> String {
+#[must_use]
+pub fn whole(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
