@@ -7,7 +7,8 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := hac/manifest hac/policy evidence/advisory evidence/signature evidence/version image/inventory
+FUZZ_TARGETS := hac/manifest hac/policy hac/settings hac/import evidence/advisory evidence/signature evidence/keyless evidence/version \
+  image/document image/layer image/answer image/inventory spacecore/channel node/folder node/frames node/kernel node/program
 
 ## Builds Vimana and shows its main job: an ordinary OCI image answers from inside a virtual machine.
 demo:
@@ -36,14 +37,15 @@ bench:
 	@cargo build --release --locked -p vimana
 	@./benches/run target/release/vimana
 
-## Runs the property tests on cases never drawn before, then fuzzes each parser for a minute (needs a nightly toolchain and
-## cargo-fuzz). FUZZ_SECONDS=3600 gives each an hour.
+## Runs the property tests on cases never drawn before, then fuzzes each parser for a minute, beginning with real inputs (needs a
+## nightly toolchain and cargo-fuzz). FUZZ_SECONDS=3600 gives each an hour.
 fuzz:
 	@seed=$$RANDOM$$RANDOM; echo "PROPTEST_RNG_SEED=$$seed"; \
-	  PROPTEST_RNG_SEED=$$seed PROPTEST_CASES=20000 cargo test --workspace --locked --exclude vimana
+	  FUZZ_CORPUS=1 PROPTEST_RNG_SEED=$$seed PROPTEST_CASES=20000 cargo test --workspace --locked --exclude vimana
 	@set -e; for target in $(FUZZ_TARGETS); do \
 	  echo "$$target"; \
-	  (cd crates/$${target%/*}/fuzz && cargo +nightly fuzz run $${target#*/} -- -max_total_time=$(FUZZ_SECONDS)); \
+	  (cd crates/$${target%/*}/fuzz && CARGO_TARGET_DIR=$(CURDIR)/target/fuzz cargo +nightly fuzz run $${target#*/} -- \
+	    -max_total_time=$(FUZZ_SECONDS)); \
 	done
 
 ## Puts the binary where the system finds it.

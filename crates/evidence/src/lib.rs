@@ -4,6 +4,12 @@
 //! clocks, threads, floats, randomness or hash-ordered iteration; `clippy.toml` bans them.
 
 pub mod advisory;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod signature;
+#[cfg(test)]
+#[path = "../tests/sigstore/mod.rs"]
+mod sigstore;
 pub mod verity;
 pub mod version;

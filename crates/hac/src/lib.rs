@@ -17,6 +17,9 @@
 
 mod decode;
 pub mod diagnostic;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod import;
 pub mod model;
 mod parse;

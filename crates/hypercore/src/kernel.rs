@@ -17,6 +17,8 @@
 //! written through to the disk and renamed, so that it is there whole or not at all, whoever is killed.
 
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod image;
 mod import;
 mod module;

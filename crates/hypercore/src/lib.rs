@@ -8,6 +8,9 @@ pub mod confinement;
 pub mod doctor;
 pub mod driver;
 mod frames;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod guest;
 pub mod initramfs;
 pub mod jail;

@@ -14,6 +14,8 @@
 //! Name queries go to an address of their own ([`DNS`]), from where `passt` forwards them to the host's resolver.
 
 mod filter;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod handshake;
 mod limit;
 mod packet;

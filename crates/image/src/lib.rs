@@ -8,6 +8,9 @@
 pub mod advisories;
 mod config;
 mod digest;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod inventory;
 pub mod layer;
 mod manifest;

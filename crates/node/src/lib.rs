@@ -10,6 +10,9 @@
 
 pub mod clock;
 pub mod folder;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gather;
 pub mod home;
 pub mod keeper;

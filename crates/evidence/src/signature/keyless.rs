@@ -133,5 +133,20 @@ pub(super) fn check(
     Ok((key, Signer { identity: leaf.identity, issuer: leaf.issuer, time }))
 }
 
+/// Reads bytes as everything that comes with an identity's signature, whatever they are.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_anything(bytes: &[u8]) {
+    if let Ok(leaf) = certificate::read(bytes) {
+        // What was read is somewhere in it; what logs have signed is one value again.
+        assert!(der::only(&leaf.logged, der::SEQUENCE).is_some());
+    }
+    promise::read_anything(bytes);
+    entry::read_anything(bytes);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = pem::certificates(text);
+        let _ = time::seconds(text);
+    }
+}
+
 #[cfg(test)]
 mod tests;

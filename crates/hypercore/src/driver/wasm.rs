@@ -63,6 +63,8 @@ use spacecore::wire::message::{Refusal, RefusalKind, ToHost};
 
 pub use compiler::{COMPILE, COMPILE_BYTES, COMPILE_SECONDS, compile};
 pub use inside::run_inside;
+#[cfg(any(test, fuzzing))]
+pub use program::read_anything;
 pub use program::{PROGRAM_MAX, ProgramError, wants_network};
 pub use runner::RUN;
 

@@ -138,7 +138,7 @@ fn place(path: &Path) -> Option<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn a_package(data: &str, content: &[u8]) -> Vec<u8> {
@@ -151,6 +151,11 @@ mod tests {
             package.resize(package.len().next_multiple_of(2), b'\n');
         }
         package
+    }
+
+    /// A package with files of every kind, not compressed.
+    pub(crate) fn a_whole_package() -> Vec<u8> {
+        a_package("data.tar", &a_tar())
     }
 
     fn a_tar() -> Vec<u8> {

@@ -226,3 +226,19 @@ impl Read for Blob<'_> {
         }
     }
 }
+
+/// Reads what a registry says beside content, whatever it is: challenges, redirects, errors.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_anything(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for challenge in challenge::parse(&text) {
+        let _ = (challenge.parameter("realm"), challenge.parameter("scope"));
+    }
+    let base = ureq::http::Uri::from_static("https://registry.example.org/v2/a/b?c=d");
+    if let Some(target) = url::join(&base, &text) {
+        assert!(target.host().is_some_and(|host| !host.is_empty()));
+        let _ = (url::same_origin(&base, &target), client::host(&target));
+    }
+    assert!(url::escape(&text).is_ascii());
+    assert!(!client::message(bytes).contains(char::is_control));
+}

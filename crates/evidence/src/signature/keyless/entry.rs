@@ -368,3 +368,21 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     });
     pairs.collect()
 }
+
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_anything(bytes: &[u8]) {
+    let in_bundle = serde_json::from_slice::<InBundle>(bytes).ok();
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    let entries =
+        in_bundle.map(|entry| Entry::of_bundle(&entry)).into_iter().chain([Entry::of_annotation(text)]);
+    let signed = Signed { message: bytes, signature: bytes, payload: Some(bytes) };
+    for entry in entries.flatten() {
+        let body = decode(&entry.body).unwrap_or_default();
+        if let Some(proof) = &entry.proof {
+            let _ = proof.check(&body, &|_, _| true);
+        }
+        if let Ok(content) = serde_json::from_slice::<Content>(&body) {
+            assert!(content.check(bytes, &signed).is_err(), "it is about something else");
+        }
+    }
+}

@@ -83,3 +83,11 @@ impl<'p> Promise<'p> {
         message
     }
 }
+
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_anything(bytes: &[u8]) {
+    let promises = list_of(bytes).unwrap_or_else(|| vec![bytes]);
+    for promise in promises.into_iter().filter_map(Promise::read) {
+        assert!(promise.message(bytes, bytes).len() > bytes.len());
+    }
+}

@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 use super::super::{SignatureError, bundle, simple};
 use super::*;
 
-#[path = "../../../tests/sigstore/mod.rs"]
-mod maker;
+use crate::sigstore as maker;
 use maker::{Certificate, DIGEST, IDENTITY, ISSUER, MANIFEST, TIME, World};
 
 impl World {

@@ -421,9 +421,20 @@ fn check_digest(path: &Path, bytes: &[u8], wanted: &str) -> Result<(), ProgramEr
 /// # Errors
 /// The file can't be read, or isn't Wasm in its binary form.
 pub fn wants_network(path: &Path) -> Result<bool, ProgramError> {
-    let bytes = read(path)?;
+    imports_sockets(path, &read(path)?)
+}
+
+/// Reads bytes as a program, whatever they are.
+#[cfg(any(test, fuzzing))]
+pub fn read_anything(bytes: &[u8]) {
+    if let Err(error) = imports_sockets(Path::new("program"), bytes) {
+        assert!(!error.to_string().is_empty());
+    }
+}
+
+fn imports_sockets(path: &Path, bytes: &[u8]) -> Result<bool, ProgramError> {
     let not_wasm = |found| ProgramError::NotWasm { path: path.to_owned(), found };
-    if form(&bytes).map_err(not_wasm)? == Form::Module {
+    if form(bytes).map_err(not_wasm)? == Form::Module {
         return Ok(false);
     }
     let invalid = |error: wasmparser::BinaryReaderError| ProgramError::Invalid {
@@ -432,7 +443,7 @@ pub fn wants_network(path: &Path) -> Result<bool, ProgramError> {
     };
     // A component's own imports, not those of the modules and components inside it.
     let mut depth = 0u32;
-    for payload in Parser::new(0).parse_all(&bytes) {
+    for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(invalid)? {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
@@ -452,6 +463,18 @@ pub fn wants_network(path: &Path) -> Result<bool, ProgramError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::fuzzing::{FOLDER, mutated};
+
+    #[test]
+    fn programs_stand_any_change() {
+        let component =
+            "(component (import \"wasi:sockets/tcp@0.2.0\" (instance)) (core module (func)) (component))";
+        let module =
+            "(module (import \"wasi_snapshot_preview1\" \"fd_write\" (func)) (func (export \"_start\")))";
+        let seeds = [component, module].map(|text| wat::parse_str(text).unwrap());
+        mutated::stands(FOLDER, "program", &seeds, read_anything);
+    }
 
     #[test]
     fn a_file_that_isnt_wasm_is_named_for_what_it_is() {

@@ -277,7 +277,7 @@ pub(super) fn host(url: &Uri) -> String {
 }
 
 /// Reads the first of the errors that a registry lists (distribution specification, "Error Codes").
-fn message(body: &[u8]) -> String {
+pub(super) fn message(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Errors {
         errors: Vec<One>,

@@ -1,0 +1,23 @@
+use crate::wire::message::{Configuration, Process};
+
+use super::*;
+
+#[path = "../../../../fuzz/mutated.rs"]
+mod mutated;
+
+#[test]
+fn the_channel_stands_any_change() {
+    let mut link = Link::new();
+    link.open_sender(stdout_of(0));
+    link.open_folder(FIRST_FOLDER);
+    let configuration = Configuration::of("web", Process::of(["/bin/sh"]));
+    assert!(link.send_control(&ToGuest::Configure(Box::new(configuration))));
+    assert!(link.send_control(&ToGuest::Signal { process: 0, signal: 15 }));
+    link.send_data(stdout_of(0), b"hello");
+    assert!(link.send_message(FIRST_FOLDER, &[0; 48]));
+    link.send_eof(stdout_of(0));
+    let mut credit = vec![7];
+    Frame::Credit { stream: stdin_of(0), bytes: 1000 }.encode(&mut credit);
+    let seeds = [[&[200], link.outgoing()].concat(), [&[3], link.outgoing()].concat(), credit];
+    mutated::stands(env!("CARGO_MANIFEST_DIR"), "channel", &seeds, channel);
+}
