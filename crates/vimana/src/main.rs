@@ -48,6 +48,12 @@ enum Command {
         module: std::path::PathBuf,
         digest: String,
     },
+    /// Compiles a Wasm program in a jail; started by keepers
+    #[command(hide = true, name = hypercore::driver::wasm::COMPILE_INSIDE)]
+    CompileInside {
+        module: std::path::PathBuf,
+        digest: String,
+    },
     /// Runs Wasm programs in a jail; started by keepers
     #[command(hide = true, name = hypercore::driver::wasm::RUN)]
     RunWasm,
@@ -61,6 +67,9 @@ fn main() -> ExitCode {
         Command::Run(args) => return commands::run::run(args),
         Command::Keeper => return commands::keeper::run(),
         Command::Compile { module, digest } => return commands::keeper::compile(&module, &digest),
+        Command::CompileInside { module, digest } => {
+            return commands::keeper::compile_inside(&module, &digest);
+        }
         Command::RunWasm => return commands::keeper::run_wasm(),
         Command::Plan(args) => commands::plan::run(args),
         Command::Hac(args) => commands::hac::run(args),

@@ -61,7 +61,7 @@ use std::thread::Builder;
 use rustix::event::{EventfdFlags, eventfd};
 use spacecore::wire::message::{Refusal, RefusalKind, ToHost};
 
-pub use compiler::{COMPILE, COMPILE_BYTES, COMPILE_SECONDS, compile};
+pub use compiler::{COMPILE, COMPILE_BYTES, COMPILE_INSIDE, COMPILE_SECONDS, compile, compile_inside};
 pub use inside::run_inside;
 #[cfg(any(test, fuzzing))]
 pub use program::read_anything;
@@ -161,13 +161,16 @@ impl Wasm {
     /// The driver, where programs are compiled by a process of their own: `program`, executed with the arguments [`COMPILE`], the
     /// module's path and its digest, writes what [`compile`] gives.
     pub fn compiled_by(program: PathBuf) -> Self {
-        Self { shared: Arc::new(Shared::compiled_by(Compiler(program))), runner: Arc::default() }
+        Self { shared: Arc::new(Shared::compiled_by(Compiler::new(program))), runner: Arc::default() }
     }
 
     /// Has programs without sockets run by a process in a jail from now on: `program`, executed with the argument [`RUN`], calls
-    /// [`run_inside`]. It ends with the thread that calls this. Root alone can have one; nothing happens where there is one already.
+    /// [`run_inside`]; and all programs compiled in jails of their own: executed with [`COMPILE_INSIDE`] it calls [`compile_inside`]. It ends with the thread that calls this. Root alone can have one; nothing happens where there is one already.
     /// Where it can't be had every start fails with the reason.
     pub fn jail(&self, program: &Path, cache: Option<&Path>) {
+        if let Some(compiler) = self.shared.compiler() {
+            compiler.jail(program, cache);
+        }
         self.runner.get_or_init(|| match Runner::start(program, cache) {
             Ok(runner) => Ok(Arc::new(runner)),
             Err(error) => Err(format!("a jail for Wasm programs: {error}")),

@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use hypercore::driver::wasm;
+
 /// Keeps what the parent says.
 pub fn run() -> ExitCode {
     match node::session::keeper_main() {
@@ -18,7 +20,7 @@ pub fn run() -> ExitCode {
 
 /// Runs what a keeper hands it of Wasm programs, in a jail.
 pub fn run_wasm() -> ExitCode {
-    match hypercore::driver::wasm::run_inside() {
+    match wasm::run_inside() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "{error}");
@@ -29,7 +31,16 @@ pub fn run_wasm() -> ExitCode {
 
 /// Compiles a Wasm program to standard output; says on standard error why not.
 pub fn compile(module: &Path, digest: &str) -> ExitCode {
-    match hypercore::driver::wasm::compile(module, digest, std::io::stdout().lock()) {
+    compiled(wasm::compile(module, digest, std::io::stdout().lock()))
+}
+
+/// The same in a jail, where module and code are open descriptors.
+pub fn compile_inside(module: &Path, digest: &str) -> ExitCode {
+    compiled(wasm::compile_inside(module, digest))
+}
+
+fn compiled(result: Result<(), wasm::ProgramError>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // As one message: the keeper passes it on.

@@ -241,7 +241,10 @@ impl Program {
         }
         let code = match shared.compiler() {
             Some(compiler) => compiler.run(path, digest)?,
-            None => Self::code(shared, path, digest)?,
+            None => {
+                let read = |source| ProgramError::Read { path: path.to_owned(), source };
+                Self::code(shared, path, File::open(path).map_err(read)?, digest)?
+            }
         };
         if let Some(place) = place {
             let _ = place.keep(&code);
@@ -251,10 +254,15 @@ impl Program {
     }
 
     /// Compiles a program; what comes back is for [`Program::of_code`] of an engine like this.
-    pub(super) fn code(shared: &Shared, path: &Path, digest: &str) -> Result<Vec<u8>, ProgramError> {
+    pub(super) fn code(
+        shared: &Shared,
+        path: &Path,
+        module: File,
+        digest: &str,
+    ) -> Result<Vec<u8>, ProgramError> {
         let invalid = |reason: String| ProgramError::Invalid { path: path.to_owned(), reason };
         let runtime = shared.runtime().map_err(invalid)?;
-        let bytes = read(path)?;
+        let bytes = read_file(path, module)?;
         check_digest(path, &bytes, digest)?;
         let (_, code) = Self::compile(&runtime.engine, path, &bytes)?;
         code.ok_or_else(|| invalid("its code can't be written down".to_owned()))
@@ -396,7 +404,11 @@ fn is_socket(import: &str) -> bool {
 
 fn read(path: &Path) -> Result<Vec<u8>, ProgramError> {
     let error = |source| ProgramError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(error)?;
+    read_file(path, File::open(path).map_err(error)?)
+}
+
+fn read_file(path: &Path, file: File) -> Result<Vec<u8>, ProgramError> {
+    let error = |source| ProgramError::Read { path: path.to_owned(), source };
     let bytes = file.metadata().map_err(error)?.len();
     if bytes > PROGRAM_MAX {
         return Err(ProgramError::TooLarge { path: path.to_owned(), bytes });
