@@ -381,9 +381,9 @@ fn what_compose_itself_writes_out_is_imported() {
         (&None, &None, &None)
     );
     assert_eq!(spec.mounts[0].source.as_deref(), Some("/srv/x"));
+    assert_eq!(spec.networking.private_network.as_deref(), Some("shop"));
     let named: Vec<_> = import.remarks_of(Outcome::NotCarried).map(|remark| remark.key.as_str()).collect();
     let expected = [
-        "name",
         "services.web.networks",
         "services.web.ports[0]",
         "services.web.volumes[0].bind",

@@ -189,6 +189,7 @@ fn networking() -> impl Strategy<Value = Networking> {
                 ingress: ingress.map(BitRate).or(limit),
                 egress: egress.map(BitRate).or(limit),
                 network_type,
+                private_network: to.first().map(|_| "shop".to_owned()),
                 allow_to: to.iter().map(|peer| peer.parse().unwrap()).collect(),
                 allow_from: if to.len() > 1 { vec!["10.0.0.0/8".parse().unwrap()] } else { vec![Peer::ANY] },
                 inbound_ports: match network_type {

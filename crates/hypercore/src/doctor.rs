@@ -13,6 +13,7 @@ use crate::driver::qemu::Qemu;
 use crate::driver::{Accelerator, container};
 use crate::jail::Strength;
 use crate::kernel::{KernelStore, Origin, choose};
+use crate::routed::{self, Unusable};
 use crate::{cgroup, kvm, spawn};
 
 /// What was found.
@@ -100,7 +101,7 @@ pub fn examine(home: &Path) -> Report {
     });
     isolations.push(Isolation { kind: "Wasm", driver: Some("wasm"), accelerator: None, missing: Vec::new() });
     isolations.push(absent("TEE"));
-    let mut findings = vec![qemu, kvm, kernel, passt(), cgroups(), user_namespaces()];
+    let mut findings = vec![qemu, kvm, kernel, routed(), passt(), cgroups(), user_namespaces()];
     findings.extend(container_ids());
     findings.extend([landlock(), seccomp(), modules(), jail(), limits(), disk(home)]);
     Report { version: 1, isolations, findings, not_yet: NOT_YET.to_vec() }
@@ -150,6 +151,23 @@ fn passt() -> Finding {
     match spawn::find("passt") {
         Some(program) => finding("passt", true, program.display().to_string(), None),
         None => finding("passt", false, "passt isn't installed", remedy),
+    }
+}
+
+/// Whether the kernel carries spacecores' networks.
+fn routed() -> Finding {
+    const WHAT: &str = "kernel's network";
+    match (routed::usable(), routed::hindered()) {
+        (Ok(()), None) => finding(WHAT, true, "for every spacecore that root starts", None),
+        (Ok(()), Some(hindered)) => {
+            let remedy = "let the firewall forward what comes from and goes to vm-*, and run with --carrier routed; until then passt carries it";
+            finding(WHAT, false, hindered, Some(remedy))
+        }
+        // That is as it should be.
+        (Err(missing @ Unusable::NotRoot), _) => {
+            finding(WHAT, true, format!("{missing}; passt carries it"), None)
+        }
+        (Err(missing), _) => finding(WHAT, false, missing.to_string(), Some("until then passt carries it")),
     }
 }
 

@@ -24,6 +24,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Limits;
+use crate::network::Carrier;
+use crate::routed::Pair;
 
 /// The longest serial number that a virtio block device can carry, in bytes (VIRTIO 1.2, section 5.2.6.1).
 pub const SERIAL_MAX: usize = 20;
@@ -208,6 +210,19 @@ pub struct Network {
     pub mac: Mac,
     /// Its greatest packet in bytes, as offered to the guest; 68 to 65520.
     pub mtu: u16,
+    /// What its wire is: frames for passt, or the kernel's own.
+    pub carrier: Carrier,
+}
+
+/// The wire of a network card.
+#[derive(Debug)]
+pub enum Wire {
+    /// A stream socket that carries Ethernet frames, each after its length (32 bits, big endian): [`Carrier::Passt`].
+    Stream(OwnedFd),
+    /// A tap whose interface is elsewhere: [`Carrier::Routed`], for virtual machines.
+    Tap(OwnedFd),
+    /// What an interface is made with in a network namespace: [`Carrier::Routed`], for all others.
+    Pair(Pair),
 }
 
 /// A hardware address.
@@ -227,9 +242,8 @@ impl fmt::Display for Mac {
 pub struct Wiring {
     /// The machine's end of a stream socket pair: the guest channel.
     pub channel: OwnedFd,
-    /// A stream socket that carries Ethernet frames, each after its length (32 bits, big endian); needed if and
-    /// only if [`Machine::network`] is set.
-    pub network: Option<OwnedFd>,
+    /// The network card's; needed if and only if [`Machine::network`] is set, and as its carrier has it.
+    pub network: Option<Wire>,
     /// The serial console, as a stream socket; needed if and only if [`Virtual::console`] is set.
     pub console: Option<OwnedFd>,
 }

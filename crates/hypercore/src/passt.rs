@@ -8,7 +8,7 @@
 //! - every outgoing connection is bound to the interface of the default route (`--outbound-if4`, `--outbound-if6`), though some
 //!   versions bind datagrams to none; so the filter looks up what addresses the host has whenever something new begins.
 //!
-//! What remains is what the host reaches *through* that interface. How much of it a guest may is decided by its [`Policy`]: by
+//! What remains is what the host reaches *through* that interface. How much of it a guest may is decided by its [`crate::network::Policy`]: by
 //! default the public internet. The same filter holds it to its own addresses and its rates.
 //!
 //! Name queries go to an address of their own ([`DNS`]), from where `passt` forwards them to the host's resolver.
@@ -17,25 +17,21 @@ mod filter;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod handshake;
-mod limit;
-mod packet;
+pub(crate) mod packet;
 mod policy;
-mod route;
 mod window;
 
 use std::ffi::OsString;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use serde::{Deserialize, Serialize};
-
 use self::filter::{Filter, Rates};
 use self::policy::Gate;
-pub use self::policy::{Policy, Rule, Who};
-use crate::driver::Mac;
 use crate::jail::Ids;
+use crate::network::route;
+use crate::network::{GuestNetwork, MAC, NetworkPlan, PortError, Protocol, Publish};
 use crate::spawn::{self, FIRST, Spawned};
 
 /// Where the guest asks for names: a link-local address that nothing else has.
@@ -48,56 +44,6 @@ pub const MTU: u16 = 32_000;
 
 /// How much passt may have sent that the filter hasn't read, in bytes.
 const SENT_AHEAD: usize = 4 << 20;
-
-/// The hardware address of every guest: each has a wire of its own, on which nobody else is.
-pub const MAC: Mac = Mac([0x52, 0x54, 0x00, 0x76, 0x69, 0x6d]);
-
-/// What passt is to do.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NetworkPlan {
-    /// The ports of the guest that the host answers on.
-    pub published: Vec<Publish>,
-    /// Whom the guest may reach, and who may reach it.
-    pub policy: Policy,
-}
-
-/// One published port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Publish {
-    /// The host's address to listen on.
-    pub address: IpAddr,
-    /// The host's port; 0 takes a free one, see [`Passt::published`].
-    pub host: u16,
-    /// The guest's port.
-    pub guest: u16,
-    /// TCP or UDP.
-    pub protocol: Protocol,
-}
-
-/// A transport protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-/// What the guest must be told about its network; nothing of it comes by DHCP.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct GuestNetwork {
-    /// Its IPv4 address, the length of its prefix, and the gateway.
-    pub ipv4: Option<(Ipv4Addr, u8, Ipv4Addr)>,
-    /// Its IPv6 address, the length of its prefix, and the gateway.
-    pub ipv6: Option<(Ipv6Addr, u8, Ipv6Addr)>,
-    /// Its name servers.
-    pub dns: Vec<IpAddr>,
-    /// Its largest packet in bytes.
-    pub mtu: u16,
-}
 
 /// Why there is no network.
 #[derive(Debug, thiserror::Error)]
@@ -113,58 +59,12 @@ pub enum PasstError {
         "this machine has no default route, so a guest can have no network; run without one, or connect the machine"
     )]
     NoRoute,
-    /// A port is in use.
-    #[error("the port {port}/{} of {address} is in use; publish another: -p OTHER:{guest}", protocol_name(*protocol))]
-    PortInUse {
-        /// The host's address.
-        address: IpAddr,
-        /// The host's port.
-        port: u16,
-        /// The guest's port.
-        guest: u16,
-        /// TCP or UDP.
-        protocol: Protocol,
-    },
-    /// A port can't be listened on.
-    #[error("can't listen on the port {port} of {address}{}", privileged(*port, source))]
-    Port {
-        /// The host's address.
-        address: IpAddr,
-        /// The host's port.
-        port: u16,
-        /// Why.
-        source: io::Error,
-    },
+    /// A port can't be published.
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// It can't be executed.
     #[error("can't start passt")]
     Execute(#[source] io::Error),
-}
-
-/// What a person needs to know of a port that only root may listen on.
-fn privileged(port: u16, source: &io::Error) -> String {
-    match source.kind() {
-        io::ErrorKind::PermissionDenied if port < 1024 => {
-            format!(
-                "; ports below 1024 need root: publish it elsewhere, with -p {}:{port}",
-                u32::from(port) + 8000
-            )
-        }
-        _ => String::new(),
-    }
-}
-
-impl std::fmt::Display for Publish {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let host = SocketAddr::new(self.address, self.host);
-        write!(f, "{host} -> {}/{}", self.guest, protocol_name(self.protocol))
-    }
-}
-
-fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    }
 }
 
 /// A running passt. It ends when the machine closes its end of the wire, and when this is dropped.
@@ -174,6 +74,7 @@ pub struct Passt {
     /// Its user is nobody else's until it has ended.
     _ids: Option<Ids>,
     published: Vec<Publish>,
+    guest: GuestNetwork,
     filter: Filter,
 }
 
@@ -215,7 +116,8 @@ impl Passt {
         let rates = Rates { out_bits: plan.policy.out_bits, in_bits: plan.policy.in_bits };
         let announced = filter::announce(&helper, MAC, guest.ipv4.map(|(address, _, _)| address));
         let filter = announced.and_then(|()| Filter::start(socket, helper.into(), gate, rates));
-        Ok((Self { filter: filter.map_err(PasstError::Execute)?, spawned, _ids: ids, published }, guest))
+        let filter = filter.map_err(PasstError::Execute)?;
+        Ok((Self { filter, spawned, _ids: ids, published, guest: guest.clone() }, guest))
     }
 
     /// Its process.
@@ -231,6 +133,11 @@ impl Passt {
     /// The published ports, with the ones that were chosen for 0.
     pub fn published(&self) -> &[Publish] {
         &self.published
+    }
+
+    /// What the guest must be told.
+    pub fn guest(&self) -> GuestNetwork {
+        self.guest.clone()
     }
 
     /// Says what it said last, if it has ended.
@@ -255,20 +162,14 @@ impl Drop for Passt {
 }
 
 /// Finds out whether a port is free, before a machine is started for it.
-fn free(publish: &Publish) -> Result<Publish, PasstError> {
+fn free(publish: &Publish) -> Result<Publish, PortError> {
     let wanted = SocketAddr::new(publish.address, publish.host);
     let bound = match publish.protocol {
         Protocol::Tcp => TcpListener::bind(wanted).and_then(|socket| socket.local_addr()),
         Protocol::Udp => UdpSocket::bind(wanted).and_then(|socket| socket.local_addr()),
     };
-    let Publish { address, host: port, guest, protocol } = *publish;
-    match bound {
-        Ok(bound) => Ok(Publish { host: bound.port(), ..*publish }),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            Err(PasstError::PortInUse { address, port, guest, protocol })
-        }
-        Err(source) => Err(PasstError::Port { address, port, source }),
-    }
+    let bound = bound.map_err(|error| PortError::new(publish, error))?;
+    Ok(Publish { host: bound.port(), ..*publish })
 }
 
 /// The exact arguments and what the guest is told; nothing if the host has no way out.
@@ -319,8 +220,10 @@ fn arguments(host: &route::Host, published: &[Publish]) -> Option<(Vec<OsString>
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
-    use route::{Host, Way};
+    use crate::network::route::{Host, Way};
 
     fn a_host() -> Host {
         let address = Ipv4Addr::new(192, 0, 2, 2);
@@ -352,7 +255,7 @@ mod tests {
         let port = taken.local_addr().unwrap().port();
         let address = IpAddr::from(Ipv4Addr::LOCALHOST);
         let publish = Publish { address, host: port, guest: 80, protocol: Protocol::Tcp };
-        assert!(matches!(free(&publish), Err(PasstError::PortInUse { port: p, .. }) if p == port));
+        assert!(matches!(free(&publish), Err(PortError::InUse { port: p, .. }) if p == port));
         assert_ne!(free(&Publish { host: 0, ..publish }).unwrap().host, 0);
     }
 }

@@ -27,6 +27,7 @@ const SIOCSIFHWADDR: libc::Ioctl = 0x8924;
 const SIOCSIFMTU: libc::Ioctl = 0x8922;
 const IFF_TAP: u16 = 0x0002;
 const IFF_NO_PI: u16 = 0x1000;
+const IFF_VNET_HDR: u16 = 0x4000;
 const ETHERNET: u16 = 1;
 /// `struct ifreq`: a name of 16 bytes, then what the request is about.
 const REQUEST_BYTES: usize = 40;
@@ -41,7 +42,17 @@ const LONGEST: usize = 65_535;
 /// # Errors
 /// The kernel has no `tun`, the caller lacks `CAP_NET_ADMIN`, or the name is taken.
 pub fn open_here(name: &str, mac: Mac, mtu: u16) -> io::Result<OwnedFd> {
-    let tap = make(name)?;
+    let tap = make(name, 0)?;
+    set_up(name, mac, mtu.into())?;
+    Ok(tap)
+}
+
+/// The same for a virtual machine, which says of each frame what is still to be done to it: sums, and cutting.
+///
+/// # Errors
+/// As [`open_here`].
+pub fn open_for_offload(name: &str, mac: Mac, mtu: u32) -> io::Result<OwnedFd> {
+    let tap = make(name, IFF_VNET_HDR)?;
     set_up(name, mac, mtu)?;
     Ok(tap)
 }
@@ -62,23 +73,23 @@ fn ask(of: &impl AsRawFd, what: libc::Ioctl, request: &[u8; REQUEST_BYTES]) -> i
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn make(name: &str) -> io::Result<OwnedFd> {
+fn make(name: &str, also: u16) -> io::Result<OwnedFd> {
     use std::os::unix::fs::OpenOptionsExt;
     let tap = fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE)?;
     let mut request = request(name)?;
-    request[NAME_BYTES..NAME_BYTES + 2].copy_from_slice(&(IFF_TAP | IFF_NO_PI).to_ne_bytes());
+    request[NAME_BYTES..NAME_BYTES + 2].copy_from_slice(&(IFF_TAP | IFF_NO_PI | also).to_ne_bytes());
     ask(&tap, TUNSETIFF, &request)?;
     Ok(tap.into())
 }
 
-fn set_up(name: &str, mac: Mac, mtu: u16) -> io::Result<()> {
+fn set_up(name: &str, mac: Mac, mtu: u32) -> io::Result<()> {
     let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
     let mut address = request(name)?;
     address[NAME_BYTES..NAME_BYTES + 2].copy_from_slice(&ETHERNET.to_ne_bytes());
     address[NAME_BYTES + 2..NAME_BYTES + 8].copy_from_slice(&mac.0);
     ask(&socket, SIOCSIFHWADDR, &address)?;
     let mut largest = request(name)?;
-    largest[NAME_BYTES..NAME_BYTES + 4].copy_from_slice(&i32::from(mtu).to_ne_bytes());
+    largest[NAME_BYTES..NAME_BYTES + 4].copy_from_slice(&mtu.to_ne_bytes());
     ask(&socket, SIOCSIFMTU, &largest)
 }
 

@@ -7,8 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use hypercore::driver::qemu::Qemu;
-use hypercore::driver::{Driver, Network, Wiring};
-use hypercore::passt::{NetworkPlan, Passt, Protocol, Publish};
+use hypercore::driver::{Driver, Network, Wire, Wiring};
+use hypercore::network::{Carrier, NetworkPlan, Protocol, Publish};
+use hypercore::passt::Passt;
 
 mod busybox;
 
@@ -71,11 +72,12 @@ fn a_guest_answers_on_its_published_port_and_reaches_no_service_of_its_host() {
         Ok(machine) => machine,
         Err(reason) => return skipped(&reason),
     };
-    machine.network = Some(Network { mac: hypercore::passt::MAC, mtu: network.mtu });
+    machine.network =
+        Some(Network { mac: hypercore::network::MAC, mtu: network.mtu, carrier: Carrier::Passt });
     let (mut channel, theirs) = UnixStream::pair().unwrap();
     channel.set_read_timeout(Some(PATIENCE)).unwrap();
     let qemu = Qemu::find();
-    let wiring = Wiring { channel: theirs.into(), network: Some(wire), console: None };
+    let wiring = Wiring { channel: theirs.into(), network: Some(Wire::Stream(wire)), console: None };
     let mut instance = qemu.start(&qemu.prepare(&machine).unwrap(), wiring).unwrap();
 
     let mut said = String::new();

@@ -13,6 +13,7 @@ use hypercore::driver::wasm::{self, ProgramError};
 use hypercore::initramfs::{self, InitramfsError};
 use hypercore::jail::Strength;
 use hypercore::kernel::{Kernel, KernelStore};
+use hypercore::routed;
 use hypercore::scratch::Owner;
 use image::layer::reader::{Kind, ReadError, Reader};
 use image::{Image, OpenError, Owners, Reference, SettingsError, Store, StoreOptions, TreeError};
@@ -172,6 +173,7 @@ pub fn machine_facts(
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let system = rustix::system::sysinfo();
     let memory = u64::from(system.mem_unit).saturating_mul(system.totalram);
+    let routed_missing = routed::usable().err().map(|missing| missing.to_string());
     MachineFacts {
         kvm_missing,
         container_missing: match isolation {
@@ -187,6 +189,8 @@ pub fn machine_facts(
         scan_missing,
         is_root: rustix::process::geteuid().is_root(),
         container_ids: container::Ids::here(),
+        routed_hindered: routed_missing.is_none().then(routed::hindered).flatten(),
+        routed_missing,
         cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
         memory,
         volumes: BTreeMap::new(),

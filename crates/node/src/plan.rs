@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 use hac::model::Isolation;
 use hac::settings::Tightened;
 use hypercore::driver::{Machine, Network};
-use hypercore::passt::{self, NetworkPlan, Publish};
+use hypercore::network::{Carrier, MAC, NetworkPlan, Publish};
+use hypercore::passt;
 use serde::Serialize;
 use spacecore::wire;
 use spacecore::wire::message::Process;
@@ -54,6 +55,12 @@ pub struct Plan {
     pub publish: Vec<Publish>,
     /// Whether there is a network at all.
     pub network: bool,
+    /// Who carries it.
+    pub carrier: Carrier,
+    /// Why it isn't the kernel, where it isn't.
+    pub not_routed: Option<String>,
+    /// The spacecores with which it shares a private network, by that network's name.
+    pub private_network: Option<String>,
     /// Whom it reaches there, and who reaches it.
     pub reach: Reach,
     /// Folders and files of the host.
@@ -118,7 +125,7 @@ impl Plan {
 
     fn decide_as(request: &Request, facts: &Facts) -> Result<Self, PlanError> {
         let spec = &request.manifest.spec;
-        let Common { mounts, publish, network, confined, mut notices } =
+        let Common { mounts, publish, network, carrier, not_routed, confined, mut notices } =
             Common::decide(request, &facts.machine)?;
         let decided = Body::decide(request, facts, network, !mounts.shares.is_empty())?;
         let network = network && decided.body.wants_network();
@@ -136,6 +143,9 @@ impl Plan {
             image_digest: facts.image.digest.clone(),
             publish,
             network,
+            carrier,
+            not_routed,
+            private_network: spec.networking.private_network.clone().filter(|_| carrier == Carrier::Routed),
             reach: Reach::decide(&spec.networking),
             shares: mounts.shares,
             memory_mounts: mounts.memory,
@@ -174,7 +184,7 @@ impl Plan {
             name: id.to_owned(),
             cpu_milli: self.cpu_milli,
             memory_mib: self.memory_mib,
-            network: self.network.then_some(Network { mac: passt::MAC, mtu: passt::MTU }),
+            network: self.network.then_some(Network { mac: MAC, mtu: passt::MTU, carrier: self.carrier }),
             body: self.machine_body(home, &run_folder, initramfs),
         };
         let volumes: Vec<_> = self.volumes.iter().map(|volume| self.volume_use(home, volume)).collect();
@@ -182,9 +192,13 @@ impl Plan {
             version: assignment::VERSION,
             id: id.to_owned(),
             machine,
-            network: self
-                .network
-                .then(|| NetworkPlan { published: self.publish.clone(), policy: self.reach.policy() }),
+            network: self.network.then(|| NetworkPlan {
+                published: self.publish.clone(),
+                policy: self.reach.policy(),
+                carrier: self.carrier,
+                name: self.name.clone(),
+                private_network: self.private_network.clone(),
+            }),
             configuration: self.configuration(),
             folders: self.folder_shares(),
             scratch: self.scratch(&run_folder),

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use hypercore::cgroup;
 use hypercore::driver::container;
 use hypercore::remove::remove_tree;
+use hypercore::routed;
 use rustix::fs::{FlockOperation, flock};
 
 const LOCK: &str = "lock";
@@ -92,6 +93,7 @@ pub fn sweep(run: &Path) -> io::Result<usize> {
     if !run.exists() {
         return Ok(0);
     }
+    routed::sweep();
     let _gate = gate(run)?;
     let mut swept = 0;
     for entry in fs::read_dir(run)? {

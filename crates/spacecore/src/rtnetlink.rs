@@ -93,14 +93,16 @@ impl Requests {
     }
 }
 
-fn family(address: IpAddr) -> u8 {
+/// The number of an address' family.
+pub fn family(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(_) => 2,
         IpAddr::V6(_) => 10,
     }
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+/// An address as the kernel takes it.
+pub fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),

@@ -110,6 +110,7 @@ table!(Networking {
     "ingress" => ingress,
     "egress" => egress,
     "network_type" => network_type,
+    "private_network" => private_network,
     "allow_to" => allow_to,
     "allow_from" => allow_from,
     "inbound_ports" => inbound_ports

@@ -13,6 +13,7 @@ use super::draft::{Draft, Labels};
 use super::reader::{At, Fields, Reader};
 use super::{Options, mentions};
 use crate::tree::{Node, Value};
+use crate::validate::not_a_dns_label;
 
 /// What the services of a file have in common.
 struct Shared<'n, 'o> {
@@ -66,9 +67,27 @@ pub(super) fn read(root: &Node, options: &Options, reader: &mut Reader<'_>) -> V
         // It has no meaning for compose either.
         reader.carried(&at);
     }
+    project(&mut fields, &mut drafts, reader);
     reader.rest(fields, unsupported::TOP);
     mentions::tell(&drafts, reader);
     drafts
+}
+
+/// Reads the project's name: its services share a private network of that name.
+fn project(fields: &mut Fields<'_>, drafts: &mut [Draft], reader: &mut Reader<'_>) {
+    let Some(at) = reader.take(fields, "name") else { return };
+    let Some(name) = reader.text(&at) else { return };
+    if let Some(reason) = not_a_dns_label(&name) {
+        let why = format!(
+            "the services share a private network of the project's name, and this one can't be such: {reason}"
+        );
+        return reader.lost(&at, why, "write `spec.networking.private_network`, the same for all");
+    }
+    for draft in drafts {
+        draft.from("spec.networking.private_network", &at);
+        draft.manifest.spec.networking.private_network = Some(name.clone());
+    }
+    reader.carried(&at);
 }
 
 /// Takes a table of declarations from the top of the file.

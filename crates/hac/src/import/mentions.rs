@@ -29,6 +29,10 @@ pub(super) fn tell(drafts: &[Draft], reader: &mut Reader<'_>) {
             else {
                 continue;
             };
+            let network = |draft: &Draft| draft.manifest.spec.networking.private_network.clone();
+            if network(draft).is_some() && network(draft) == network(other) && other.label == other.service {
+                continue;
+            }
             let (path, bounds) = draft.origin(key);
             reader.service = Some(draft.service.clone());
             let at = At { node: &nothing, path, key: bounds };
@@ -36,8 +40,8 @@ pub(super) fn tell(drafts: &[Draft], reader: &mut Reader<'_>) {
             reader.noted(
                 Outcome::NotCarried,
                 &at,
-                format!("{mine:?} reaches {theirs:?} by its name here, and spacecores don't know each other's names"),
-                &format!("write an address at which {mine:?} reaches it, or make {theirs:?} a [[spec.sidecars]] of {mine:?} and write 127.0.0.1"),
+                format!("{mine:?} reaches {theirs:?} by its name here, which spacecores of one private network alone know, and then as {:?}", other.label),
+                &format!("write that, and the same `spec.networking.private_network` for both (where root runs them); or make {theirs:?} a [[spec.sidecars]] of {mine:?} and write 127.0.0.1"),
             );
         }
     }

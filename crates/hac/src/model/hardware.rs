@@ -273,7 +273,7 @@ words! {
     pub enum NetworkType {
         /// The public network, in both directions.
         Public = "public",
-        /// The spacecores of the same owner.
+        /// The spacecores of its private network.
         Private = "private",
         /// Nobody: there is no network interface but loopback.
         None = "none",
@@ -292,6 +292,9 @@ pub struct Networking {
     pub egress: Option<BitRate>,
     /// Who reaches it.
     pub network_type: NetworkType,
+    /// The private network that it shares with the spacecores of the same node and owner that name the same; `None` is the manifest's
+    /// own name.
+    pub private_network: Option<String>,
     /// Whom it may reach; nobody if empty.
     pub allow_to: Vec<Peer>,
     /// Who may reach its inbound ports: `any`, addresses and networks; nobody if empty.
@@ -307,6 +310,7 @@ impl Default for Networking {
             ingress: None,
             egress: None,
             network_type: NetworkType::Public,
+            private_network: None,
             allow_to: vec![Peer::PUBLIC],
             allow_from: vec![Peer::ANY],
             inbound_ports: BTreeMap::new(),

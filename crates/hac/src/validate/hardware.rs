@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::{like_a_dns_label, not_a_dns_label};
 use crate::decode::{Context, join};
 use crate::model::{
     Accel, AcceleratorKind, Isolation, Level, NetworkType, Networking, Resources, Spec, Virtualization,
@@ -153,6 +154,12 @@ pub(crate) fn networking(networking: &Networking, context: &mut Context<'_>) {
                 "raise `bandwidth_limit` (a bare number there is in Gbps)".to_owned(),
             );
         }
+    }
+    if let Some(name) = &networking.private_network
+        && let Some(reason) = not_a_dns_label(name)
+    {
+        let message = format!("the private network's name {name:?} can't be one: {reason}");
+        context.conflict(&["spec.networking.private_network"], message, like_a_dns_label(name));
     }
     for (index, peer) in networking.allow_from.iter().enumerate() {
         let path = format!("spec.networking.allow_from[{index}]");

@@ -40,7 +40,9 @@ pub use self::config::{FIRST_ID, IDS};
 pub use self::ids::Ids;
 use self::instance::Running;
 use crate::cgroup::{self, Group, NoGroup};
-use crate::driver::{Body, Driver, Execution, Instance, Machine, PrepareError, Prepared, StartError, Wiring};
+use crate::driver::{
+    Body, Driver, Execution, Instance, Machine, PrepareError, Prepared, StartError, Wire, Wiring,
+};
 use crate::scratch::Owner;
 use crate::tap::Pump;
 use crate::{jail, spawn};
@@ -218,6 +220,12 @@ impl Driver for ContainerDriver {
             let prepared = if network.is_some() { "with" } else { "without" };
             return Err(StartError::Wiring { wire: "a network", prepared });
         }
+        let (stream, pair) = match wiring.network {
+            Some(Wire::Stream(stream)) => (Some(stream), None),
+            Some(Wire::Pair(pair)) => (None, Some(pair)),
+            Some(Wire::Tap(_)) => return Err(StartError::Wiring { wire: "a tap", prepared: "without" }),
+            None => (None, None),
+        };
         let failed = |reason: String| StartError::Container(reason);
         let stderr = spawn::bounded_memory().map_err(|error| failed(error.to_string()))?;
         let root = rustix::process::geteuid().is_root();
@@ -237,8 +245,9 @@ impl Driver for ContainerDriver {
             channel: wiring.channel.as_fd(),
             stderr: stderr.as_fd(),
             network: *network,
+            pair,
         };
-        let made = start::make(&making).map_err(|reason| {
+        let made = start::make(making).map_err(|reason| {
             // What was begun ends with its control group; the reason is what matters.
             let _ = clear(&container.folder);
             failed(reason)
@@ -253,7 +262,7 @@ impl Driver for ContainerDriver {
         // Only the container has the channel from here on, so that its end is seen.
         drop(wiring.channel);
         let mut running = Running::new(made.pid, made.init, group, container.folder.clone(), stderr, range);
-        if let (Some(tap), Some(stream)) = (made.tap, wiring.network) {
+        if let (Some(tap), Some(stream)) = (made.tap, stream) {
             let pump =
                 Pump::start(tap, stream).map_err(|error| failed(format!("starting the network: {error}")))?;
             running.pumps(pump);

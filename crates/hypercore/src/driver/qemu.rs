@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 100 | QEMU's control protocol, see [`qmp`] |
 //! | 101 | the guest channel, a virtio-serial port named [`CHANNEL_PORT`] |
-//! | next | the network card's frames, if there is a card |
+//! | next | the network card's frames or its tap, if there is a card |
 //! | next | the serial console, if there is one |
 //! | next | each disk |
 //!
@@ -35,11 +35,12 @@ use self::qmp::Qmp;
 use super::{
     Accelerator, Body, CHANNEL_PORT, ControlError, Disk, DiskRates, Driver, Ended, Execution, Instance,
     Machine, Observation, ObserveError, PrepareError, Prepared, SERIAL_MAX, StartError, StopError, Virtual,
-    Wiring,
+    Wire, Wiring,
 };
 use crate::cgroup::{Group, Limits};
 use crate::confinement::PROFILE;
 use crate::jail::{self, Device, Ids, Jail};
+use crate::network::Carrier;
 use crate::spawn::{self, FIRST, Spawned, Status};
 
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -167,7 +168,11 @@ impl Driver for Qemu {
         };
         let failed = |source| StartError::Execute { program: program.clone(), source };
         let (qmp, theirs) = Qmp::pair().map_err(failed)?;
-        let wires = [Some(theirs), Some(wiring.channel), wiring.network, wiring.console];
+        let network = wiring.network.map(|wire| match wire {
+            Wire::Stream(end) | Wire::Tap(end) => Ok(end),
+            Wire::Pair(_) => Err(StartError::Wiring { wire: "an interface of its own", prepared: "without" }),
+        });
+        let wires = [Some(theirs), Some(wiring.channel), network.transpose()?, wiring.console];
         let mut fds: Vec<OwnedFd> = wires.into_iter().flatten().collect();
         let mut file_bytes = 0;
         for disk in disks {
@@ -375,8 +380,12 @@ impl Args {
     }
 
     fn network(&mut self, number: i32, network: super::Network) {
-        self.pair("-netdev", format!("stream,id=net,addr.type=fd,addr.str={number}"));
-        let super::Network { mac, mtu } = network;
+        let super::Network { mac, mtu, carrier } = network;
+        let end = match carrier {
+            Carrier::Passt => format!("stream,id=net,addr.type=fd,addr.str={number}"),
+            Carrier::Routed => format!("tap,id=net,fd={number}"),
+        };
+        self.pair("-netdev", end);
         let device = format!("virtio-net-pci,disable-legacy=on,netdev=net,mac={mac},host_mtu={mtu},romfile=");
         self.pair("-device", device);
     }
@@ -578,7 +587,8 @@ mod tests {
         let mut machine = machine();
         hardware(&mut machine).console = true;
         assert!(line(&machine).contains("socket,id=console,fd=102"));
-        machine.network = Some(Network { mac: Mac([0x52, 0x54, 0, 1, 2, 3]), mtu: 1400 });
+        machine.network =
+            Some(Network { mac: Mac([0x52, 0x54, 0, 1, 2, 3]), mtu: 1400, carrier: Carrier::Passt });
         let both = line(&machine);
         assert!(both.contains("addr.str=102") && both.contains("socket,id=console,fd=103"), "{both}");
         assert!(both.contains("mac=52:54:00:01:02:03,host_mtu=1400"), "{both}");
@@ -595,7 +605,7 @@ mod tests {
             |m| m.memory_mib = u64::MAX,
             |m| hardware(m).command_line = vec!["a b".into()],
             |m| hardware(m).command_line = vec![String::new()],
-            |m| m.network = Some(Network { mac: Mac([1; 6]), mtu: 1500 }),
+            |m| m.network = Some(Network { mac: Mac([1; 6]), mtu: 1500, carrier: Carrier::Passt }),
         ];
         for spoil in refused {
             let mut machine = machine();

@@ -56,6 +56,10 @@ const REQUESTS: [u32; 13] = [
     0x125e,
     0x8008_1270,
 ];
+/// Requests to a tap that was handed over (`linux/if_tun.h`): what it is and can do, the room of its packets, the size, order
+/// and use of the header of offloads. Not among them: becoming another one, a user's or a lasting one, filters, queues.
+const TAP_REQUESTS: [u32; 8] =
+    [0x8004_54cf, 0x8004_54d2, 0x4004_54d0, 0x4004_54d4, 0x8004_54d7, 0x4004_54d8, 0x4004_54dc, 0x4004_54de];
 /// The type of all requests to KVM, in the request's second byte (`linux/kvm.h`).
 const KVM_TYPE: u32 = 0xae00;
 
@@ -86,6 +90,7 @@ fn rules(kvm: bool, more: &str) -> Value {
         rule::with("socketpair", &[rule::is(0, AF_UNIX), rule::is_masked(1, 0xf, SOCK_STREAM)]),
     ];
     rules.extend(PROCESS.map(|what| rule::equal("prctl", 0, what)));
+    rules.extend(TAP_REQUESTS.map(|request| rule::equal("ioctl", 1, request)));
     rules.extend(REQUESTS.map(|request| rule::equal("ioctl", 1, request)));
     if kvm {
         rules.push(rule::masked("ioctl", 1, 0xff00, KVM_TYPE));

@@ -16,11 +16,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{Shutdown, shutdown};
 
 use super::handshake;
-use super::limit::Limit;
 use super::policy::{Gate, Verdict};
 use super::window::Windows;
 use crate::driver::Mac;
 use crate::frames::{self, LENGTH, SHORTEST, receive, send_all};
+use crate::network::limit::Limit;
 
 /// The longest frame: a whole packet behind its hardware addresses.
 const LONGEST: usize = super::MTU as usize + SHORTEST;
@@ -215,9 +215,9 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
+    use crate::network::Policy;
+    use crate::network::{GuestNetwork, MAC};
     use crate::passt::packet::frames::{frame, udp};
-    use crate::passt::policy::Policy;
-    use crate::passt::{GuestNetwork, MAC};
 
     fn gate() -> Gate {
         let guest = GuestNetwork {

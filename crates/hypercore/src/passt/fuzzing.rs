@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use super::packet::{self, Frame};
-use super::policy::{Gate, Verdict, is_public};
+use super::policy::{Gate, Verdict};
+use super::handshake;
 use super::window::Windows;
-use super::{GuestNetwork, MAC, Policy, Rule, Who, handshake};
+use crate::network::{GuestNetwork, MAC, Policy, Rule, Who, is_public};
 
 const ME: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const ME6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);

@@ -203,7 +203,7 @@ pub(super) fn prohibited(frame: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The internet checksum (RFC 1071). Only the last part may have an odd length.
-pub(super) fn checksum(parts: &[&[u8]]) -> u16 {
+pub(crate) fn checksum(parts: &[&[u8]]) -> u16 {
     let sum = parts.iter().fold(0_u32, |sum, part| {
         let (words, odd) = part.as_chunks::<2>();
         let words = words.iter().map(|word| u32::from(u16::from_be_bytes(*word)));
@@ -216,12 +216,12 @@ pub(super) fn checksum(parts: &[&[u8]]) -> u16 {
 }
 
 #[cfg(test)]
-pub(super) mod frames {
+pub(crate) mod frames {
     use super::*;
 
     /// A frame from one address to another.
-    pub(in crate::passt) fn frame(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
-        let mut frame = [[0xff; 6], crate::passt::MAC.0].concat();
+    pub(crate) fn frame(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let mut frame = [[0xff; 6], crate::network::MAC.0].concat();
         match (from, to) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 let total = u16::try_from(payload.len() + 20).unwrap().to_be_bytes();
@@ -243,13 +243,13 @@ pub(super) mod frames {
         frame
     }
 
-    pub(in crate::passt) fn tcp(from: u16, to: u16, flags: u8) -> Vec<u8> {
+    pub(crate) fn tcp(from: u16, to: u16, flags: u8) -> Vec<u8> {
         let mut segment = [from.to_be_bytes(), to.to_be_bytes()].concat();
         segment.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 1, 0, 0, 0, 0, 0]);
         segment
     }
 
-    pub(in crate::passt) fn udp(from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn udp(from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
         let length = u16::try_from(payload.len() + 8).unwrap();
         let head = [from.to_be_bytes(), to.to_be_bytes(), length.to_be_bytes(), [0, 0]].concat();
         [&head[..], payload].concat()
@@ -340,7 +340,7 @@ mod tests {
                 true => checksum(&[&packet[..20]]) | checksum(&[&packet[20..]]),
                 false => checksum(&[&packet[8..40], &[0, 0, 0, 56, 0, 0, 0, ICMPV6], &packet[40..]]),
             };
-            assert_eq!((sum, &told[..6]), (0, &crate::passt::MAC.0[..]));
+            assert_eq!((sum, &told[..6]), (0, &crate::network::MAC.0[..]));
             // It quotes the ports.
             assert_eq!(told[told.len() - 8..][..4], [3, 0xe8, 1, 0xbb]);
         }

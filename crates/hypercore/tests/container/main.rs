@@ -470,7 +470,11 @@ fn a_network_carries_frames_to_the_stream_and_back() {
     }
     let image = Image::new();
     let mut machine = image.machine();
-    machine.network = Some(hypercore::driver::Network { mac: hypercore::passt::MAC, mtu: 32_000 });
+    machine.network = Some(hypercore::driver::Network {
+        mac: hypercore::network::MAC,
+        mtu: 32_000,
+        carrier: hypercore::network::Carrier::Passt,
+    });
     let (mut wire, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     wire.set_read_timeout(Some(rig::PATIENCE)).unwrap();
     let mut keeper = Keeper::start_on(&machine, Some(theirs.into()));

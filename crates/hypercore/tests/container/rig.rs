@@ -105,6 +105,7 @@ impl Keeper {
     pub(crate) fn start_on(machine: &Machine, network: Option<std::os::fd::OwnedFd>) -> Self {
         let (stream, theirs) = UnixStream::pair().unwrap();
         let prepared = ContainerDriver.prepare(machine).unwrap();
+        let network = network.map(hypercore::driver::Wire::Stream);
         let wiring = Wiring { channel: theirs.into(), network, console: None };
         let instance = ContainerDriver.start(&prepared, wiring).unwrap_or_else(|error| panic!("{error}"));
         stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();

@@ -135,8 +135,11 @@ const LOOKING_UP: &str = r#"(component
 fn names_are_looked_up_with_a_network_and_not_without() {
     let mut rig = Rig::text(LOOKING_UP);
     assert_eq!(rig.run().status, Some(ExitStatus::Code(1)), "without");
-    rig.machine.network =
-        Some(hypercore::driver::Network { mac: hypercore::driver::Mac([0x52, 0x54, 0, 1, 2, 3]), mtu: 1400 });
+    rig.machine.network = Some(hypercore::driver::Network {
+        mac: hypercore::driver::Mac([0x52, 0x54, 0, 1, 2, 3]),
+        mtu: 1400,
+        carrier: hypercore::network::Carrier::Passt,
+    });
     rig.network = Some(spacecore::wire::message::Network {
         addresses: vec!["10.0.2.15/24".into()],
         gateways: vec!["10.0.2.2".into()],

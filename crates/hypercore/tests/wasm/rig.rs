@@ -88,7 +88,11 @@ impl Rig {
         let prepared = self.driver.prepare(&self.machine).unwrap();
         let wire = self.machine.network.map(|_| UnixStream::pair().unwrap());
         let (kept, given) = wire.unzip();
-        let wiring = Wiring { channel: theirs.into(), network: given.map(Into::into), console: None };
+        let wiring = Wiring {
+            channel: theirs.into(),
+            network: given.map(|end| hypercore::driver::Wire::Stream(end.into())),
+            console: None,
+        };
         let instance = self.driver.start(&prepared, wiring).unwrap();
         let mut running = Running::new(instance, ours);
         running.wire = kept;

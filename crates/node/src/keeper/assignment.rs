@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use hypercore::driver::Machine;
-use hypercore::passt::NetworkPlan;
+use hypercore::network::NetworkPlan;
 use hypercore::scratch::Owner;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};

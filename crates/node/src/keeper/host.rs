@@ -3,6 +3,7 @@
 mod clients;
 mod guest;
 mod machine;
+mod network;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,10 +13,10 @@ use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use hypercore::driver::Instance;
-use hypercore::passt::Passt;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use spacecore::wire::message::{Network, Step, ToGuest};
+use spacecore::wire::message::{Step, ToGuest};
 
+use self::network::Joined;
 use super::assignment::{Assignment, Lifetime};
 use super::processes::Processes;
 use super::report::{FromKeeper, Outcome};
@@ -84,7 +85,7 @@ struct Host {
     next_client: u32,
     guest: Option<WireSocket>,
     machine: Option<Box<dyn Instance>>,
-    network: Option<(Passt, Network)>,
+    network: Option<Joined>,
     shares: Option<Shares>,
     volumes: Vec<Held>,
     processes: Processes,
@@ -227,7 +228,10 @@ impl Host {
             self.machine.iter().map(|machine| PollFd::from_borrowed_fd(machine.handle(), PollFlags::IN)),
         );
         fds.extend(
-            self.network.iter().map(|(passt, _)| PollFd::from_borrowed_fd(passt.handle(), PollFlags::IN)),
+            self.network
+                .iter()
+                .filter_map(Joined::handle)
+                .map(|handle| PollFd::from_borrowed_fd(handle, PollFlags::IN)),
         );
         fds.extend(self.shares.iter().map(|shares| PollFd::new(shares, PollFlags::IN)));
         fds.extend(
@@ -272,8 +276,18 @@ impl Host {
         let configuration = &mut self.assignment.configuration;
         configuration.entropy = entropy.iter().map(|byte| format!("{byte:02x}")).collect();
         configuration.unix_time_ns = unix_time_ns();
-        configuration.network = self.network.as_ref().map(|(_, network)| network.clone());
-        let message = ToGuest::Configure(Box::new(configuration.clone()));
+        configuration.network = self.network.as_ref().map(|network| network.told().clone());
+        let mut configuration = configuration.clone();
+        if let Some(network) = &self.network {
+            let env = &mut configuration.process.env;
+            for variable in network.variables() {
+                let name = variable.split_inclusive('=').next().unwrap_or_default();
+                if !env.iter().any(|known| known.starts_with(name)) {
+                    env.push(variable);
+                }
+            }
+        }
+        let message = ToGuest::Configure(Box::new(configuration));
         self.tell_guest(&message);
     }
 

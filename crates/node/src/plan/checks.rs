@@ -4,7 +4,7 @@ use hac::Manifest;
 use hac::model::{Accel, Isolation, Level, NetworkType, Provider, Resources, Spec};
 use hypercore::driver::container::Ids;
 use hypercore::driver::{Accelerator, DiskRates};
-use hypercore::passt::{Protocol, Publish};
+use hypercore::network::{Carrier, Protocol, Publish};
 use hypercore::scratch::{MAX_BYTES, MIN_BYTES, MIN_VOLUME_BYTES};
 use spacecore::wire;
 
@@ -18,6 +18,8 @@ pub(super) struct Common {
     pub(super) publish: Vec<Publish>,
     pub(super) network: bool,
     pub(super) confined: Confined,
+    pub(super) carrier: Carrier,
+    pub(super) not_routed: Option<String>,
     pub(super) notices: Vec<String>,
 }
 
@@ -41,12 +43,38 @@ impl Common {
         let network = match spec.networking.network_type {
             NetworkType::Public => true,
             NetworkType::None => false,
-            NetworkType::Private => return Err(PlanError::PrivateNotYet),
+            NetworkType::Private => true,
         };
         if !network && !publish.is_empty() {
             return Err(PlanError::PortsWithoutNetwork);
         }
-        Ok(Self { mounts: mounts(request, machine)?, publish, network, confined, notices })
+        let (carrier, not_routed) = carrier(request, machine)?;
+        if let (NetworkType::Private, Some(missing)) = (spec.networking.network_type, &not_routed) {
+            return Err(PlanError::PrivateNotRouted { missing: missing.clone() });
+        }
+        Ok(Self {
+            mounts: mounts(request, machine)?,
+            publish,
+            network,
+            carrier,
+            not_routed,
+            confined,
+            notices,
+        })
+    }
+}
+
+/// Who carries the network, whom somebody asked for, or the kernel where it can; and why not the kernel.
+fn carrier(request: &Request, machine: &MachineFacts) -> Result<(Carrier, Option<String>), PlanError> {
+    let hindered = || machine.routed_missing.clone().or_else(|| machine.routed_hindered.clone());
+    match (request.carrier, &machine.routed_missing) {
+        (Some(Carrier::Routed), Some(missing)) => Err(PlanError::NotRouted { missing: missing.clone() }),
+        (Some(Carrier::Routed), None) => Ok((Carrier::Routed, None)),
+        (Some(Carrier::Passt), _) => Ok((Carrier::Passt, Some("passt was asked for".to_owned()))),
+        (None, _) => Ok(match hindered() {
+            None => (Carrier::Routed, None),
+            why => (Carrier::Passt, why),
+        }),
     }
 }
 
@@ -312,7 +340,10 @@ fn volume_size(
 }
 
 fn publish(request: &Request) -> Result<Vec<Publish>, PlanError> {
-    let named = request.manifest.spec.networking.inbound_ports.values().copied();
+    let networking = &request.manifest.spec.networking;
+    // The spacecores of a private network need no port of this machine's.
+    let is_private = networking.network_type == NetworkType::Private;
+    let named = networking.inbound_ports.values().copied().filter(|_| !is_private);
     let overridden =
         |port: u16| request.publish.iter().any(|p| p.guest == port && p.protocol == Protocol::Tcp);
     let mut all: Vec<Publish> = named

@@ -271,11 +271,22 @@ pub enum PlanError {
         /// The most.
         most: u16,
     },
-    /// A network among spacecores alone isn't there yet.
+    /// A network among spacecores alone needs the kernel to carry it.
     #[error(
-        "spec.networking.network_type = \"private\" isn't there yet, and nothing more open replaces it by itself; \"public\" and \"none\" are there"
+        "spec.networking.network_type = \"private\" can't be had here: {missing}; nothing more open replaces it by itself, \"public\" and \"none\" are there"
     )]
-    PrivateNotYet,
+    PrivateNotRouted {
+        /// Why the kernel can't carry it.
+        missing: String,
+    },
+    /// The kernel was asked to carry the network, and can't here.
+    #[error(
+        "the kernel can't carry a spacecore's network here: {missing}; leave out --carrier routed, or mend that"
+    )]
+    NotRouted {
+        /// Why not.
+        missing: String,
+    },
     /// Ports of a spacecore without a network.
     #[error("ports are to be published, and spec.networking.network_type is \"none\"; drop one of them")]
     PortsWithoutNetwork,

@@ -1,9 +1,9 @@
 //! Whom a spacecore reaches over its network, and who reaches it.
 
-use hac::model::Networking;
+use hac::model::{NetworkType, Networking};
 use hac::peer::{Peer, Transport, Who};
 use hac::units::BitRate;
-use hypercore::passt::{self, Policy, Protocol, Rule};
+use hypercore::network::{self, Policy, Protocol, Rule};
 use serde::Serialize;
 
 /// What the manifest says of it.
@@ -22,7 +22,10 @@ pub struct Reach {
 impl Reach {
     pub(super) fn decide(networking: &Networking) -> Self {
         Self {
-            to: networking.allow_to.clone(),
+            to: match networking.network_type {
+                NetworkType::Public | NetworkType::None => networking.allow_to.clone(),
+                NetworkType::Private => Vec::new(),
+            },
             from: networking.allow_from.clone(),
             egress: networking.egress.or(networking.bandwidth_limit),
             ingress: networking.ingress.or(networking.bandwidth_limit),
@@ -75,10 +78,10 @@ fn list(peers: &[Peer]) -> String {
 fn rule(peer: &Peer) -> Rule {
     Rule {
         who: match &peer.who {
-            Who::Any => passt::Who::Any,
-            Who::Public => passt::Who::Public,
-            Who::Network(address, prefix) => passt::Who::Network(*address, *prefix),
-            Who::Name(name) => passt::Who::Name(name.clone()),
+            Who::Any => network::Who::Any,
+            Who::Public => network::Who::Public,
+            Who::Network(address, prefix) => network::Who::Network(*address, *prefix),
+            Who::Name(name) => network::Who::Name(name.clone()),
         },
         ports: peer.ports,
         protocol: peer.protocol.map(|protocol| match protocol {

@@ -7,7 +7,7 @@ use hac::Manifest;
 use hypercore::confinement::Confinement;
 use hypercore::driver::container::Ids;
 use hypercore::jail::Strength;
-use hypercore::passt::Publish;
+use hypercore::network::{Carrier, Publish};
 use serde::Serialize;
 use spacecore::wire::message::TerminalSize;
 
@@ -28,6 +28,8 @@ pub struct Request {
     pub terminal: Option<TerminalSize>,
     /// Whether the isolation is what the image demands, because nobody asked for one.
     pub by_image: bool,
+    /// Who is to carry its network; whoever can where nobody says.
+    pub carrier: Option<Carrier>,
     /// Whether the guest holds its layers to their Merkle roots also where that isn't the default.
     pub verity: bool,
 }
@@ -75,6 +77,10 @@ pub struct MachineFacts {
     pub is_root: bool,
     /// Whose ids of the host a container's would be.
     pub container_ids: Ids,
+    /// Why the kernel can't carry spacecores' networks here; `None` where it can.
+    pub routed_missing: Option<String>,
+    /// What would keep its packets from leaving the machine, if anything.
+    pub routed_hindered: Option<String>,
     /// CPUs.
     pub cpus: u32,
     /// Memory in bytes.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use hac::units::{Bytes, MilliCpu};
 use hypercore::driver::qemu::overhead_mib;
+use hypercore::network::Carrier;
 use serde::Serializer;
 use serde::ser::SerializeStruct;
 use spacecore::wire::message::Process;
@@ -109,7 +110,21 @@ impl fmt::Display for Plan {
                 row(f, "keeper", &"one for all Wasm spacecores of this user: what ends it ends them all")?;
             }
         }
-        row(f, "network", &if self.network { "through passt, user mode" } else { "none" })?;
+        row(
+            f,
+            "network",
+            &match (self.network, self.carrier) {
+                (false, _) => "none".to_owned(),
+                (true, Carrier::Routed) => "the kernel's, through a gateway of its own".to_owned(),
+                (true, Carrier::Passt) => {
+                    let why = self.not_routed.as_deref().unwrap_or_default();
+                    format!("through passt, user mode ({why})")
+                }
+            },
+        )?;
+        if let (true, Some(network)) = (self.network, &self.private_network) {
+            row(f, "private", &format_args!("{network}, with the spacecores that name the same"))?;
+        }
         if self.network {
             row(f, "reaches", &self.reach.describe_to())?;
             if let Some(rates) = self.reach.describe_rates() {

@@ -2,7 +2,7 @@ use hypercore::confinement::{AppArmor, Confinement};
 use hypercore::driver::container::Ids;
 use hypercore::driver::{self, Accelerator};
 use hypercore::jail::Strength;
-use hypercore::passt::Protocol;
+use hypercore::network::Protocol;
 use spacecore::wire::message::{MountSource, Upper};
 
 use super::*;
@@ -47,6 +47,8 @@ fn facts(kvm_missing: Option<&str>) -> Facts {
             scan_missing: None,
             is_root: true,
             container_ids: Ids::High { first: 0x7000_0000 },
+            routed_missing: None,
+            routed_hindered: None,
             cpus: 2,
             memory: 8 << 30,
             volumes: std::collections::BTreeMap::new(),
@@ -345,8 +347,6 @@ fn nothing_that_a_manifest_asks_for_is_dropped_silently() {
         assert!(notices.iter().any(|notice| notice.contains(word)), "{word}: {notices:?}");
     }
     assert!(decide("", None).unwrap().notices.is_empty());
-    let private = decide("[spec.networking]\nnetwork_type = \"private\"", None);
-    assert_eq!(private.unwrap_err(), PlanError::PrivateNotYet);
 }
 
 #[test]
@@ -414,7 +414,7 @@ fn a_plan_says_whom_the_workload_reaches_and_who_reaches_it() {
     let plan = decide("", None).unwrap();
     assert!(plan.to_string().contains("reaches      public\n"), "{plan}");
     let policy = plan.reach.policy();
-    assert_eq!(policy, hypercore::passt::Policy::default());
+    assert_eq!(policy, hypercore::network::Policy::default());
     let manifest = "[spec.networking]\nallow_to = [\"api.example.org:443/tcp\", \"10.0.0.0/8\"]\nallow_from = [\"192.0.2.0/24\"]\n\
                     egress = \"10Mbps\"\ninbound_ports = { http = 80 }";
     let plan = decide(manifest, None).unwrap();
@@ -515,4 +515,35 @@ fn what_the_manifest_names_confines_it_where_the_machine_has_it_and_nothing_runs
     let mut none = facts(None);
     none.machine.confinement.seccomp = false;
     assert_eq!(Plan::decide(&request(""), &none).unwrap_err(), PlanError::NoSeccomp);
+}
+
+#[test]
+fn the_kernel_carries_a_network_where_it_can_and_a_private_one_needs_it() {
+    use hypercore::network::Carrier;
+    let decide = |manifest: &str, asked: Option<Carrier>, missing: Option<&str>| {
+        let mut facts = facts(None);
+        facts.machine.routed_missing = missing.map(str::to_owned);
+        Plan::decide(&Request { carrier: asked, ..request(manifest) }, &facts)
+    };
+    let missing = Some("only root can have it");
+    assert_eq!(decide("", None, None).unwrap().carrier, Carrier::Routed);
+    assert_eq!(decide("", None, missing).unwrap().carrier, Carrier::Passt);
+    assert_eq!(decide("", Some(Carrier::Passt), None).unwrap().carrier, Carrier::Passt);
+    // A firewall is the operator's to judge of.
+    let mut behind = facts(None);
+    behind.machine.routed_hindered = Some("the firewall's table filter forwards nothing".to_owned());
+    let hindered = |asked| Plan::decide(&Request { carrier: asked, ..request("") }, &behind).unwrap();
+    assert_eq!(hindered(None).carrier, Carrier::Passt);
+    assert!(hindered(None).to_string().contains("the firewall's table filter"), "{}", hindered(None));
+    assert_eq!(hindered(Some(Carrier::Routed)).carrier, Carrier::Routed);
+    let refused = decide("", Some(Carrier::Routed), missing).unwrap_err();
+    assert!(refused.to_string().contains("only root"), "{refused}");
+
+    let private = "[spec.networking]\nnetwork_type = \"private\"\nprivate_network = \"shop\"\n\
+                   [spec.networking.inbound_ports]\nhttp = 80";
+    let plan = decide(private, None, None).unwrap();
+    assert!(plan.network && plan.publish.is_empty() && plan.reach.to.is_empty(), "{plan}");
+    assert_eq!(plan.private_network.as_deref(), Some("shop"));
+    assert!(matches!(decide(private, None, missing), Err(PlanError::PrivateNotRouted { .. })));
+    assert!(matches!(decide(private, Some(Carrier::Passt), None), Err(PlanError::PrivateNotRouted { .. })));
 }

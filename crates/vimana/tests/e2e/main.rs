@@ -25,9 +25,11 @@ mod policy;
 mod process;
 mod reach;
 mod rootless;
+mod routed;
 mod settings;
 mod signals;
 mod support;
 #[path = "../vimana/mod.rs"]
 mod vimana;
 mod wasm_jail;
+mod world;

@@ -7,15 +7,14 @@ const LIMITS: &str = "a spacecore is limited by the hardware that it is given";
 const NAMESPACE: &str = "a spacecore shares no namespace with the host or another";
 const NETWORK: &str = "the network is set up by the driver";
 
-/// Why there is no network among services, and what to do instead.
+/// Why there are no further networks among services, and what to do instead.
 pub(super) const NETWORKS: (&str, &str) = (
-    "spacecores share no network of the file's own, and don't know each other's names",
-    "publish the ports that another needs, or make one a [[spec.sidecars]] of the other",
+    "the services of a project share one private network, which has no further parts",
+    "write `spec.networking.private_network`: spacecores that name the same reach each other",
 );
 
 /// Keys at the top.
 pub(super) const TOP: &[Unsupported] = &[
-    ("name", "a manifest belongs to no project", "write a label, such as `labels = { project = \"...\" }`"),
     (
         "include",
         "other files aren't read",

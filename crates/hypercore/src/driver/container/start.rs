@@ -4,7 +4,7 @@
 //!  keeper --fork--> maker: user namespace, own mounts, root     (root.rs)
 //!    |                |--libcontainer--> (intermediate) --> init: namespaces, limits, pivot, seccomp
 //!    |                |                                       |
-//!    |                |--enters its network, makes the tap    |
+//!    |                |--makes its interface                 |
 //!    |                |--start---------------------------->  executes spacecore
 //!    |<--pid, tap-----+ ends
 //!    |<-------------------- parent of init
@@ -35,6 +35,7 @@ use super::mapping::Namespaces;
 use super::{mapping, root};
 use crate::cgroup;
 use crate::driver::{Container, Network};
+use crate::routed::Pair;
 use crate::{guest, seccomp, tap};
 
 /// The filters of `seccomp.rs` as the kernel takes them, which `build.rs` has compiled: 8 bytes for each instruction.
@@ -64,6 +65,8 @@ pub(super) struct Making<'a> {
     pub(super) stderr: BorrowedFd<'a>,
     /// The network card, if it has one.
     pub(super) network: Option<Network>,
+    /// What its interface is made with, where the kernel carries its network.
+    pub(super) pair: Option<Pair>,
 }
 
 /// What was made.
@@ -78,7 +81,7 @@ pub(super) struct Made {
 
 /// Makes a container and starts its PID 1. The caller must have one thread.
 #[allow(unsafe_code)]
-pub(super) fn make(making: &Making<'_>) -> Result<Made, String> {
+pub(super) fn make(making: Making<'_>) -> Result<Made, String> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(|error| error.to_string())?;
     let parent = rustix::process::getpid();
     // SAFETY: the caller has one thread, so that the child may go on with all of its memory.
@@ -150,7 +153,7 @@ fn hear(from: impl AsFd) -> Result<(Pid, Option<OwnedFd>), String> {
 }
 
 /// What the maker does.
-fn run(making: &Making<'_>) -> Result<(i32, Option<OwnedFd>), String> {
+fn run(mut making: Making<'_>) -> Result<(i32, Option<OwnedFd>), String> {
     let text = |error: &dyn std::error::Error| chain(error);
     let executor = Init::new(making.channel, making.container.writes_to_host())
         .map_err(|error| format!("preparing PID 1: {error}"))?;
@@ -165,7 +168,8 @@ fn run(making: &Making<'_>) -> Result<(i32, Option<OwnedFd>), String> {
     }
     let namespaces = mapping::container_namespaces(making.ids, making.network.is_some())
         .map_err(|error| format!("making a user namespace: {error}"))?;
-    let stage = root::make(making, &namespaces.user).map_err(|error| text(&error))?;
+    let pair = making.pair.take();
+    let stage = root::make(&making, &namespaces.user).map_err(|error| text(&error))?;
     let config = fill_in(making.config, &namespaces, &stage);
     let write = |error: io::Error| format!("writing the bundle: {error}");
     let file = fs::File::create(stage.bundle.join("config.json")).map_err(write)?;
@@ -186,8 +190,13 @@ fn run(making: &Making<'_>) -> Result<(i32, Option<OwnedFd>), String> {
         .build()
         .map_err(|error| text(&error))?;
     let pid = container.pid().map(|pid| pid.as_raw()).ok_or("libcontainer names no process")?;
-    let tap = match (making.network, &namespaces.network) {
-        (Some(Network { mac, mtu }), Some(namespace)) => {
+    let tap = match (making.network, &namespaces.network, pair) {
+        (Some(Network { mac, .. }), Some(namespace), Some(pair)) => {
+            let joined = pair.join(namespace.as_fd(), tap::NAME, mac);
+            joined.map_err(|error| format!("making the network's interface: {error}"))?;
+            None
+        }
+        (Some(Network { mac, mtu, .. }), Some(namespace), None) => {
             let tap = tap::open_in(namespace, tap::NAME, mac, mtu);
             Some(tap.map_err(|error| format!("making the network's tap: {error}"))?)
         }

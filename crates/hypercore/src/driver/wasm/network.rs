@@ -1,22 +1,23 @@
 //! A program's network: a namespace that only its thread is in, with loopback and one interface, whose other end is the
 //! keeper's stream of frames.
 
-use std::os::fd::OwnedFd;
+use std::fs;
+use std::os::fd::AsFd;
 
 use rustix::net::{AddressFamily, SocketType};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
-use spacecore::refusal::OrRefuse;
+use spacecore::refusal::{OrRefuse, refuse};
 use spacecore::rtnetlink;
 use spacecore::wire::message::{self, Refusal, RefusalKind};
 
-use crate::driver;
+use crate::driver::{self, Wire};
 use crate::tap::{self, Pump};
 
 /// The card as the machine has it.
 #[derive(Debug)]
 pub(super) struct Card {
-    /// The stream of frames.
-    pub(super) wire: OwnedFd,
+    /// Where it leads.
+    pub(super) wire: Wire,
     pub(super) card: driver::Network,
 }
 
@@ -25,7 +26,7 @@ pub(super) struct Card {
 /// # Errors
 /// The process may make no namespace or tap, or the kernel refuses an address.
 #[allow(unsafe_code)]
-pub(super) fn attach(card: Card, wanted: Option<&message::Network>) -> Result<Pump, Refusal> {
+pub(super) fn attach(card: Card, wanted: Option<&message::Network>) -> Result<Option<Pump>, Refusal> {
     const KIND: RefusalKind = RefusalKind::Network;
     let interface = || "the program's interface".to_owned();
     // SAFETY: a network namespace says which interfaces sockets find; it concerns neither memory nor descriptors.
@@ -33,9 +34,20 @@ pub(super) fn attach(card: Card, wanted: Option<&message::Network>) -> Result<Pu
     unshared.or_refuse(KIND, || {
         "a network namespace for the program (root, or a user namespace, may make one)".to_owned()
     })?;
-    let driver::Network { mac, mtu } = card.card;
-    let device = tap::open_here(tap::NAME, mac, mtu)
-        .or_refuse(KIND, || "an interface for the program (/dev/net/tun)".to_owned())?;
+    let driver::Network { mac, mtu, .. } = card.card;
+    let pumped = match card.wire {
+        Wire::Stream(stream) => {
+            let device = tap::open_here(tap::NAME, mac, mtu)
+                .or_refuse(KIND, || "an interface for the program (/dev/net/tun)".to_owned())?;
+            Some((device, stream))
+        }
+        Wire::Pair(pair) => {
+            let own = fs::File::open("/proc/thread-self/ns/net").or_refuse(KIND, interface)?;
+            pair.join(own.as_fd(), tap::NAME, mac).or_refuse(KIND, interface)?;
+            None
+        }
+        Wire::Tap(_) => return Err(refuse(KIND, "a tap is for virtual machines")),
+    };
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None);
     let socket = socket.or_refuse(KIND, || "a socket".to_owned())?;
     let index = rustix::net::netdevice::name_to_index(socket, tap::NAME).or_refuse(KIND, interface)?;
@@ -44,7 +56,8 @@ pub(super) fn attach(card: Card, wanted: Option<&message::Network>) -> Result<Pu
         Some(network) => rtnetlink::set_up(index, network)?,
         None => rtnetlink::bring_up(index, "the program's interface")?,
     }
-    Pump::start(device, card.wire).or_refuse(KIND, interface)
+    let start = |(device, stream)| Pump::start(device, stream).or_refuse(KIND, interface);
+    pumped.map(start).transpose()
 }
 
 #[cfg(test)]
@@ -68,8 +81,12 @@ mod tests {
             mtu: 1400,
         };
         let thread = std::thread::spawn(move || {
-            let card = driver::Network { mac: driver::Mac([0x52, 0x54, 0, 1, 2, 3]), mtu: 1400 };
-            let _pump = attach(Card { wire: theirs.into(), card }, Some(&wanted))?;
+            let card = driver::Network {
+                mac: driver::Mac([0x52, 0x54, 0, 1, 2, 3]),
+                mtu: 1400,
+                carrier: crate::network::Carrier::Passt,
+            };
+            let _pump = attach(Card { wire: Wire::Stream(theirs.into()), card }, Some(&wanted))?;
             let outside = UdpSocket::bind("10.0.2.15:0").unwrap();
             outside.send_to(b"x", "192.0.2.9:9").unwrap();
             // The name server that was configured, which nobody outside this namespace can be.

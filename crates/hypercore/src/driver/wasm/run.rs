@@ -99,7 +99,7 @@ impl Job {
                 let pump = network::attach(card, wanted)?;
                 resolver = Resolver::new(wanted);
                 wasi.inherit_network();
-                Some(pump)
+                pump
             }
             None => None,
         };

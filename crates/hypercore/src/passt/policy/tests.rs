@@ -1,9 +1,11 @@
+use std::net::Ipv4Addr;
+
 use proptest::prelude::*;
-use simple_dns::rdata::{A, CNAME};
+use simple_dns::rdata::{A, CNAME, RData};
 use simple_dns::{CLASS, Name, PacketFlag, QCLASS, QTYPE, Question, ResourceRecord, TYPE};
 
 use super::*;
-use crate::passt::MAC;
+use crate::network::{MAC, Rule};
 use crate::passt::packet::frames::{frame, tcp, udp};
 
 const ME: &str = "192.0.2.2";

@@ -1,10 +1,9 @@
 //! The machine: how it is started, and how its end is noticed.
 
 use hypercore::driver::{Body, Ended, Wiring};
-use hypercore::passt::{GuestNetwork, Passt};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use spacecore::wire::message::Network;
 
+use super::network::{Joined, Joining};
 use super::{Host, PARENT, shown};
 use crate::folder::Folder;
 use crate::keeper::assignment::{FolderShare, Lifetime};
@@ -44,21 +43,16 @@ impl Host {
         }
         let pair = || socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
         let (ours, theirs) = pair().map_err(|error| image::whole(&error))?;
-        let (passt_wire, network_wire) = match &self.assignment.network {
-            Some(_) => pair()
-                .map(|(passt, machine)| (Some(passt), Some(machine)))
-                .map_err(|error| image::whole(&error))?,
-            None => (None, None),
-        };
+        let network = self.assignment.network.as_ref();
+        let (joining, network_wire) = Joining::begin(network, &self.assignment.machine.body)?.unzip();
         let driver = driver(&self.assignment.driver).map_err(|error| image::whole(&error))?;
         let prepared = driver.prepare(&self.assignment.machine).map_err(|error| image::whole(&error))?;
         let wiring = Wiring { channel: theirs, network: network_wire, console: None };
         self.machine = Some(driver.start(&prepared, wiring).map_err(|error| image::whole(&error))?);
         self.mark("machine started");
-        if let (Some(plan), Some(wire)) = (&self.assignment.network, passt_wire) {
-            let (passt, guest) = Passt::start_on(plan, wire).map_err(|error| image::whole(&error))?;
-            self.network = Some((passt, guest_network(&guest)));
-            self.mark("passt started");
+        if let (Some(plan), Some(joining)) = (&self.assignment.network, joining) {
+            self.network = Some(joining.finish(plan)?);
+            self.mark("network ready");
         }
         let mut guest = WireSocket::new(ours).map_err(|error| image::whole(&error))?;
         self.processes.open_workload(&mut guest.link, self.assignment.configuration.process.stdin);
@@ -100,7 +94,7 @@ impl Host {
 
     /// Ends the spacecore where its network has ended by itself.
     pub(super) fn watch_network(&mut self) {
-        let Some(words) = self.network.as_mut().and_then(|(passt, _)| passt.ended()) else { return };
+        let Some(words) = self.network.as_mut().and_then(Joined::ended) else { return };
         self.network = None;
         // It ends with the machine too, a moment before the machine's own end can be seen.
         std::thread::sleep(std::time::Duration::from_millis(100));
@@ -120,22 +114,6 @@ impl Host {
         self.machine = None;
         self.read_guest(true);
         self.input(Input::MachineEnded(reason));
-    }
-}
-
-/// The network as the guest is told of it.
-fn guest_network(network: &GuestNetwork) -> Network {
-    let v4 =
-        network.ipv4.map(|(address, prefix, gateway)| (format!("{address}/{prefix}"), gateway.to_string()));
-    let v6 =
-        network.ipv6.map(|(address, prefix, gateway)| (format!("{address}/{prefix}"), gateway.to_string()));
-    let (addresses, gateways) = v4.into_iter().chain(v6).unzip();
-    Network {
-        addresses,
-        gateways,
-        dns: network.dns.iter().map(ToString::to_string).collect(),
-        search: Vec::new(),
-        mtu: u32::from(network.mtu),
     }
 }
 

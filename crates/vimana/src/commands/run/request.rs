@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use hac::model::{Accel, Isolation, Mount, NetworkType};
 use hac::units::{Bytes, MilliCpu};
 use hac::{Format, Manifest};
-use hypercore::passt::{Protocol, Publish};
+use hypercore::network::{Carrier, Protocol, Publish};
 use node::plan::{Request, Share};
 
 /// The workload, and what is changed in it.
@@ -52,6 +52,10 @@ pub struct Workload {
     /// :PORT and /tcp or /udp; may be given several times
     #[arg(long, value_name = "PEER")]
     pub allow_to: Vec<hac::peer::Peer>,
+    /// Who carries the network: routed (the kernel, for root) or passt (a process without privileges) [default: routed where it
+    /// can be had]
+    #[arg(long, value_name = "CARRIER", value_parser = parse_carrier)]
+    pub carrier: Option<Carrier>,
     /// Mount a folder or file of this machine (a path with / or . or ~ at its start), or a named volume, which is kept when
     /// the spacecore ends
     #[arg(short = 'v', long = "volume", value_name = "SRC|NAME:DST[:ro]")]
@@ -198,6 +202,7 @@ impl Workload {
             stdin: false,
             terminal: None,
             by_image: by_image.is_some(),
+            carrier: self.carrier,
             verity: self.verity,
         };
         Ok(Asked { request, names_isolation: names_isolation || self.isolation.is_some() })
@@ -260,6 +265,10 @@ fn read(path: &Path) -> anyhow::Result<Source> {
             diagnostics.render(&name, &source, false).trim_end()
         )
     })?;
+    let networking = &mut manifest.spec.networking;
+    if networking.private_network.is_none() {
+        networking.private_network = Some(manifest.metadata.name.clone());
+    }
     let base = path.parent().unwrap_or(Path::new(".")).to_owned();
     manifest.spec.deployment.image = beside(&base, &manifest.spec.deployment.image);
     let names_isolation = hac::says(&source, format, "spec.virtualization.type");
@@ -325,6 +334,14 @@ fn expand_home(path: &str) -> PathBuf {
             home().map_or_else(|| path.into(), |home| home.join(rest.trim_start_matches('/')))
         }
         _ => path.into(),
+    }
+}
+
+fn parse_carrier(text: &str) -> Result<Carrier, String> {
+    match text {
+        "routed" => Ok(Carrier::Routed),
+        "passt" => Ok(Carrier::Passt),
+        other => Err(format!("{other:?} carries no network; routed and passt do")),
     }
 }
 

@@ -8,24 +8,24 @@ const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// A way out, of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Way<A> {
-    pub(super) interface: String,
-    pub(super) address: A,
-    pub(super) prefix: u8,
-    pub(super) gateway: A,
+pub(crate) struct Way<A> {
+    pub(crate) interface: String,
+    pub(crate) address: A,
+    pub(crate) prefix: u8,
+    pub(crate) gateway: A,
 }
 
 /// The ways out of this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Host {
-    pub(super) ipv4: Option<Way<Ipv4Addr>>,
-    pub(super) ipv6: Option<Way<Ipv6Addr>>,
+pub(crate) struct Host {
+    pub(crate) ipv4: Option<Way<Ipv4Addr>>,
+    pub(crate) ipv6: Option<Way<Ipv6Addr>>,
     /// Every address of this machine.
-    pub(super) addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 impl Host {
-    pub(super) fn look() -> Self {
+    pub(crate) fn look() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let ipv4 = ipv4(&read("/proc/net/route"), source);
         let if_inet6 = read("/proc/net/if_inet6");

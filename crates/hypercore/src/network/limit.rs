@@ -8,18 +8,18 @@ const BURST: Duration = Duration::from_millis(20);
 
 /// One direction's limit.
 #[derive(Debug)]
-pub(super) struct Limit {
+pub(crate) struct Limit {
     bits_per_second: u64,
     sent_by: Option<Instant>,
 }
 
 impl Limit {
-    pub(super) fn new(bits_per_second: u64) -> Self {
+    pub(crate) fn new(bits_per_second: u64) -> Self {
         Self { bits_per_second: bits_per_second.max(1), sent_by: None }
     }
 
     /// Counts so many bytes as sent; says how long to wait before they may be.
-    pub(super) fn take(&mut self, bytes: usize, now: Instant) -> Duration {
+    pub(crate) fn take(&mut self, bytes: usize, now: Instant) -> Duration {
         let bits = u128::try_from(bytes).unwrap_or(u128::MAX).saturating_mul(8);
         let nanos = bits.saturating_mul(1_000_000_000) / u128::from(self.bits_per_second);
         let takes = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
