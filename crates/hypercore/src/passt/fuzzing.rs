@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
+use super::handshake;
 use super::packet::{self, Frame};
 use super::policy::{Gate, Verdict};
-use super::handshake;
 use super::window::Windows;
 use crate::network::{GuestNetwork, MAC, Policy, Rule, Who, is_public};
 
