@@ -112,7 +112,7 @@ impl Passt {
             spawn::spawn(&program, &args, vec![theirs.into()], None).map_err(PasstError::Execute)?;
         let is_udp = |publish: &&Publish| publish.protocol == Protocol::Udp;
         let ports = published.iter().filter(is_udp).map(|publish| publish.guest).collect();
-        let gate = Gate::new(plan.policy.clone(), MAC, &guest, ports, || route::Host::look().addresses);
+        let gate = Gate::new(plan.policy.clone(), MAC, &guest, ports, route::Host::look);
         let rates = Rates { out_bits: plan.policy.out_bits, in_bits: plan.policy.in_bits };
         let announced = filter::announce(&helper, MAC, guest.ipv4.map(|(address, _, _)| address));
         let filter = announced.and_then(|()| Filter::start(socket, helper.into(), gate, rates));
@@ -232,6 +232,7 @@ mod tests {
             ipv4: Some(Way { interface: "eth0".into(), address, prefix: 24, gateway }),
             ipv6: None,
             addresses: Vec::new(),
+            neighbours: Vec::new(),
         }
     }
 
@@ -246,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_machine_without_a_way_out_has_no_network() {
-        assert!(arguments(&Host { ipv4: None, ipv6: None, addresses: Vec::new() }, &[]).is_none());
+        assert!(arguments(&Host::default(), &[]).is_none());
     }
 
     #[test]

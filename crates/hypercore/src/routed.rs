@@ -16,6 +16,7 @@
 
 mod addresses;
 mod gateway;
+mod learnt;
 mod machine;
 mod names;
 mod namespace;
@@ -34,11 +35,13 @@ mod tests;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use self::addresses::{Addresses, PREFIX4, PREFIX6, Place};
 use self::gateway::Gateway;
 pub use self::gateway::Pair;
+use self::learnt::Learnt;
 use self::machine::Uplink;
 use self::names::{Directory, Names};
 use self::netlink::Netlink;
@@ -46,6 +49,7 @@ use self::registry::{Lease, Registry};
 use self::relay::Relay;
 use self::rules::Around;
 use crate::driver::Wire;
+use crate::network::route::Host;
 use crate::network::{GuestNetwork, NetworkPlan, PortError, Publish};
 
 /// Why there is no network.
@@ -121,14 +125,27 @@ pub fn sweep() {
 /// A spacecore's network. It is gone when this is dropped.
 #[derive(Debug)]
 pub struct Routed {
-    gateway: Gateway,
-    registry: Registry,
-    lease: Lease,
-    mtu: u32,
-    own: Vec<IpAddr>,
-    /// Both begin when the network is opened.
+    /// Both begin when the network is opened. They hold the gateway, and end before it; the machine's table may go with the last
+    /// spacecore's seat, and is there until nothing of its network is left.
     relay: Option<Relay>,
     names: Option<Names>,
+    gateway: Gateway,
+    seat: Seat,
+    mtu: u32,
+    own: Vec<IpAddr>,
+}
+
+/// A spacecore's place on the machine's network, until this is dropped.
+#[derive(Debug)]
+struct Seat {
+    registry: Registry,
+    lease: Lease,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        machine::leave(&self.registry, &self.lease);
+    }
 }
 
 impl Routed {
@@ -144,17 +161,12 @@ impl Routed {
         let who = (plan.name.as_str(), plan.private_network.as_deref());
         let lease = machine::enter(&registry, &netlink, &uplink, who, &plan.policy)
             .map_err(failed("set this machine up for spacecores' networks"))?;
-        let made = Gateway::make(lease.record.addresses, uplink.mtu, plan.policy.out_bits, has_tap);
-        match made {
-            Ok((gateway, wire)) => {
-                let own = uplink.addresses();
-                Ok((Self { gateway, registry, lease, mtu: uplink.mtu, own, relay: None, names: None }, wire))
-            }
-            Err(error) => {
-                machine::leave(&registry, &lease);
-                Err(failed("make the spacecore's gateway")(error))
-            }
-        }
+        let seat = Seat { registry, lease };
+        let addresses = seat.lease.record.addresses;
+        let (gateway, wire) = Gateway::make(addresses, uplink.mtu, plan.policy.out_bits, has_tap)
+            .map_err(failed("make the spacecore's gateway"))?;
+        let own = uplink.addresses();
+        Ok((Self { relay: None, names: None, gateway, seat, mtu: uplink.mtu, own }, wire))
     }
 
     /// Lets the network carry something, once the machine is started.
@@ -162,7 +174,9 @@ impl Routed {
     /// # Errors
     /// The kernel refuses a rule, or a port is in use.
     pub fn open(&mut self, plan: &NetworkPlan) -> Result<(), RoutedError> {
-        let around = Around { machine: &self.own, is_member: self.lease.record.network.is_some() };
+        let neighbours = Host::look().neighbours;
+        let is_member = self.seat.lease.record.network.is_some();
+        let around = Around { machine: &self.own, neighbours: &neighbours, is_member };
         self.gateway
             .open(&plan.policy, around)
             .map_err(failed("set the rules of the spacecore's gateway"))?;
@@ -183,16 +197,21 @@ impl Routed {
             self.relay = Some(Relay::start(&plan.published, guest, namespace()?)?);
         }
         let (registry, network, rules) =
-            (self.registry.clone(), self.lease.record.network.clone(), Arc::new(namespace()?));
+            (self.seat.registry.clone(), self.seat.lease.record.network.clone(), Arc::new(namespace()?));
         let directory = Directory {
             policy: plan.policy.clone(),
             siblings: Box::new(move |name| siblings(&registry, network.as_deref(), name)),
             learn: Box::new({
-                let rules = Arc::clone(&rules);
-                // A name whose addresses can't be learnt can't be reached: nothing more happens.
-                move |learnt| _ = gateway::learn(rules.as_fd(), learnt)
+                let (rules, learnt) = (Arc::clone(&rules), Mutex::new(Learnt::default()));
+                move |answer| {
+                    // One after the other: who waits finds that what he has learnt is known already.
+                    let mut learnt = learnt.lock().unwrap_or_else(PoisonError::into_inner);
+                    // A name whose addresses can't be learnt can't be reached: nothing more happens.
+                    let _ = gateway::learn(rules.as_fd(), &learnt.take(answer, Instant::now()));
+                }
             }),
             resolvers: names::resolvers,
+            begun: Mutex::default(),
         };
         let at: Vec<IpAddr> = addresses.all(Place::Gateway).into_iter().map(|(address, _)| address).collect();
         let names = Names::start(&at, directory, &rules);
@@ -229,7 +248,7 @@ impl Routed {
     }
 
     fn addresses(&self) -> Addresses {
-        self.lease.record.addresses
+        self.seat.lease.record.addresses
     }
 }
 
@@ -239,11 +258,4 @@ fn siblings(registry: &Registry, network: Option<&str>, name: &str) -> Vec<IpAdd
     let named = members.iter().filter(|record| record.name == name);
     let addresses = named.flat_map(|record| record.addresses.all(Place::Guest));
     addresses.map(|(address, _)| address).collect()
-}
-
-impl Drop for Routed {
-    fn drop(&mut self) {
-        (self.relay, self.names) = (None, None);
-        machine::leave(&self.registry, &self.lease);
-    }
 }

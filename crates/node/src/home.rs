@@ -53,6 +53,12 @@ impl Home {
         &self.root
     }
 
+    /// A word of eight hexadecimal digits that tells it from other homes of this machine.
+    pub fn tag(&self) -> String {
+        let root = self.root.canonicalize().unwrap_or_else(|_| self.root.clone());
+        image::Digest::of(root.as_os_str().as_encoded_bytes()).hex().chars().take(8).collect()
+    }
+
     /// Images, by content.
     pub fn images(&self) -> PathBuf {
         self.root.join("images")

@@ -197,7 +197,8 @@ impl Plan {
                 policy: self.reach.policy(),
                 carrier: self.carrier,
                 name: self.name.clone(),
-                private_network: self.private_network.clone(),
+                // Two homes on one machine are two nodes.
+                private_network: self.private_network.as_ref().map(|name| format!("{}.{name}", home.tag())),
             }),
             configuration: self.configuration(),
             folders: self.folder_shares(),

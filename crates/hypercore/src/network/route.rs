@@ -22,17 +22,45 @@ pub(crate) struct Host {
     pub(crate) ipv6: Option<Way<Ipv6Addr>>,
     /// Every address of this machine.
     pub(crate) addresses: Vec<IpAddr>,
+    /// The networks that it is in, by their first bits: whoever has an address of them is on one of its wires.
+    pub(crate) neighbours: Vec<(IpAddr, u8)>,
 }
 
 impl Host {
     pub(crate) fn look() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
-        let ipv4 = ipv4(&read("/proc/net/route"), source);
+        let (route, ipv6_route) = (read("/proc/net/route"), read("/proc/net/ipv6_route"));
+        let ipv4 = ipv4(&route, source);
         let if_inet6 = read("/proc/net/if_inet6");
-        let ipv6 = ipv6(&read("/proc/net/ipv6_route"), &if_inet6);
+        let ipv6 = ipv6(&ipv6_route, &if_inet6);
         let addresses = addresses(&read("/proc/net/fib_trie"), &if_inet6);
-        Self { ipv4, ipv6, addresses }
+        Self { ipv4, ipv6, addresses, neighbours: neighbours(&route, &ipv6_route) }
     }
+}
+
+/// Reads the networks that no gateway lies before from `/proc/net/route` and `/proc/net/ipv6_route`; link-local and multicast ones,
+/// which nobody is sent to, are left out.
+fn neighbours(route: &str, ipv6_route: &str) -> Vec<(IpAddr, u8)> {
+    let four = route.lines().skip(1).filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let address = |place: usize| Some(u32::from_str_radix(fields.get(place)?, 16).ok()?.to_ne_bytes());
+        let (network, gateway, mask) = (address(1)?, address(2)?, address(7)?);
+        let prefix = u8::try_from(u32::from_be_bytes(mask).leading_ones()).ok()?;
+        let network = Ipv4Addr::from(network);
+        (prefix > 0 && gateway == [0; 4] && !network.is_link_local()).then_some((network.into(), prefix))
+    });
+    let six = ipv6_route.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let number = |place: usize| u128::from_str_radix(fields.get(place)?, 16).ok();
+        let (network, gateway) = (Ipv6Addr::from(number(0)?), number(4)?);
+        let prefix = u8::from_str_radix(fields.get(1)?, 16).ok()?;
+        let is_meant = !network.is_unicast_link_local() && !network.is_multicast() && *fields.get(9)? != "lo";
+        (prefix > 0 && gateway == 0 && is_meant).then_some((network.into(), prefix))
+    });
+    let mut all: Vec<(IpAddr, u8)> = four.chain(six).collect();
+    all.sort();
+    all.dedup();
+    all
 }
 
 /// Reads every address of this machine from `/proc/net/fib_trie` and `/proc/net/if_inet6`.
@@ -162,6 +190,28 @@ mod tests {
         let routes = [HEADER.to_owned(), route("ens3", [0; 4], [172, 31, 1, 1], 0, [0; 4])];
         let way = ipv4(&routes.concat(), |_| Some(Ipv4Addr::new(203, 0, 113, 5))).unwrap();
         assert_eq!((way.prefix, way.gateway), (30, Ipv4Addr::new(203, 0, 113, 4)));
+    }
+
+    #[test]
+    fn the_networks_that_the_machine_is_in_are_found() {
+        let routes = [
+            HEADER.to_owned(),
+            route("eth0", [0; 4], [192, 0, 2, 1], 100, [0; 4]),
+            route("eth0", [192, 0, 2, 0], [0; 4], 100, [255, 255, 255, 0]),
+            route("eth0", [198, 51, 100, 0], [192, 0, 2, 1], 100, [255, 255, 255, 0]),
+            route("eth0", [169, 254, 0, 0], [0; 4], 1000, [255, 255, 0, 0]),
+        ];
+        let (zero, network) = ("0".repeat(32), format!("20010db8{}", "0".repeat(24)));
+        let six = [
+            format!("{zero} 00 {zero} 00 fe800000000000000000000000000001 00000400 1 0 00000003 eth0\n"),
+            format!("{network} 40 {zero} 00 {zero} 00000100 1 0 00000001 eth0\n"),
+            format!("fe80{} 40 {zero} 00 {zero} 00000100 1 0 00000001 eth0\n", "0".repeat(28)),
+            format!("{zero} 00 {zero} 00 {zero} ffffffff 1 0 00200200 lo\n"),
+        ];
+        let found = neighbours(&routes.concat(), &six.concat());
+        let wanted: [(IpAddr, u8); 2] = [([192, 0, 2, 0].into(), 24), ("2001:db8::".parse().unwrap(), 64)];
+        assert_eq!(found, wanted);
+        assert_eq!(neighbours("garbage\ngarbage", "garbage"), []);
     }
 
     #[test]

@@ -224,7 +224,10 @@ mod tests {
             ipv4: Some(("192.0.2.2".parse().unwrap(), 24, "192.0.2.1".parse().unwrap())),
             ..GuestNetwork::default()
         };
-        Gate::new(Policy::default(), MAC, &guest, Vec::new(), || vec!["192.0.2.2".parse().unwrap()])
+        Gate::new(Policy::default(), MAC, &guest, Vec::new(), || {
+            let addresses = vec!["192.0.2.2".parse().unwrap()];
+            crate::network::route::Host { addresses, ..Default::default() }
+        })
     }
 
     fn framed(frame: &[u8]) -> Vec<u8> {

@@ -7,6 +7,7 @@ use super::handshake;
 use super::packet::{self, Frame};
 use super::policy::{Gate, Verdict};
 use super::window::Windows;
+use crate::network::route::Host;
 use crate::network::{GuestNetwork, MAC, Policy, Rule, Who, is_public};
 
 const ME: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -25,7 +26,7 @@ pub fn frames(bytes: &[u8]) {
     let rule = |who| Rule { who, ports: None, protocol: None };
     let named = vec![rule(Who::Name("a.example.org".to_owned())), rule(Who::Name("*.b.org".to_owned()))];
     let policies = [Policy::default(), Policy { to: named, ..Policy::default() }];
-    let look: fn() -> Vec<IpAddr> = || vec![IpAddr::from(HOST)];
+    let look: fn() -> Host = || Host { addresses: vec![HOST.into()], ..Host::default() };
     let mut gates = policies.map(|policy| Gate::new(policy, MAC, &guest, vec![80], look));
     let mut windows = Windows::new(1_000_000);
     let now = Instant::now();

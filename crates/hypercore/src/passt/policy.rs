@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::packet::{self, Carries, Frame, Packet};
 use crate::driver::Mac;
 use crate::network::questions::{REFUSED, without_answer};
+use crate::network::route::Host;
 use crate::network::{GuestNetwork, Policy, Protocol, Who, inside, is_in, is_public, is_special};
 
 /// How long the host's addresses are believed to be the same.
@@ -43,10 +44,10 @@ pub(super) struct Gate {
     mac: Mac,
     /// The guest's addresses.
     addresses: Vec<IpAddr>,
-    /// The host's, when they were looked up.
-    refused: Vec<IpAddr>,
+    /// The host's addresses and networks, when they were looked up.
+    host: Host,
     looked: Option<Instant>,
-    look: fn() -> Vec<IpAddr>,
+    look: fn() -> Host,
     /// The guest's UDP ports that the host answers on. passt hands the guest what comes to any other that it has sent from, too.
     published: Vec<u16>,
     /// Where the guest asks for names.
@@ -58,13 +59,13 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// `look` finds the host's addresses, which may change; `published` are the guest's UDP ports that may be called.
+    /// `look` finds the host's addresses and networks, which may change; `published` are the guest's UDP ports that may be called.
     pub(super) fn new(
         policy: Policy,
         mac: Mac,
         guest: &GuestNetwork,
         published: Vec<u16>,
-        look: fn() -> Vec<IpAddr>,
+        look: fn() -> Host,
     ) -> Self {
         let four = guest.ipv4.map(|(address, _, _)| address.into());
         let six = guest.ipv6.map(|(address, _, _)| address.into());
@@ -72,7 +73,7 @@ impl Gate {
             policy,
             mac,
             addresses: four.into_iter().chain(six).collect(),
-            refused: Vec::new(),
+            host: Host::default(),
             looked: None,
             look,
             published,
@@ -120,7 +121,7 @@ impl Gate {
     fn look(&mut self, now: Instant) {
         let is_old = |looked: Instant| now.saturating_duration_since(looked) > LOOKED;
         if self.looked.is_none_or(is_old) {
-            self.refused = (self.look)();
+            self.host = (self.look)();
             self.looked = Some(now);
         }
     }
@@ -152,8 +153,13 @@ impl Gate {
 
     fn is_never_reached(&self, to: IpAddr) -> bool {
         is_special(to)
-            || self.refused.contains(&to)
-            || inside(to).is_some_and(|to| self.refused.contains(&to.into()))
+            || self.host.addresses.contains(&to)
+            || inside(to).is_some_and(|to| self.host.addresses.contains(&to.into()))
+    }
+
+    /// Whether somebody is in a network of the host's.
+    fn is_neighbour(&self, to: IpAddr) -> bool {
+        self.host.neighbours.iter().any(|(network, prefix)| is_in(to, *network, *prefix))
     }
 
     /// Whether a rule lets it through: to a port, or what has no ports.
@@ -161,7 +167,7 @@ impl Gate {
         self.policy.to.iter().enumerate().any(|(place, rule)| {
             let is_meant = match &rule.who {
                 Who::Any => true,
-                Who::Public => is_public(to),
+                Who::Public => is_public(to) && !self.is_neighbour(to),
                 Who::Network(network, prefix) => is_in(to, *network, *prefix),
                 Who::Name(_) => self.named.get(&(place, to)).is_some_and(|until| *until > now),
             };

@@ -20,7 +20,11 @@ pub(super) const NETWORKS: [Ipv4Addr; 5] = [
     Ipv4Addr::new(172, 22, 0, 0),
 ];
 /// The IPv6 network of all (RFC 4193). It never leaves the machine.
-const NETWORK6: [u16; 3] = [0xfd76, 0x696d, 0x616e];
+pub(super) const NETWORK6: Ipv6Addr = Ipv6Addr::new(0xfd76, 0x696d, 0x616e, 0, 0, 0, 0, 0);
+/// The lengths of their prefixes.
+pub(super) const NETWORK_PREFIX: u8 = 16;
+/// The same of IPv6.
+pub(super) const NETWORK6_PREFIX: u8 = 48;
 /// The length of the prefix between two neighbours.
 pub(super) const PREFIX4: u8 = 30;
 /// The same of IPv6.
@@ -57,7 +61,7 @@ impl Addresses {
     }
 
     pub(super) fn ipv6(self, place: Place) -> Option<Ipv6Addr> {
-        let [a, b, c] = NETWORK6;
+        let [a, b, c, ..] = NETWORK6.segments();
         self.has_ipv6.then(|| Ipv6Addr::new(a, b, c, self.number, 0, 0, 0, place as u16))
     }
 
@@ -76,7 +80,7 @@ impl Addresses {
     /// The same of IPv6.
     pub(super) fn spacecores6() -> (Ipv6Addr, Ipv6Addr) {
         const ALL: u16 = 0xffff;
-        let [a, b, c] = NETWORK6;
+        let [a, b, c, ..] = NETWORK6.segments();
         let value = Ipv6Addr::new(a, b, c, 0, 0, 0, 0, Place::Guest as u16);
         (Ipv6Addr::new(ALL, ALL, ALL, 0, ALL, ALL, ALL, ALL), value)
     }

@@ -3,9 +3,9 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 use super::addresses::{Addresses, Place};
+use super::learnt::News;
 use super::namespace::Inside;
 use super::netlink::{End, Netlink};
 use super::rules::{self, Around, GUEST, RELAYED, UP};
@@ -94,13 +94,13 @@ impl Gateway {
     }
 }
 
-/// Lets the spacecore reach these addresses, by the rules that they belong to, for so long.
-pub(super) fn learn(namespace: BorrowedFd<'_>, all: &[(usize, IpAddr, Duration)]) -> io::Result<()> {
-    if all.is_empty() {
+/// Lets the spacecore reach these addresses, by the rules that they belong to, for so long, and those no more.
+pub(super) fn learn(namespace: BorrowedFd<'_>, news: &News) -> io::Result<()> {
+    if *news == News::default() {
         return Ok(());
     }
     let _inside = Inside::enter(namespace)?;
-    nft::apply(&rules::learnt(all))
+    nft::apply(&rules::learnt(news))
 }
 
 /// Sets up the machine's end.

@@ -5,13 +5,14 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
-use super::addresses::{Addresses, NETWORKS};
+use super::addresses::{Addresses, NETWORK_PREFIX, NETWORKS};
 use super::gateway::Gateway;
 use super::namespace::Inside;
 use super::netlink::{self, Netlink, Way};
 use super::nft;
 use super::registry::{Gate, Lease, Registry};
 use super::rules::{Around, Machine, TABLE};
+use super::settings;
 use crate::driver::Wire;
 use crate::network::{MAC, Policy, Rule, Who};
 
@@ -63,7 +64,7 @@ pub(super) fn enter(
     };
     let is_free = |number: u16| netlink.index(&format!("vm-{number}")).is_err();
     let lease = gate.take(name, network, block, uplink.ipv6.is_some(), is_free)?;
-    match prepare(&mut gate, netlink, uplink, &lease, policy).and_then(|()| gate.keep()) {
+    match prepare(&mut gate, netlink, uplink, &lease, policy) {
         Ok(()) => Ok(lease),
         Err(error) => {
             leave_through(&mut gate, &lease);
@@ -86,7 +87,7 @@ fn free_network(netlink: &Netlink, uplink: &Uplink) -> io::Result<Ipv4Addr> {
     }
     Err(io::Error::other(format!(
         "this machine has routes into every network that spacecores could have ({})",
-        super::ranges::elements(NETWORKS.iter().map(|network| format!("{network}/16")))
+        super::ranges::elements(NETWORKS.iter().map(|network| format!("{network}/{NETWORK_PREFIX}")))
     )))
 }
 
@@ -106,7 +107,7 @@ fn prepare(
     let mut is_new = false;
     for way in ways {
         let (name, _) = netlink.interface(way.interface)?;
-        is_new |= gate.shared.changed.open4(&name)?;
+        is_new |= gate.shared.changed.open4(&name);
     }
     if uplink.ipv6.is_some() {
         is_new |= gate.shared.changed.open6()?;
@@ -125,11 +126,14 @@ fn prepare(
     }
     if is_new || is_stale || joins || !netlink::has_table(TABLE)? {
         write(gate)?;
+    } else {
+        gate.keep()?;
     }
-    Ok(())
+    gate.shared.changed.make()
 }
 
-/// Writes the table anew, with those who run now.
+/// Writes the table anew, with those who run now. What it is to be is kept before: whoever comes after one who was killed
+/// meanwhile knows of everything that may have been changed.
 fn write(gate: &mut Gate<'_>) -> io::Result<()> {
     let registry = gate.registry();
     for (network, members) in &mut gate.shared.joined {
@@ -138,10 +142,14 @@ fn write(gate: &mut Gate<'_>) -> io::Result<()> {
     gate.shared.joined.retain(|(_, members)| members.len() > 1);
     let interfaces = |members: &Vec<u16>| members.iter().map(|number| format!("vm-{number}")).collect();
     let machine = Machine {
+        network: gate.shared.network,
         opened4: gate.shared.changed.forwarding4.clone(),
-        opened6: gate.shared.changed.forwarding6.clone(),
+        opened6: gate.shared.changed.all6,
+        // The machine keeps some for itself.
+        exchanges: settings::connections().map(|most| most / 4 * 3),
         networks: (0..).zip(&gate.shared.joined).map(|(n, (_, members))| (n, interfaces(members))).collect(),
     };
+    gate.keep()?;
     nft::apply(&machine.table())
 }
 
@@ -159,8 +167,9 @@ fn leave_through(gate: &mut Gate<'_>, lease: &Lease) {
     if !gate.sweep() {
         return close(gate);
     }
-    if gate.shared.joined.iter().any(|(_, members)| members.contains(&own)) && write(gate).is_ok() {
-        let _ = gate.keep();
+    if gate.shared.joined.iter().any(|(_, members)| members.contains(&own)) {
+        // The next one who comes or goes does it else.
+        let _ = write(gate);
     }
 }
 
@@ -180,6 +189,7 @@ pub(super) fn sweep() {
     if !gate.sweep() && gate.shared != super::registry::Shared::default() {
         close(&mut gate);
     }
+    registry.sweep_others();
 }
 
 /// Tries what a spacecore's network needs: namespaces, interfaces, and every kind of rule and setting, in two namespaces
@@ -190,7 +200,13 @@ pub(super) fn rehearse() -> io::Result<()> {
     let limits = Some(1_000_000);
     let named = Rule { who: Who::Name(String::new()), ports: None, protocol: None };
     let policy = Policy { to: vec![named], in_bits: limits, ..Policy::default() };
-    let table = Machine { networks: vec![(0, vec![addresses.interface()])], ..Machine::default() };
+    let table = Machine {
+        network: Some(NETWORKS[0]),
+        opened6: true,
+        exchanges: Some(1),
+        networks: vec![(0, vec![addresses.interface()])],
+        ..Machine::default()
+    };
     nft::apply(&table.table())?;
     let (gateway, wire) = Gateway::make(addresses, MTU, limits, false)?;
     let (inside, other) = Inside::new()?;
@@ -198,7 +214,7 @@ pub(super) fn rehearse() -> io::Result<()> {
     if let Wire::Pair(pair) = wire {
         pair.join(other.as_fd(), crate::tap::NAME, MAC)?;
     }
-    gateway.open(&policy, Around { machine: &[], is_member: true })
+    gateway.open(&policy, Around { machine: &[], neighbours: &[], is_member: true })
 }
 
 /// Whether the kernel has IPv6.

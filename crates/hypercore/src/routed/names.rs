@@ -20,7 +20,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,10 @@ const DOMAIN: &str = "internal";
 const PORT: u16 = 53;
 /// The longest message over UDP.
 const LONGEST: usize = 65_535;
+/// The most questions for resolvers in a second; more are lost.
+const PER_SECOND: u32 = 200;
+/// The most who wait for the answer to the same question.
+const WAITING: usize = 32;
 /// The most questions that are with a resolver at a time; a question too many is lost, and asked again.
 const ASKED: usize = 256;
 /// The most resolvers that are asked (resolv.conf(5), `MAXNS`), how often each, and how long one has for its answer.
@@ -60,6 +64,8 @@ pub(super) struct Directory {
     pub(super) learn: Learn,
     /// Finds the resolvers, which may change.
     pub(super) resolvers: fn() -> Vec<SocketAddr>,
+    /// Since when questions are counted, and how many there were.
+    pub(super) begun: Mutex<(Option<Instant>, u32)>,
 }
 
 impl Directory {
@@ -73,6 +79,22 @@ impl Directory {
 
     fn judge(&self, question: &[u8]) -> Judged {
         question::judge(question, &self.policy, &self.siblings)
+    }
+
+    /// The question for a resolver, of which nothing is the guest's but what it is for; nothing if there have been too many.
+    fn asked_of_resolver(&self, question: &[u8]) -> Option<(Vec<u8>, [u8; 2])> {
+        let now = Instant::now();
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *begun {
+            (Some(since), count) if now.saturating_duration_since(*since) < Duration::from_secs(1) => {
+                *count = count.saturating_add(1);
+                if *count > PER_SECOND {
+                    return None;
+                }
+            }
+            other => *other = (Some(now), 1),
+        }
+        Some((question::for_resolver(question, drawn())?, *question.first_chunk()?))
     }
 }
 
@@ -149,17 +171,23 @@ fn listen(at: &[IpAddr], gateway: &OwnedFd) -> io::Result<Listening> {
     })
 }
 
+/// Somebody who has put a question.
+struct Waiting {
+    asker: SocketAddr,
+    /// On which socket.
+    place: usize,
+    /// The number that he gave it.
+    number: [u8; 2],
+}
+
 /// A question that is with a resolver.
 struct Asked {
     /// Drawn for this question alone, connected to the resolver.
     socket: UdpSocket,
     /// As it was put to the resolver.
     question: Vec<u8>,
-    /// The number that the guest gave it.
-    number: [u8; 2],
-    /// Who asked, and on which socket.
-    asker: SocketAddr,
-    place: usize,
+    /// Who wants to know.
+    waiting: Vec<Waiting>,
     /// How many resolvers were asked, and until when the last has time.
     tries: usize,
     until: Instant,
@@ -224,21 +252,25 @@ impl Server {
         let reply = match self.directory.judge(question) {
             Judged::Silence => return,
             Judged::Reply(reply) => reply,
-            Judged::Ask if self.asked.len() >= ASKED => return,
             Judged::Ask => {
-                let (renumbered, number) = renumbered(question);
-                match ask(&renumbered, &(self.directory.resolvers)(), 0) {
+                let Some((sent, number)) = self.directory.asked_of_resolver(question) else { return };
+                let waits = Waiting { asker, place, number };
+                // One question with a resolver at a time, so that who forges answers has one number to guess.
+                let same = self.asked.iter_mut().find(|asked| question::is_same(&asked.question, &sent));
+                if let Some(asked) = same {
+                    if asked.waiting.len() < WAITING {
+                        asked.waiting.push(waits);
+                    }
+                    return;
+                }
+                if self.asked.len() >= ASKED {
+                    return;
+                }
+                match ask(&sent, &(self.directory.resolvers)(), 0) {
                     Some(socket) => {
                         let until = Instant::now().checked_add(PATIENCE).unwrap_or_else(Instant::now);
-                        self.asked.push(Asked {
-                            socket,
-                            question: renumbered,
-                            number,
-                            asker,
-                            place,
-                            tries: 1,
-                            until,
-                        });
+                        let waiting = vec![waits];
+                        self.asked.push(Asked { socket, question: sent, waiting, tries: 1, until });
                         return;
                     }
                     None => without_answer(question, SERVER_FAILED).unwrap_or_default(),
@@ -293,12 +325,15 @@ impl Server {
         }
     }
 
-    /// Hands an answer on, under the number of who asked.
+    /// Hands an answer on to all who asked, each under his number.
     fn reply(&self, asked: &Asked, answer: &mut [u8]) {
-        if let (Some(socket), Some(number)) = (self.sockets.get(asked.place), answer.first_chunk_mut()) {
-            *number = asked.number;
-            // As above.
-            let _ = socket.send_to(answer, asked.asker);
+        for waiting in &asked.waiting {
+            if let (Some(socket), Some(number)) = (self.sockets.get(waiting.place), answer.first_chunk_mut())
+            {
+                *number = waiting.number;
+                // As above.
+                let _ = socket.send_to(answer, waiting.asker);
+            }
         }
     }
 }
@@ -317,15 +352,12 @@ fn ask(question: &[u8], resolvers: &[SocketAddr], tries: usize) -> Option<UdpSoc
     Some(socket)
 }
 
-/// A question under a number that nobody can guess, and the number that it had.
-fn renumbered(question: &[u8]) -> (Vec<u8>, [u8; 2]) {
+/// A number that nobody can guess.
+fn drawn() -> [u8; 2] {
     let mut drawn = [0; 2];
     // The kernel always has so few.
     let _ = getrandom(&mut drawn, GetRandomFlags::empty());
-    let mut question = question.to_vec();
-    let number =
-        question.first_chunk_mut().map(|number| std::mem::replace(number, drawn)).unwrap_or_default();
-    (question, number)
+    drawn
 }
 
 #[cfg(test)]

@@ -99,12 +99,42 @@ impl Registry {
     }
 
     pub(super) fn gate(&self) -> io::Result<Gate<'_>> {
-        let lock = open(&self.0.join("gate"))?;
-        flock(&lock, FlockOperation::LockExclusive)?;
+        let lock = self.lock()?;
         let shared = fs::read(self.0.join("machine.json")).unwrap_or_default();
         // Of an empty file, or a form that isn't known, nothing is believed.
         let shared = serde_json::from_slice(&shared).ok().filter(|shared: &Shared| shared.version == VERSION);
         Ok(Gate { folder: &self.0, shared: shared.unwrap_or_default(), _lock: lock })
+    }
+
+    /// Locks the gate: the file that is there now, as one may have been removed meanwhile with its folder.
+    fn lock(&self) -> io::Result<File> {
+        use std::os::unix::fs::MetadataExt;
+        let path = self.0.join("gate");
+        loop {
+            DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
+            let lock = open(&path)?;
+            flock(&lock, FlockOperation::LockExclusive)?;
+            if fs::metadata(&path)
+                .is_ok_and(|there| lock.metadata().is_ok_and(|own| own.ino() == there.ino()))
+            {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// Removes the folders of other network namespaces in which nobody runs and nothing is left to be taken back.
+    pub(super) fn sweep_others(&self) {
+        let folders = self.0.parent().map(fs::read_dir);
+        for entry in folders.into_iter().flatten().flatten().flatten().filter(|entry| entry.path() != self.0)
+        {
+            let other = Self(entry.path());
+            let Ok(gate) = open(&other.0.join("gate")) else { continue };
+            let is_free = flock(&gate, FlockOperation::NonBlockingLockExclusive).is_ok();
+            if is_free && other.files().next().is_none() && !other.0.join("machine.json").exists() {
+                // Whoever makes it anew has another one.
+                let _ = fs::remove_dir_all(&other.0);
+            }
+        }
     }
 
     /// Who is in a private network and runs, in the order of their numbers.

@@ -8,9 +8,10 @@
 //! ```
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use super::addresses::{Addresses, Place};
+use super::addresses::{Addresses, NETWORK_PREFIX, NETWORK6, NETWORK6_PREFIX, Place};
+use super::learnt::News;
 use super::ranges::{elements, not_public_of_4, not_public_of_6, special_of_4, special_of_6};
 use crate::driver::Mac;
 use crate::network::{Policy, Protocol, Rule, Who};
@@ -23,8 +24,12 @@ pub(super) const UP: &str = "up";
 pub(super) const TABLE: &str = "vimana";
 /// What packets are marked with that belong to connections of the relay's.
 pub(super) const RELAYED: u32 = 1;
-/// The most addresses that are remembered of one name's rule.
-const NAMED: u32 = 4096;
+/// The most addresses that a set has room for: some more than are remembered, as the kernel takes a moment to forget.
+const NAMED: usize = 2 * super::learnt::MOST;
+/// The most datagrams with questions for names in a second.
+pub(super) const QUESTIONS: u32 = 400;
+/// The least that may leave at once where there is a rate, in bytes: what the kernel takes from a guest as one.
+const LEAST_BURST: u64 = 256 * 1024;
 /// The most exchanges that a spacecore may have at a time: what the machine remembers of them is shared by all.
 const EXCHANGES: u32 = 16_384;
 
@@ -39,6 +44,8 @@ pub(super) fn named(rule: usize, address: IpAddr) -> String {
 pub(super) struct Around<'a> {
     /// The machine's own addresses towards the world, which the machine's table keeps from it too.
     pub(super) machine: &'a [IpAddr],
+    /// The networks that the machine is in: its neighbours aren't the public internet.
+    pub(super) neighbours: &'a [(IpAddr, u8)],
     /// Whether it is in a private network.
     pub(super) is_member: bool,
 }
@@ -47,17 +54,23 @@ pub(super) struct Around<'a> {
 pub(super) fn gateway(mac: Mac, addresses: Addresses, policy: &Policy, around: Around<'_>) -> String {
     let mut text = String::new();
     // A text takes everything.
-    let _ = frames(&mut text, mac, addresses);
+    let _ = frames(&mut text, mac, addresses, policy.out_bits);
     let _ = packets(&mut text, addresses, policy, around);
     text
 }
 
 /// Only frames with the spacecore's own addresses, and only what is understood to its ports.
-fn frames(text: &mut String, mac: Mac, addresses: Addresses) -> std::fmt::Result {
+fn frames(text: &mut String, mac: Mac, addresses: Addresses, out_bits: Option<u64>) -> std::fmt::Result {
     let guest4 = addresses.ipv4(Place::Guest);
     writeln!(text, "table netdev {TABLE} {{\nchain guest {{")?;
     writeln!(text, "type filter hook ingress device \"{GUEST}\" priority -500; policy drop;")?;
     writeln!(text, "ether saddr != {mac} drop")?;
+    if let Some(bits) = out_bits {
+        // Each way out has a queue at the rate; this is for all of them together.
+        let rate = (bits / 8).saturating_mul(105) / 100;
+        let burst = (rate / 4).max(LEAST_BURST);
+        writeln!(text, "limit rate over {rate} bytes/second burst {burst} bytes drop")?;
+    }
     writeln!(
         text,
         "ether type arp arp operation {{ request, reply }} arp saddr ether {mac} arp saddr ip {{ 0.0.0.0, {guest4} }} accept"
@@ -65,31 +78,44 @@ fn frames(text: &mut String, mac: Mac, addresses: Addresses) -> std::fmt::Result
     // Whole packets without options.
     writeln!(
         text,
-        "ip saddr {guest4} ip hdrlength 5 ip frag-off & 0x3fff == 0 ip protocol {{ tcp, udp, icmp }} accept"
+        "ip saddr {guest4} ip hdrlength 5 ip frag-off & 0x3fff == 0 ip protocol {{ tcp, udp }} accept"
+    )?;
+    // No redirects: who is told to go another way believes it.
+    writeln!(
+        text,
+        "ip saddr {guest4} ip hdrlength 5 ip frag-off & 0x3fff == 0 ip protocol icmp icmp type {{ echo-request, \
+         echo-reply, destination-unreachable, time-exceeded, parameter-problem }} accept"
     )?;
     if let (Some(guest), Some(gateway)) = (addresses.ipv6(Place::Guest), addresses.ipv6(Place::Gateway)) {
+        // From no other address: each would take a place in the table of neighbours, which all of the machine's namespaces share.
         writeln!(
             text,
-            "icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} ip6 hoplimit 255 \
-             ip6 saddr {{ ::, {guest}, fe80::/10 }} ip6 daddr {{ {gateway}, fe80::/10, ff00::/8 }} accept"
+            "ip6 nexthdr ipv6-icmp icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} ip6 hoplimit 255 \
+             ip6 saddr {{ ::, {guest} }} ip6 daddr {{ {gateway}, ff02::/16 }} accept"
         )?;
         writeln!(
             text,
-            "ip6 saddr {guest} icmpv6 type {{ nd-router-solicit, nd-router-advert, nd-neighbor-solicit, \
-             nd-neighbor-advert, nd-redirect }} drop"
+            "ip6 saddr {guest} ip6 nexthdr ipv6-icmp icmpv6 type {{ echo-request, echo-reply, destination-unreachable, \
+             packet-too-big, time-exceeded, parameter-problem }} accept"
         )?;
-        writeln!(text, "ip6 saddr {guest} ip6 nexthdr {{ tcp, udp, ipv6-icmp }} accept")?;
+        writeln!(text, "ip6 saddr {guest} ip6 nexthdr {{ tcp, udp }} accept")?;
     }
     writeln!(text, "}}\n}}")
 }
 
 fn packets(text: &mut String, addresses: Addresses, policy: &Policy, around: Around<'_>) -> std::fmt::Result {
     writeln!(text, "table inet {TABLE} {{")?;
+    let with_neighbours = |closed: String, is_four: bool| {
+        let of_family = around.neighbours.iter().filter(|(network, _)| network.is_ipv4() == is_four);
+        elements(
+            std::iter::once(closed).chain(of_family.map(|(network, prefix)| format!("{network}/{prefix}"))),
+        )
+    };
     for (name, kind, members) in [
         ("special4", "ipv4_addr", special_of_4()),
         ("special6", "ipv6_addr", special_of_6()),
-        ("closed4", "ipv4_addr", not_public_of_4()),
-        ("closed6", "ipv6_addr", not_public_of_6()),
+        ("closed4", "ipv4_addr", with_neighbours(not_public_of_4(), true)),
+        ("closed6", "ipv6_addr", with_neighbours(not_public_of_6(), false)),
     ] {
         writeln!(
             text,
@@ -102,6 +128,18 @@ fn packets(text: &mut String, addresses: Addresses, policy: &Policy, around: Aro
         writeln!(text, "set named{place}_6 {{ type ipv6_addr; flags timeout; size {NAMED}; }}")?;
     }
 
+    // Questions for names take no place in the table of connections, of which the kernel has one for all namespaces.
+    writeln!(text, "chain questions {{\ntype filter hook prerouting priority raw; policy accept;")?;
+    for (gateway, _) in addresses.all(Place::Gateway) {
+        let family = if gateway.is_ipv4() { "ip" } else { "ip6" };
+        writeln!(
+            text,
+            "iifname \"{GUEST}\" {family} daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 notrack"
+        )?;
+    }
+    writeln!(text, "}}\nchain answers {{\ntype filter hook output priority raw; policy accept;")?;
+    writeln!(text, "oifname \"{GUEST}\" meta l4proto {{ tcp, udp }} th sport 53 notrack\n}}")?;
+
     writeln!(text, "chain prerouting {{\ntype filter hook prerouting priority mangle; policy accept;")?;
     writeln!(text, "iifname \"{GUEST}\" socket transparent 1 meta mark set {RELAYED}\n}}")?;
 
@@ -110,11 +148,12 @@ fn packets(text: &mut String, addresses: Addresses, policy: &Policy, around: Aro
     writeln!(text, "ct state established,related accept")?;
     writeln!(text, "iifname != \"{GUEST}\" drop")?;
     writeln!(text, "meta mark {RELAYED} accept")?;
+    writeln!(text, "udp dport 53 limit rate over {QUESTIONS}/second burst {QUESTIONS} packets drop")?;
     for (gateway, _) in addresses.all(Place::Gateway) {
         let family = if gateway.is_ipv4() { "ip" } else { "ip6" };
         writeln!(text, "{family} daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 accept")?;
     }
-    writeln!(text, "icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} accept")?;
+    writeln!(text, "icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept")?;
     writeln!(text, "goto refused\n}}")?;
 
     let (mask4, value4) = addresses.spacecores4();
@@ -187,28 +226,40 @@ fn allowed(place: usize, rule: &Rule, family: &str) -> Option<String> {
     Some(line)
 }
 
-/// What adds addresses of a name to its rule's set, or lets those that are there stay for longer.
-pub(super) fn learnt(all: &[(usize, IpAddr, std::time::Duration)]) -> String {
-    all.iter().fold(String::new(), |mut text, (rule, address, holds)| {
-        let set = named(*rule, *address);
-        let seconds = holds.as_secs().max(1);
-        // Without the second line the first one would leave an address' end as it was, or fail.
+/// What adds addresses of a name to its rule's set, or lets those that are there stay for longer, and takes others out.
+pub(super) fn learnt(news: &News) -> String {
+    let mut text = String::new();
+    // A text takes everything. What is taken out may have ended a moment before: without the first line the second would fail.
+    let mut take_out = |rule: usize, address: IpAddr| {
+        let set = named(rule, address);
         let _ = writeln!(
             text,
-            "add element inet {TABLE} {set} {{ {address} }}\ndelete element inet {TABLE} {set} {{ {address} }}\n\
-             add element inet {TABLE} {set} {{ {address} timeout {seconds}s }}"
+            "add element inet {TABLE} {set} {{ {address} }}\ndelete element inet {TABLE} {set} {{ {address} }}"
         );
-        text
-    })
+        set
+    };
+    for (rule, address) in &news.forgotten {
+        take_out(*rule, *address);
+    }
+    let mut added = String::new();
+    for (rule, address, holds) in &news.known {
+        let (set, seconds) = (take_out(*rule, *address), holds.as_secs().max(1));
+        let _ = writeln!(added, "add element inet {TABLE} {set} {{ {address} timeout {seconds}s }}");
+    }
+    text + &added
 }
 
 /// The machine's table: the same for all spacecores, but for who is in a network with others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Machine {
-    /// The interfaces whose forwarding of IPv4 was switched on for spacecores: nobody else's packets go between them.
+    /// The network that all spacecores' addresses are from.
+    pub(super) network: Option<Ipv4Addr>,
+    /// The interfaces whose forwarding of IPv4 was switched on for spacecores: nobody else's packets go on from them.
     pub(super) opened4: Vec<String>,
-    /// The same of IPv6.
-    pub(super) opened6: Vec<String>,
+    /// Whether forwarding of IPv6 was switched on for spacecores: nobody else's packets are forwarded.
+    pub(super) opened6: bool,
+    /// The most exchanges that all spacecores together may have, of those that the kernel remembers.
+    pub(super) exchanges: Option<u64>,
     /// Networks of more than one spacecore: a number, and the members' interfaces.
     pub(super) networks: Vec<(u32, Vec<String>)>,
 }
@@ -228,6 +279,12 @@ impl Machine {
         // Before anybody translates addresses: what a spacecore sends to this machine never becomes anything else.
         writeln!(text, "chain prerouting {{\ntype filter hook prerouting priority raw; policy accept;")?;
         writeln!(text, "iifname \"vm-*\" fib saddr . iif oif 0 drop")?;
+        // Nobody else is a spacecore.
+        let elsewhere = "iifname != \"vm-*\" iifname != \"lo\"";
+        if let Some(network) = self.network {
+            writeln!(text, "{elsewhere} ip saddr {network}/{NETWORK_PREFIX} drop")?;
+        }
+        writeln!(text, "{elsewhere} ip6 saddr {NETWORK6}/{NETWORK6_PREFIX} drop")?;
         writeln!(text, "iifname \"vm-*\" fib daddr type {{ local, broadcast, anycast }} goto refused\n}}")?;
         writeln!(text, "chain refused {{\nreject with icmpx admin-prohibited\n}}")?;
         writeln!(text, "chain input {{\ntype filter hook input priority filter; policy accept;")?;
@@ -248,11 +305,16 @@ impl Machine {
         writeln!(text, "iifname \"vm-*\" oifname \"vm-*\" goto between")?;
         writeln!(text, "iifname \"vm-*\" ct status dnat drop")?;
         writeln!(text, "oifname \"vm-*\" ct state != {{ established, related }} drop")?;
-        for (family, opened) in [("ipv4", &self.opened4), ("ipv6", &self.opened6)] {
-            if !opened.is_empty() {
-                let names = quoted(opened);
-                writeln!(text, "meta nfproto {family} iifname {{ {names} }} oifname {{ {names} }} drop")?;
-            }
+        // An interface that was opened for spacecores forwards nothing else, whoever is behind the other one.
+        if !self.opened4.is_empty() {
+            let names = quoted(&self.opened4);
+            writeln!(text, "meta nfproto ipv4 iifname {{ {names} }} oifname != \"vm-*\" drop")?;
+        }
+        if self.opened6 {
+            writeln!(text, "meta nfproto ipv6 iifname != \"vm-*\" oifname != \"vm-*\" drop")?;
+        }
+        if let Some(exchanges) = self.exchanges {
+            writeln!(text, "iifname \"vm-*\" ct state new ct count over {exchanges} drop")?;
         }
         writeln!(
             text,

@@ -72,8 +72,6 @@ pub(super) fn machine_end(interface: &str, has_ipv6: bool) -> io::Result<()> {
 pub(super) struct Changed {
     /// Interfaces that forwarded no IPv4.
     pub(super) forwarding4: Vec<String>,
-    /// Interfaces between which nobody else's IPv6 may go, because forwarding was off.
-    pub(super) forwarding6: Vec<String>,
     /// Whether forwarding of IPv6 was off.
     pub(super) all6: bool,
     /// Interfaces that took routers' advertisements only because they forwarded nothing.
@@ -83,45 +81,75 @@ pub(super) struct Changed {
 }
 
 impl Changed {
-    /// Has the machine forward IPv4 that comes in by this interface; says whether something was changed.
-    pub(super) fn open4(&mut self, interface: &str) -> io::Result<bool> {
+    /// Notes that the machine must forward IPv4 that comes in by this interface; says whether that is a change.
+    pub(super) fn open4(&mut self, interface: &str) -> bool {
         if interface == "lo" || !is("ipv4", interface, "forwarding", "0") {
-            return Ok(false);
+            return false;
         }
         if !self.forwarding4.iter().any(|known| known == interface) {
             self.forwarding4.push(interface.to_owned());
         }
-        set("ipv4", interface, "forwarding", "1")?;
-        Ok(true)
+        true
     }
 
-    /// Has the machine forward IPv6; it keeps the routes that it has from routers' advertisements.
+    /// Notes that the machine must forward IPv6, and keep the routes that it has from routers' advertisements; says whether
+    /// that is a change.
+    ///
+    /// # Errors
+    /// The settings can't be read.
     pub(super) fn open6(&mut self) -> io::Result<bool> {
         if !is("ipv6", "all", "forwarding", "0") {
             return Ok(false);
         }
         self.all6 = true;
-        self.forwarding6 = interfaces("ipv6")?;
-        for interface in self.forwarding6.clone() {
-            if is("ipv6", &interface, "accept_ra", "1") && is("ipv6", &interface, "forwarding", "0") {
-                self.accept_ra.push(interface.clone());
-                set("ipv6", &interface, "accept_ra", "2")?;
-            }
-            if is("ipv6", &interface, "forwarding", "1") {
-                self.routers6.push(interface);
-            }
+        let has = |name: &str, value: &str| -> io::Result<Vec<String>> {
+            let all = interfaces("ipv6")?.into_iter();
+            Ok(all.filter(|interface| is("ipv6", interface, name, value)).collect())
+        };
+        self.routers6 = has("forwarding", "1")?;
+        // Also those that come later: theirs are the default's.
+        self.accept_ra = has("accept_ra", "1")?;
+        self.accept_ra.retain(|interface| !self.routers6.contains(interface));
+        if is("ipv6", "default", "accept_ra", "1") {
+            self.accept_ra.push("default".to_owned());
         }
-        set("ipv6", "all", "forwarding", "1")?;
         Ok(true)
+    }
+
+    /// Makes the changes that were noted.
+    ///
+    /// # Errors
+    /// The kernel refuses one.
+    pub(super) fn make(&self) -> io::Result<()> {
+        for interface in self.forwarding4.iter().filter(|interface| is("ipv4", interface, "forwarding", "0"))
+        {
+            set("ipv4", interface, "forwarding", "1")?;
+        }
+        if !self.all6 {
+            return Ok(());
+        }
+        for interface in self.accept_ra.iter().filter(|interface| is("ipv6", interface, "accept_ra", "1")) {
+            set("ipv6", interface, "accept_ra", "2")?;
+        }
+        if is("ipv6", "all", "forwarding", "0") {
+            set("ipv6", "all", "forwarding", "1")?;
+            // Whoever switches forwarding on beside us sets this to 1 by it.
+            set("ipv6", "default", "forwarding", "0")?;
+        }
+        Ok(())
     }
 
     /// Sets everything as it was. What is gone, or was changed by others meanwhile, is left.
     pub(super) fn restore(&self) {
-        for interface in self.forwarding4.iter().filter(|interface| is("ipv4", interface, "forwarding", "1"))
-        {
+        let is_wanted4 = is("ipv4", "all", "forwarding", "1");
+        let opened = self.forwarding4.iter().filter(|interface| is("ipv4", interface, "forwarding", "1"));
+        for interface in opened.filter(|_| !is_wanted4) {
             let _ = set("ipv4", interface, "forwarding", "0");
         }
-        if self.all6 && is("ipv6", "all", "forwarding", "1") {
+        if !self.all6 || is("ipv6", "default", "forwarding", "1") {
+            return;
+        }
+        if is("ipv6", "all", "forwarding", "1") {
             let _ = set("ipv6", "all", "forwarding", "0");
             for interface in &self.routers6 {
                 let _ = set("ipv6", interface, "forwarding", "1");
@@ -131,4 +159,9 @@ impl Changed {
             let _ = set("ipv6", interface, "accept_ra", "1");
         }
     }
+}
+
+/// How many connections the kernel remembers, if it remembers any.
+pub(super) fn connections() -> Option<u64> {
+    fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").ok()?.trim().parse().ok()
 }

@@ -241,6 +241,67 @@ fn nobody_begins_to_speak_with_a_guest_but_through_its_published_ports() {
 }
 
 #[test]
+fn a_machine_forwards_nothing_else_because_it_has_spacecores_and_nobody_else_is_one() {
+    let test = "a_machine_forwards_nothing_else_because_it_has_spacecores_and_nobody_else_is_one";
+    let Some(rig) = Rig::new(test) else { return };
+    // A network of the machine's that is joined to it only now.
+    let Some(inner) = made(test, &[]) else { return };
+    within(&rig.machine, || {
+        let near = End { name: "v2", mac: Mac([2, 0, 0, 0, 0, 3]), namespace: None };
+        let far = End { name: "v3", mac: Mac([2, 0, 0, 0, 0, 4]), namespace: Some(inner.as_fd()) };
+        Netlink::open().unwrap().pair(1500, near, far).unwrap();
+    });
+    for (space, words) in [
+        (&rig.machine, "addr add 10.44.0.1/24 dev v2"),
+        (&rig.machine, "addr add fd44::1/64 dev v2 nodad"),
+        (&inner, "addr add 10.44.0.2/24 dev v3"),
+        (&inner, "addr add fd44::2/64 dev v3 nodad"),
+        (&rig.machine, "link set v2 up"),
+        (&inner, "link set v3 up"),
+        (&inner, "route add default via 10.44.0.1"),
+        (&inner, "-6 route add default via fd44::1"),
+        (&rig.world, "-6 route add fd44::/64 via 2001:db8:1::2"),
+        (&rig.world, "addr add 10.213.0.30/32 dev lo"),
+    ] {
+        ip(space, words);
+    }
+    let bound = |space: &OwnedFd, at: &str, port: u16| {
+        let at: IpAddr = at.parse().unwrap();
+        let socket = within(space, || UdpSocket::bind((at, port)).unwrap());
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    let (inside, here) = (bound(&inner, "::", PORT), bound(&rig.machine, "::", PORT));
+    let (four, six, liar) = (
+        bound(&rig.world, "203.0.113.1", 0),
+        bound(&rig.world, "2001:db8:1::1", 0),
+        bound(&rig.world, "10.213.0.30", 0),
+    );
+    let arrives = |from: &UdpSocket, to: &str, at: &UdpSocket| {
+        let to: IpAddr = to.parse().unwrap();
+        // Neighbours take a moment to find each other.
+        (0..4).any(|_| {
+            let _ = from.send_to(MARK, (to, PORT));
+            at.recv(&mut [0; 2000]).is_ok()
+        })
+    };
+    let tries = [
+        ("through the machine", &four, "10.44.0.2", &inside),
+        ("through the machine, by IPv6", &six, "fd44::2", &inside),
+        ("to the machine, as a spacecore", &liar, "203.0.113.2", &here),
+    ];
+    for (what, from, to, at) in tries {
+        assert!(!arrives(from, to, at), "{what}");
+    }
+    rig.disarm();
+    // Forwarding is the interface's, and it came later.
+    within(&rig.machine, || settings::set("ipv6", "v2", "forwarding", "1").unwrap());
+    for (what, from, to, at) in tries {
+        assert!(arrives(from, to, at), "without rules it should arrive: {what}");
+    }
+}
+
+#[test]
 fn nothing_that_a_guest_claims_changes_what_its_gateway_knows() {
     let test = "nothing_that_a_guest_claims_changes_what_its_gateway_knows";
     let Some(mut rig) = Rig::new(test) else { return };
@@ -268,7 +329,20 @@ fn nothing_that_a_guest_claims_changes_what_its_gateway_knows() {
     advertisement.splice(2..4, sum.to_be_bytes());
     let mut router = frame(from.into(), to.into(), 58, &advertisement);
     router[21] = 255;
-    for claim in [claim, router] {
+    // Questions of thousands who aren't there: "who has the gateway's address? tell fe80::n" (RFC 4861, section 4.3).
+    let asked = rig.routed.addresses().ipv6(Place::Gateway).unwrap();
+    let solicitation = |number: u16| {
+        let from = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, number);
+        let mut message = [&[135, 0, 0, 0, 0, 0, 0, 0][..], &asked.octets(), &[1, 1], &liar].concat();
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        let sum = checksum(&[&from.octets(), &asked.octets(), &length, &[0, 0, 0, 58], &message]);
+        message.splice(2..4, sum.to_be_bytes());
+        let mut frame = frame(from.into(), asked.into(), 58, &message);
+        frame[..6].copy_from_slice(&[0x52, 0x54, 0x00, 0x76, 0x69, 0x6e]);
+        frame[21] = 255;
+        frame
+    };
+    for claim in [claim, router].into_iter().chain((0..2000).map(solicitation)) {
         rig.tap.write_all(&[&HEADER[..], &claim].concat()).unwrap();
     }
     thread::sleep(Duration::from_millis(100));

@@ -118,6 +118,73 @@ fn the_last_spacecore_leaves_the_machine_as_it_was_and_others_rules_are_never_to
 }
 
 #[test]
+fn what_the_administrator_switches_on_meanwhile_stays_on() {
+    let test = "what_the_administrator_switches_on_meanwhile_stays_on";
+    let Some((home, world)) = home_and_world(test) else { return };
+    let image = home.image.clone();
+    let first = ready(&world, &home, &[&image], "exec sleep 600");
+    for setting in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
+        world.machine.run(&format!("sysctl -qw {setting}"));
+    }
+    kill(first.0.id(), libc::SIGTERM);
+    drop(first);
+    home.assert_nothing_is_left();
+    let settings = "net.ipv4.conf.v0.forwarding net.ipv6.conf.all.forwarding net.ipv6.conf.v0.forwarding";
+    let now = world.machine.says(&format!("sysctl -n {settings}"));
+    assert_eq!(now.split_whitespace().collect::<Vec<_>>(), ["1", "1", "1"]);
+    assert!(!world.machine.says("nft list tables").contains("vimana"));
+}
+
+#[test]
+fn a_keeper_that_is_killed_while_it_changes_the_machine_leaves_nothing_for_ever() {
+    let test = "a_keeper_that_is_killed_while_it_changes_the_machine_leaves_nothing_for_ever";
+    let Some((home, world)) = home_and_world(test) else { return };
+    // Does what it is told, and ends whoever told it.
+    let folder = home.path().join("bin");
+    std::fs::create_dir(&folder).unwrap();
+    let nft = text(&Command::new("sh").args(["-c", "command -v nft"]).output().unwrap().stdout);
+    let script = format!("#!/bin/sh\n{} \"$@\"\nkill -9 $PPID\n", nft.trim());
+    std::fs::write(folder.join("nft"), script).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.join("nft"), mode).unwrap();
+    // What can be had here was found out before.
+    assert_eq!(code(world.run(&home, &[], "true").status), 0);
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    let image = home.image.clone();
+    let ended = world.command(&home, &[&image], "true").env("PATH", path).output().unwrap();
+    assert_ne!(code(ended.status), 0);
+    assert!(!left(&world).is_empty(), "it was killed too early to have changed anything");
+    let output = world.run(&home, &["--network", "none"], "true");
+    assert_eq!(code(output.status), 0, "{}", text(&output.stderr));
+    assert_eq!(left(&world), [""; 0]);
+    home.assert_nothing_is_left();
+}
+
+#[test]
+fn two_manifests_of_one_name_share_no_network() {
+    let test = "two_manifests_of_one_name_share_no_network";
+    let Some((home, world)) = home_and_world(test) else { return };
+    let named = |folder: &str| {
+        let folder = home.path().join(folder);
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("hac.toml");
+        let lines = format!("[metadata]\nname = \"shop\"\n[spec.deployment]\nimage = \"{}\"\n", home.image);
+        std::fs::write(&path, lines).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (one, other) = (named("one"), named("other"));
+    let serve = "while :; do echo reached | nc -l -p 5432; done";
+    let serving = ready(&world, &home, &["--name", "db", &one], serve);
+    let script = "echo \"$(sleep 1 | nc -w 3 db 5432 2>/dev/null)\"";
+    let asks = |manifest: &str| {
+        text(&world.command(&home, &["--name", "web", manifest], script).output().unwrap().stdout)
+    };
+    assert_eq!((asks(&one).trim(), asks(&other).trim()), ("reached", ""));
+    drop(serving);
+    home.assert_nothing_is_left();
+}
+
+#[test]
 fn many_that_start_and_end_at_once_leave_the_machine_as_it_was() {
     let test = "many_that_start_and_end_at_once_leave_the_machine_as_it_was";
     let Some((home, world)) = home_and_world(test) else { return };

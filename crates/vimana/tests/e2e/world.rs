@@ -14,8 +14,10 @@ use std::thread;
 
 use crate::support::{Home, eventually, missing, skipped, text};
 
-pub const PUBLIC: [&str; 3] = ["198.51.100.10", "2a00:1::10", "203.0.113.1"];
-pub const PRIVATE: [&str; 4] = ["10.20.0.1", "192.168.7.7", "100.64.1.1", "fd12::1"];
+pub const PUBLIC: [&str; 2] = ["198.51.100.10", "2a00:1::10"];
+/// The last two are the machine's neighbour, whose addresses look public.
+pub const PRIVATE: [&str; 6] =
+    ["10.20.0.1", "192.168.7.7", "100.64.1.1", "fd12::1", "203.0.113.1", "2001:db8:1::1"];
 /// Never reached, whatever is allowed: metadata, the machine's own addresses, its loopback.
 pub const NEVER: [&str; 4] = ["169.254.169.254", "203.0.113.2", "127.0.0.1", "2001:db8:1::2"];
 
@@ -102,7 +104,7 @@ impl World {
         }
         machine.run("ip route add default via 203.0.113.1");
         machine.run("ip -6 route add default via 2001:db8:1::1");
-        for address in PUBLIC[..2].iter().chain(&PRIVATE).chain(&NEVER[..1]) {
+        for address in PUBLIC.iter().chain(&PRIVATE[..4]).chain(&NEVER[..1]) {
             world.run(&format!("ip addr add {} dev lo", address));
         }
         machine.serve();
@@ -140,12 +142,13 @@ impl World {
     pub fn reached(&self, home: &Home, flags: &[&str]) -> Vec<String> {
         let all: Vec<&str> = PUBLIC.into_iter().chain(PRIVATE).chain(NEVER).collect();
         let script = format!(
-            "for a in {}; do sleep 1 | timeout 3 nc -w 2 $a 80 2>/dev/null | grep -q reached && echo $a; done; echo tried",
+            "for a in {}; do (sleep 1 | timeout 3 nc -w 2 $a 80 2>/dev/null | grep -q reached && echo $a) & done; wait; echo tried",
             all.join(" ")
         );
         let output = self.run(home, flags, &script);
         let mut lines: Vec<String> = text(&output.stdout).lines().map(str::to_owned).collect();
         assert_eq!(lines.pop().as_deref(), Some("tried"), "{}", text(&output.stderr));
+        lines.sort_by_key(|line| all.iter().position(|address| address == line));
         lines
     }
 }

@@ -29,7 +29,28 @@ fn gate_with(policy: Policy) -> Gate {
         dns: vec![ip(DNS_SERVER)],
         mtu: 1500,
     };
-    Gate::new(policy, MAC, &guest, vec![80], || vec![ip(ME), ip("203.0.113.9"), ip("2001:db8::2")])
+    Gate::new(policy, MAC, &guest, vec![80], || Host {
+        addresses: vec![ip(ME), ip("203.0.113.9"), ip("2001:db8::2")],
+        neighbours: vec![(ip("203.0.113.0"), 28), (ip("2001:db8:7::"), 64)],
+        ..Host::default()
+    })
+}
+
+#[test]
+fn the_host_s_neighbours_aren_t_the_public_internet_whatever_their_addresses() {
+    for (neighbour, stranger) in [("203.0.113.8", "203.0.113.99"), ("2001:db8:7::8", "2001:db8:8::8")] {
+        let mut public = gate(vec![Rule { who: Who::Public, ports: None, protocol: None }]);
+        let mut named =
+            gate(vec![Rule { who: Who::Network(ip(neighbour), 64), ports: None, protocol: None }]);
+        let to = |to: &str| {
+            let from = if ip(to).is_ipv4() { ip(ME) } else { ip(ME6) };
+            frame(from, ip(to), 17, &udp(1000, 1000, b"x"))
+        };
+        let now = Instant::now();
+        assert_eq!(public.outwards(&to(stranger), now), Verdict::Pass, "{stranger}");
+        assert!(matches!(public.outwards(&to(neighbour), now), Verdict::Answer(_)), "{neighbour}");
+        assert_eq!(named.outwards(&to(neighbour), now), Verdict::Pass, "{neighbour}");
+    }
 }
 
 fn gate(to: Vec<Rule>) -> Gate {
@@ -239,7 +260,10 @@ fn an_address_that_the_host_gets_later_is_refused_from_then_on() {
         ipv4: Some((ME.parse().unwrap(), 24, "192.0.2.1".parse().unwrap())),
         ..GuestNetwork::default()
     };
-    let look = || if HAS_IT.load(Ordering::Relaxed) { vec![ip("8.8.8.8")] } else { Vec::new() };
+    let look = || {
+        let addresses = if HAS_IT.load(Ordering::Relaxed) { vec![ip("8.8.8.8")] } else { Vec::new() };
+        Host { addresses, ..Host::default() }
+    };
     let mut gate = Gate::new(Policy::default(), MAC, &guest, Vec::new(), look);
     let (now, datagram) = (Instant::now(), frame(ip(ME), ip("8.8.8.8"), 17, &udp(1, 2, b"x")));
     assert_eq!(gate.outwards(&datagram, now), Verdict::Pass);

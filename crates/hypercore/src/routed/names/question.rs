@@ -6,8 +6,8 @@ use simple_dns::rdata::{A, AAAA, RData};
 use simple_dns::{CLASS, OPCODE, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
 
 use super::DOMAIN;
-use crate::network::Policy;
 use crate::network::questions::{REFUSED, lower, question_section, without_answer};
+use crate::network::{Policy, is_public};
 
 /// Codes of replies without an answer (RFC 1035, section 4.1.1).
 const MALFORMED: u8 = 1;
@@ -50,7 +50,64 @@ pub(super) fn judge(question: &[u8], policy: &Policy, siblings: impl Fn(&str) ->
             return reply(&packet, &found).map_or_else(|| without(SERVER_FAILED), Judged::Reply);
         }
     }
+    // Who is in the machine's own network, and which names its people have for that, is nobody's business.
+    if !name.contains('.') || is_of_nobody_public(&name) {
+        return reply(&packet, &[]).map_or_else(|| without(SERVER_FAILED), Judged::Reply);
+    }
     if policy.may_ask(question) { Judged::Ask } else { without(REFUSED) }
+}
+
+/// Whether a name in lower case stands for an address that isn't public, for asking who has it (RFC 1035, section 3.5, and
+/// RFC 3596, section 2.5); what stands for no address is of nobody.
+fn is_of_nobody_public(name: &str) -> bool {
+    let address: Option<IpAddr> = if let Some(labels) = name.strip_suffix(".in-addr.arpa") {
+        let octets: Vec<&str> = labels.rsplit('.').collect();
+        octets.join(".").parse().ok().map(IpAddr::V4)
+    } else if let Some(labels) = name.strip_suffix(".ip6.arpa") {
+        let digits: String = labels.rsplit('.').filter(|label| label.len() == 1).collect();
+        let whole = (digits.len() == 32).then(|| u128::from_str_radix(&digits, 16).ok()).flatten();
+        whole.map(|bits| IpAddr::V6(bits.into()))
+    } else {
+        return false;
+    };
+    address.is_none_or(|address| !is_public(address))
+}
+
+/// The question as it is put to a resolver: its name, type and class, and whether it has room for more (EDNS, RFC 6891) and wants
+/// signatures with it. Everything else that a message can carry is left out.
+pub(super) fn for_resolver(question: &[u8], number: [u8; 2]) -> Option<Vec<u8>> {
+    const ROOM: u16 = 1232;
+    let section = question_section(question)?;
+    let flags = question.get(2..4)?;
+    let rest = question.get(12..)?.get(section.len()..)?;
+    // The root's name, then the type 41; room, and the bit by which signatures are wanted.
+    let wants_signatures = match rest {
+        [0, 0, 41, _, _, _, _, flags, ..] => Some(flags & 0x80),
+        _ => None,
+    };
+    // Whether recursion is wanted, and answers that nobody has checked.
+    let head = [
+        number[0],
+        number[1],
+        flags[0] & 0x01,
+        flags[1] & 0x10,
+        0,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        u8::from(wants_signatures.is_some()),
+    ];
+    let [high, low] = ROOM.to_be_bytes();
+    let room = wants_signatures.map(|bit| [0, 0, 41, high, low, 0, 0, bit, 0, 0, 0]);
+    Some([&head[..], section, room.as_ref().map_or(&[][..], |room| &room[..])].concat())
+}
+
+/// Whether two questions for resolvers are the same but for their numbers.
+pub(super) fn is_same(one: &[u8], other: &[u8]) -> bool {
+    one.get(2..) == other.get(2..)
 }
 
 /// The sibling that a name in lower case may mean: a word alone, or one below [`DOMAIN`].
@@ -164,11 +221,47 @@ mod tests {
         for name in ["example.com", "EXAMPLE.com", "a.b.example.org"] {
             assert_eq!(judge(&question(name, TYPE::A), &policy, siblings), Judged::Ask, "{name}");
         }
-        for name in ["example.org", "example.net", "secret.example.com", "web"] {
+        for name in ["example.org", "example.net", "secret.example.com"] {
             let (code, _) = replied(judge(&question(name, TYPE::A), &policy, siblings));
             assert_eq!(code, RCODE::Refused, "{name}");
         }
         assert_eq!(judge(&question("example.net", TYPE::A), &Policy::default(), siblings), Judged::Ask);
+    }
+
+    #[test]
+    fn names_of_the_machine_s_own_network_are_nobody_s() {
+        let six = |text: &str| {
+            let digits = format!("{:032x}", u128::from(text.parse::<std::net::Ipv6Addr>().unwrap()));
+            digits.chars().rev().flat_map(|digit| [digit, '.']).chain("ip6.arpa".chars()).collect::<String>()
+        };
+        let closed =
+            ["nas", "1.1.168.192.in-addr.arpa", "168.192.in-addr.arpa", "x.in-addr.arpa", &six("fd00::1")];
+        for name in closed {
+            let (code, found) = replied(judge(&question(name, TYPE::A), &Policy::default(), siblings));
+            assert_eq!((code, found), (RCODE::NameError, Vec::new()), "{name}");
+        }
+        for name in ["8.8.8.8.in-addr.arpa", &six("2a00:1::1"), "example.com"] {
+            assert_eq!(judge(&question(name, TYPE::A), &Policy::default(), siblings), Judged::Ask, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_resolver_gets_nothing_of_a_guest_s_message_but_what_it_asks_for() {
+        let plain = question("example.com", TYPE::A);
+        assert_eq!(for_resolver(&plain, [1, 2]).unwrap(), [&[1, 2][..], &plain[2..]].concat());
+        // Room for 4096 bytes, signatures wanted, and an option with a secret.
+        let option =
+            [0, 0, 41, 0x10, 0, 0, 0, 0x80, 0, 0, 10, 0xfd, 0xe9, 0, 6, b's', b'e', b'c', b'r', b'e', b't'];
+        let mut more = [&plain[..], &option].concat();
+        more[11] = 1;
+        let sent = for_resolver(&more, [1, 2]).unwrap();
+        assert!(sent.ends_with(&[0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 0]), "{sent:?}");
+        assert!(
+            Packet::parse(&sent).is_ok_and(|sent| sent.opt().is_some())
+                && is_same(&sent, &for_resolver(&more, [3, 4]).unwrap())
+        );
+        let hidden = for_resolver(&[&plain[..], b"hidden"].concat(), [1, 2]).unwrap();
+        assert_eq!(hidden.len(), plain.len());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::question::{self, Judged, SERVER_FAILED};
-use super::{Directory, renumbered, without_answer};
+use super::{Directory, without_answer};
 
 /// The most clients at a time; who comes then is turned away.
 const MOST: usize = 16;
@@ -69,11 +69,15 @@ fn serve(mut client: TcpStream, directory: &Directory) -> io::Result<()> {
             Judged::Silence => return Ok(()),
             Judged::Reply(reply) => reply,
             Judged::Ask => {
+                let Some((sent, number)) = directory.asked_of_resolver(&question) else { return Ok(()) };
                 let asked =
-                    (directory.resolvers)().into_iter().find_map(|resolver| ask(&question, resolver).ok());
+                    (directory.resolvers)().into_iter().find_map(|resolver| ask(&sent, resolver).ok());
                 match asked {
-                    Some(answer) => {
+                    Some(mut answer) => {
                         directory.learn_from(&answer);
+                        if let Some(own) = answer.first_chunk_mut() {
+                            *own = number;
+                        }
                         answer
                     }
                     None => without_answer(&question, SERVER_FAILED).unwrap_or_default(),
@@ -88,16 +92,9 @@ fn ask(question: &[u8], resolver: SocketAddr) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&resolver, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let (renumbered, number) = renumbered(question);
-    send(&mut stream, &renumbered)?;
-    let mut answer = receive(&mut stream)?;
-    if !question::is_answer(&answer, &renumbered) {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    if let Some(own) = answer.first_chunk_mut() {
-        *own = number;
-    }
-    Ok(answer)
+    send(&mut stream, question)?;
+    let answer = receive(&mut stream)?;
+    if question::is_answer(&answer, question) { Ok(answer) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
 /// Reads a message behind its length in 16 bits, big endian (RFC 1035, section 4.2.2).

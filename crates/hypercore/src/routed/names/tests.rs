@@ -1,6 +1,5 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Mutex;
 
 use simple_dns::rdata::{A, RData};
 use simple_dns::{CLASS, Name, Packet, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE};
@@ -36,6 +35,8 @@ struct World {
     machine: OwnedFd,
     gateway: OwnedFd,
     learned: Arc<Mutex<Vec<(usize, IpAddr)>>>,
+    /// How many questions the second resolver has got over UDP.
+    asked: Arc<std::sync::atomic::AtomicU32>,
 }
 
 impl World {
@@ -45,10 +46,13 @@ impl World {
             let tcp = TcpListener::bind((RESOLVER, PORT)).unwrap();
             (UdpSocket::bind((SILENT, PORT)).unwrap(), UdpSocket::bind((RESOLVER, PORT)).unwrap(), tcp)
         });
+        let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let counted = Arc::clone(&asked);
         thread::spawn(move || {
             let _silent = silent;
             let mut buffer = [0; 1000];
             while let Ok((count, from)) = udp.recv_from(&mut buffer) {
+                counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let right = answer(&buffer[..count]);
                 let mut wrong = right.clone();
                 wrong[0] ^= 0xff;
@@ -68,7 +72,7 @@ impl World {
                 stream.write_all(&[&(answer.len() as u16).to_be_bytes()[..], &answer].concat()).unwrap();
             }
         });
-        Some(Self { machine, gateway, learned: Arc::default() })
+        Some(Self { machine, gateway, learned: Arc::default(), asked })
     }
 
     fn names(&self, policy: Policy) -> Names {
@@ -79,6 +83,7 @@ impl World {
             learn: Box::new(move |new| {
                 learned.lock().unwrap().extend(new.iter().map(|(rule, address, _)| (*rule, *address)))
             }),
+            begun: Mutex::default(),
             resolvers: || {
                 [SILENT, RESOLVER].map(|address| (address.parse::<IpAddr>().unwrap(), PORT).into()).to_vec()
             },
@@ -156,12 +161,33 @@ fn a_question_over_tcp_is_judged_the_same() {
 }
 
 #[test]
+fn equal_questions_are_one_question_to_a_resolver() {
+    let Some(world) = World::new("equal_questions_are_one_question_to_a_resolver") else { return };
+    let _names = world.names(Policy::default());
+    let sockets = [(); 20].map(|()| {
+        let socket = within(&world.gateway, || UdpSocket::bind((GATEWAY, 0)).unwrap());
+        socket.connect((GATEWAY, PORT)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket
+    });
+    // The first resolver is silent for a while, in which all of them come.
+    sockets.iter().for_each(|socket| _ = socket.send(&question("example.com")).unwrap());
+    for socket in &sockets {
+        let mut buffer = vec![0; 1000];
+        let count = socket.recv(&mut buffer).unwrap();
+        assert_eq!(told(&buffer[..count]), (7, RCODE::NoError, 1));
+    }
+    assert_eq!(world.asked.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+#[test]
 fn where_no_resolver_answers_the_guest_is_told_so() {
     let Some(world) = World::new("where_no_resolver_answers_the_guest_is_told_so") else { return };
     let directory = Directory {
         policy: Policy::default(),
         siblings: Box::new(|_| Vec::new()),
         learn: Box::new(|_| {}),
+        begun: Mutex::default(),
         // Where nobody listens the kernel says so at once.
         resolvers: || vec![(Ipv4Addr::new(127, 0, 0, 4), PORT).into()],
     };

@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive, Type};
 
 use super::{Pace, Shared, Source};
 
-/// The most connections at a time; who comes then waits in the listener's queue.
+/// The most connections at a time; who comes then waits in the listener's queue. Of one address of the world's (of one /64, where that is
+/// IPv6) no more than a quarter.
 const MOST: usize = 4096;
+const OF_ONE: usize = MOST / 4;
 /// The most that are taken from a listener before others have their turn.
 const TAKEN: usize = 64;
 /// The most bytes that are read at once, and so kept for one direction of a connection.
@@ -24,12 +26,16 @@ const SILENCE: Duration = Duration::from_secs(120);
 pub(super) struct Connections {
     open: HashMap<u32, Connection>,
     next: u32,
+    /// How many each has.
+    of_one: HashMap<IpAddr, usize>,
     /// Listeners that have somebody waiting, because there was no room.
     turned_away: bool,
 }
 
 #[derive(Debug)]
 struct Connection {
+    /// Whom it counts for.
+    caller: IpAddr,
     client: TcpStream,
     guest: TcpStream,
     connected: bool,
@@ -69,7 +75,8 @@ impl Connections {
             }
             match listener.accept() {
                 Ok((client, caller)) => {
-                    if !shared.guest.lets_in(caller.ip().to_canonical()) {
+                    let who = caller.ip().to_canonical();
+                    if !shared.guest.lets_in(who) || self.has_enough(who) {
                         reset(&client);
                         continue;
                     }
@@ -83,6 +90,21 @@ impl Connections {
                 }
                 // None is left, or the one that was there has gone.
                 Err(_) => return,
+            }
+        }
+    }
+
+    /// Whether somebody has as many connections as one may. The machine's own processes stand for others.
+    fn has_enough(&self, who: IpAddr) -> bool {
+        !who.is_loopback() && self.of_one.get(&share(who)).is_some_and(|count| *count >= OF_ONE)
+    }
+
+    fn close(&mut self, number: u32) {
+        let Some(connection) = self.open.remove(&number) else { return };
+        if let Some(count) = self.of_one.get_mut(&connection.caller) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.of_one.remove(&connection.caller);
             }
         }
     }
@@ -119,7 +141,9 @@ impl Connections {
         shared.watch(&client, Source::Connection(number))?;
         shared.watch(&guest, Source::Connection(number))?;
         let (inwards, outwards) = (Way::default(), Way::default());
-        self.open.insert(number, Connection { client, guest, connected: false, inwards, outwards });
+        let caller = share(caller.ip().to_canonical());
+        *self.of_one.entry(caller).or_default() += 1;
+        self.open.insert(number, Connection { caller, client, guest, connected: false, inwards, outwards });
         Ok(())
     }
 
@@ -139,15 +163,21 @@ impl Connections {
             Ok(Stand::Yields) => {
                 shared.again.insert(Source::Connection(number));
             }
-            Ok(Stand::Done) => {
-                self.open.remove(&number);
-            }
+            Ok(Stand::Done) => self.close(number),
             Err(_) => {
                 // What broke on one side is broken on the other, too.
                 connection.reset();
-                self.open.remove(&number);
+                self.close(number);
             }
         }
+    }
+}
+
+/// Whom an address counts for.
+fn share(who: IpAddr) -> IpAddr {
+    match who {
+        IpAddr::V4(_) => who,
+        IpAddr::V6(who) => std::net::Ipv6Addr::from(u128::from(who) & !u128::from(u64::MAX)).into(),
     }
 }
 

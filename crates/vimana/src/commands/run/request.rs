@@ -267,12 +267,21 @@ fn read(path: &Path) -> anyhow::Result<Source> {
     })?;
     let networking = &mut manifest.spec.networking;
     if networking.private_network.is_none() {
-        networking.private_network = Some(manifest.metadata.name.clone());
+        networking.private_network = Some(own_network(&manifest.metadata.name, path)?);
     }
     let base = path.parent().unwrap_or(Path::new(".")).to_owned();
     manifest.spec.deployment.image = beside(&base, &manifest.spec.deployment.image);
     let names_isolation = hac::says(&source, format, "spec.virtualization.type");
     Ok(Source { manifest, base, names_isolation })
+}
+
+/// The private network of a manifest that names none: its own, which no other file of the same name has.
+fn own_network(name: &str, path: &Path) -> anyhow::Result<String> {
+    let path = path.canonicalize().with_context(|| format!("can't find the manifest {}", path.display()))?;
+    let digest = image::Digest::of(path.as_os_str().as_encoded_bytes());
+    let of_file: String = digest.hex().chars().take(12).collect();
+    // As long as a name in it may be.
+    Ok(format!("{}-{of_file}", name.chars().take(50).collect::<String>().trim_end_matches('-')))
 }
 
 /// An image in a file or folder is looked for from the manifest's folder, as the manifest's mounts are.
