@@ -175,20 +175,8 @@ fn check_identities(signatures: &Signatures, context: &mut Context<'_>) {
     }
     for (index, Identity { identity, issuer }) in signatures.identities.iter().enumerate() {
         let key = |key: &str| format!("{list}[{index}].{key}");
-        let start = identity.strip_suffix('*').unwrap_or(identity);
-        if start.is_empty() || start.contains(['*', ' ']) {
-            context.conflict(
-                &[&key("identity")],
-                format!("{identity:?} names nobody"),
-                "write an address of mail or a URI; a * may stand at its end alone".to_owned(),
-            );
-        } else if start != identity && !start.ends_with('/') && !start.contains('@') {
-            // acme* would mean acmeister too.
-            context.conflict(
-                &[&key("identity")],
-                format!("{identity:?} ends in the midst of a name, and so means others' too"),
-                "let the * follow a /, or stand behind an @".to_owned(),
-            );
+        if let Err((wrong, right)) = check_identity(identity) {
+            context.conflict(&[&key("identity")], format!("{identity:?} {wrong}"), right.to_owned());
         }
         if issuer.is_empty() || issuer.contains(['*', ' ']) {
             context.conflict(
@@ -197,6 +185,40 @@ fn check_identities(signatures: &Signatures, context: &mut Context<'_>) {
                 "for example issuer = \"https://token.actions.githubusercontent.com\"".to_owned(),
             );
         }
+    }
+}
+
+/// Checks who a signer may be: an address of mail, or a URI whose end may be a `*`. That stands for what its owner's alone is: whatever
+/// follows a folder of at least one name on a host, or the reference behind an `@`.
+///
+/// # Errors
+/// What is wrong, and what would be right.
+pub fn check_identity(identity: &str) -> Result<(), (&'static str, &'static str)> {
+    let start = identity.strip_suffix('*').unwrap_or(identity);
+    if start.is_empty() || start.contains(['*', ' ']) {
+        return Err(("names nobody", "write an address of mail or a URI; a * may stand at its end alone"));
+    }
+    if start == identity {
+        return Ok(());
+    }
+    let Some((_, rest)) = start.split_once("://") else {
+        return Err((
+            "means others' too",
+            "a * may stand at the end of a URI alone; write the whole address",
+        ));
+    };
+    let path = rest.split_once('@').map_or(rest, |(path, _)| path);
+    let names = path.split('/').filter(|name| !name.is_empty()).count();
+    let has_reference = rest.contains('@') && !path.ends_with('/');
+    match (names, has_reference) {
+        // A host and a name on it.
+        (2.., false) if rest.ends_with('/') => Ok(()),
+        (3.., true) => Ok(()),
+        (2.., _) => Err((
+            "ends in the midst of a name, and so means others' too",
+            "let the * follow a /, or stand behind an @",
+        )),
+        _ => Err(("means everybody on that host", "name at least one folder before the *")),
     }
 }
 

@@ -114,6 +114,15 @@ struct KeptScan {
     scan: Scan,
 }
 
+/// An image that may run.
+#[derive(Debug)]
+pub struct Allowed {
+    /// What a person should know of it.
+    pub notices: Vec<String>,
+    /// The first of what a scan found and couldn't read; such an image wasn't looked at as a whole.
+    pub unread: Option<String>,
+}
+
 impl Gate {
     /// Reads the policy of a home.
     ///
@@ -156,7 +165,7 @@ impl Gate {
         image: &Image,
         options: &PullOptions,
         say: &mut dyn FnMut(&str),
-    ) -> Result<Vec<String>, GateError> {
+    ) -> Result<Allowed, GateError> {
         let name = full_name(&image.reference)?;
         let signature = match self.policy.signatures.requires(&name) {
             true => Some(self.signature(store, image, options)?),
@@ -170,7 +179,9 @@ impl Gate {
             scan: self.scan(image, say)?,
             today: today(),
         };
-        Ok(decide::image(&self.policy, &facts)?)
+        let notices = decide::image(&self.policy, &facts)?;
+        let unread = facts.scan.iter().flat_map(|scan| scan.unread.first()).map(ToString::to_string).next();
+        Ok(Allowed { notices, unread })
     }
 
     /// Why the policy doesn't see to it that no image with a flaw that is known, and high or worse, runs here; `None` where it

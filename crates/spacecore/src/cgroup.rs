@@ -52,9 +52,16 @@ fn limit(free: u64) -> u64 {
     free.saturating_sub((free / 16).max(LEAST_RESERVE))
 }
 
-/// Moves the calling process into the group; its children are born in it.
-pub(crate) fn join() {
-    let _ = fs::write(format!("{WORKLOAD}/cgroup.procs"), "0");
+/// Moves the calling process into the group, if there is one; its children are born in it.
+///
+/// # Errors
+/// There is one, and it can't be moved there: its limits wouldn't hold.
+pub(crate) fn join() -> Result<(), Refusal> {
+    if !std::path::Path::new(WORKLOAD).exists() {
+        return Ok(());
+    }
+    let moved = fs::write(format!("{WORKLOAD}/cgroup.procs"), "0");
+    moved.or_refuse(RefusalKind::Other, || "moving the process to its limits".to_owned())
 }
 
 #[cfg(test)]

@@ -30,7 +30,9 @@ const CAPABILITIES: u64 = 1
     | 1 << 18
     | 1 << 27
     | 1 << 29
-    | 1 << 31;
+    | SETFCAP;
+/// Files that have capabilities: on the host they would be anybody's who finds them in a folder of its.
+const SETFCAP: u64 = 1 << 31;
 
 /// Becomes the program. Standard input, output and error are in place, and the namespaces are the workload's.
 ///
@@ -95,8 +97,9 @@ fn become_user(identity: &Identity) -> Result<(), Refusal> {
 /// Takes every other capability out of the bounding set: exec then gives root no more than is left in it.
 #[allow(unsafe_code)]
 fn drop_capabilities() -> Result<(), Refusal> {
+    let kept = if mode::writes_to_host() { CAPABILITIES & !SETFCAP } else { CAPABILITIES };
     for capability in 0..64u64 {
-        if CAPABILITIES & (1 << capability) != 0 {
+        if kept & (1 << capability) != 0 {
             continue;
         }
         // SAFETY: PR_CAPBSET_DROP takes a number and touches no memory.

@@ -208,10 +208,13 @@ pub(crate) fn clone(namespaces: libc::c_int) -> Result<Option<(Pid, OwnedFd)>, R
 
 fn run_child(place: Place<'_>, spec: &Process, hostname: &str, ends: Ends) -> ! {
     crate::shutdown::forget_that_this_is_pid_1();
-    match place {
-        Place::Here(_) => crate::container::be_ended_first(),
+    let limited = match place {
+        Place::Here(_) => {
+            crate::container::be_ended_first();
+            Ok(())
+        }
         Place::New(..) | Place::Beside(_) => crate::cgroup::join(),
-    }
+    };
     let mut report = std::fs::File::from(match duplicate(&ends.report) {
         Ok(report) => report,
         Err(_) => exit_child(),
@@ -219,7 +222,13 @@ fn run_child(place: Place<'_>, spec: &Process, hostname: &str, ends: Ends) -> ! 
     let mut say = |message: &Report| {
         let _ = report.write_all(&message.to_line());
     };
-    let Err(refusal) = set_up_child(place, spec, hostname, ends, &mut say);
+    let refusal = match limited {
+        Ok(()) => {
+            let Err(refusal) = set_up_child(place, spec, hostname, ends, &mut say);
+            refusal
+        }
+        Err(refusal) => (refusal, true),
+    };
     // The number is filled in by PID 1, which knows it.
     let process = refusal.1.then_some(0);
     say(&Report::Message(ToHost::Refused { process, refusal: refusal.0 }));

@@ -64,21 +64,31 @@ const TAP_REQUESTS: [u32; 8] =
 const KVM_TYPE: u32 = 0xae00;
 
 /// What a process that runs Wasm programs does with files beside.
-const FILES: &str =
-    "copy_file_range fchmod flock linkat mkdirat renameat renameat2 symlinkat unlinkat utimensat";
+const FILES: &str = "copy_file_range flock linkat mkdirat renameat renameat2 symlinkat unlinkat utimensat";
 
 /// The filter for an emulator that translates, or one that uses KVM, as the OCI runtime specification writes it.
 pub(crate) fn filter(kvm: bool) -> Value {
     rules(kvm, "")
 }
 
-/// The filter for a process that runs Wasm programs.
+/// The filter for a process that runs Wasm programs. It makes no set-user-ID and set-group-ID files: folders of the host that it may
+/// write to show it as their owner. The mode that `openat2` is told lies in memory; `openat` is used instead.
 pub(crate) fn wasm() -> Value {
     rules(false, FILES)
 }
 
+/// System calls that make files, with the arguments that are the flags, where these decide, and the mode.
+const MAKE: [(&str, Option<u32>, u32); 3] =
+    [("open", Some(1), 2), ("openat", Some(2), 3), ("fchmod", None, 1)];
+/// `O_CREAT`, and what is special of `O_TMPFILE` (open(2)).
+const MAKING: u32 = 0x40_0040;
+const SET_IDS: u32 = 0o6000;
+
 fn rules(kvm: bool, more: &str) -> Value {
-    let names: Vec<&str> = ALLOWED.split_whitespace().chain(more.split_whitespace()).collect();
+    let writes = !more.is_empty();
+    let judged = |name: &&str| writes && (*name == "openat2" || MAKE.iter().any(|(known, ..)| known == name));
+    let names = ALLOWED.split_whitespace().chain(more.split_whitespace());
+    let names: Vec<&str> = names.filter(|name| !judged(name)).collect();
     let mut rules = vec![
         rule::any(&names),
         rule::masked("clone", 0, CLONE_THREAD, CLONE_THREAD),
@@ -92,6 +102,13 @@ fn rules(kvm: bool, more: &str) -> Value {
     rules.extend(PROCESS.map(|what| rule::equal("prctl", 0, what)));
     rules.extend(TAP_REQUESTS.map(|request| rule::equal("ioctl", 1, request)));
     rules.extend(REQUESTS.map(|request| rule::equal("ioctl", 1, request)));
+    if writes {
+        rules.push(rule::absent("openat2"));
+        for (name, flags, mode) in MAKE {
+            rules.extend(flags.map(|flags| rule::masked(name, flags, MAKING, 0)));
+            rules.push(rule::masked(name, mode, SET_IDS, 0));
+        }
+    }
     if kvm {
         rules.push(rule::masked("ioctl", 1, 0xff00, KVM_TYPE));
     }

@@ -41,9 +41,12 @@ const TAKEN: u8 = b'k';
 /// How long the other side may take to say its part.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whether this spacecore can be held by a keeper that holds others.
+/// Whether this spacecore can be held by a keeper that holds others. One with a network has a keeper of its own: it runs in the
+/// keeper's process, where what belongs to the others would be within its reach.
 pub fn is_shareable(assignment: &Assignment) -> bool {
-    matches!(assignment.machine.body, Body::Wasm(_)) && assignment.lifetime == Lifetime::Bound
+    let is_bound_wasm =
+        matches!(assignment.machine.body, Body::Wasm(_)) && assignment.lifetime == Lifetime::Bound;
+    is_bound_wasm && assignment.network.is_none()
 }
 
 fn socket_path(run: &Path) -> PathBuf {

@@ -35,9 +35,13 @@ impl Confined {
                 "there are profiles for monitors alone"
             };
             words.push_str(&format!("; AppArmor is on and adds nothing: {why}"));
+        } else if is_named(SecurityModule::AppArmor) {
+            words.push_str("; AppArmor isn't on");
         }
         if is_named(SecurityModule::SELinux) && found.selinux {
             words.push_str("; SELinux confines it as it does whoever starts it");
+        } else if is_named(SecurityModule::SELinux) {
+            words.push_str("; SELinux isn't on");
         }
         Ok(Self { profile, words })
     }

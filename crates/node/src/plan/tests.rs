@@ -503,11 +503,12 @@ fn what_the_manifest_names_confines_it_where_the_machine_has_it_and_nothing_runs
         facts
     };
     let plan = |manifest: &str, facts: &Facts| Plan::decide(&request(manifest), facts).unwrap();
-    assert_eq!(plan("", &facts(None)).confined, "seccomp");
+    let (off, alone) = (facts(None), "[spec.security]\nisolation = \"enforced via seccomp\"\n");
+    assert_eq!(plan("", &off).confined, "seccomp; AppArmor isn't on; SELinux isn't on");
+    assert_eq!(plan(alone, &off).confined, "seccomp");
     let with = plan("", &on(AppArmor::Profile, true));
     assert!(machine_of(&with).profile);
     assert!(with.to_string().contains("seccomp, AppArmor by the profile vimana-monitor; SELinux"), "{with}");
-    let alone = "[spec.security]\nisolation = \"enforced via seccomp\"\n";
     let without = plan(alone, &on(AppArmor::Profile, true));
     assert!(!machine_of(&without).profile && without.confined == "seccomp", "{without}");
     let unloaded = plan("", &on(AppArmor::NoProfile, false));

@@ -76,9 +76,9 @@ pub(super) fn container_namespaces(ids: Ids, network: bool) -> io::Result<Namesp
     };
     let owner = if let Ids::High { first } = ids { Some(first) } else { None };
     let made = with_child(flags, owner, set, || 0).or_else(|error| match owner {
-        // Counted for the host's root is better than not at all.
-        Some(_) => with_child(flags, None, set, || 0),
-        None => Err(error),
+        // Some machines let nobody but root make them: counted for the host's root is better than not at all.
+        Some(_) if error.kind() == io::ErrorKind::PermissionDenied => with_child(flags, None, set, || 0),
+        _ => Err(error),
     });
     made.map(|(namespaces, _)| namespaces)
 }

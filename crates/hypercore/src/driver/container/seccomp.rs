@@ -76,14 +76,14 @@ const CHANGES: [(&str, u32); 4] = [("chmod", 1), ("fchmod", 1), ("fchmodat", 2),
 const NEW: [(&str, u32); 3] = [("creat", 1), ("mknod", 1), ("mknodat", 2)];
 /// What makes files only with certain flags: the arguments that are the flags and the mode.
 const OPENED: [(&str, u32, u32); 2] = [("open", 1, 2), ("openat", 2, 3)];
-const SET_USER_ID: u32 = 0o4000;
 const SET_IDS: u32 = 0o6000;
 /// `O_CREAT`, and what is special of `O_TMPFILE` (open(2)).
 const MAKING: u32 = 0x40_0040;
 
 /// The filter, as the OCI runtime specification writes it (`linux.seccomp`). A container that may write to a folder of the host
-/// makes no set-user-ID files: on the host it would be root who made them. Folders keep their set-group-ID. The mode that
-/// `openat2` is told lies in memory; PID 1 makes its processes forget that call.
+/// makes no set-user-ID and no set-group-ID files: on the host it would be root, and any group, who made them. Folders inherit their
+/// set-group-ID from the one that they are in. The mode that `openat2` is told lies in memory; PID 1 makes its processes forget that
+/// call.
 pub(crate) fn filter(writes_to_host: bool) -> Value {
     let by_mode = CHANGES.iter().chain(&NEW).map(|(name, _)| *name).chain(OPENED.map(|(name, ..)| name));
     let judged: Vec<&str> = match writes_to_host {
@@ -94,7 +94,7 @@ pub(crate) fn filter(writes_to_host: bool) -> Value {
     let names: Vec<&str> = names.filter(|name| !judged.contains(name)).collect();
     let mut rules = vec![rule::any(&names), rule::masked("clone", 0, NAMESPACES, 0), rule::absent("clone3")];
     if writes_to_host {
-        rules.extend(CHANGES.map(|(name, mode)| rule::masked(name, mode, SET_USER_ID, 0)));
+        rules.extend(CHANGES.map(|(name, mode)| rule::masked(name, mode, SET_IDS, 0)));
         rules.extend(NEW.map(|(name, mode)| rule::masked(name, mode, SET_IDS, 0)));
         for (name, flags, mode) in OPENED {
             rules.extend([rule::masked(name, flags, MAKING, 0), rule::masked(name, mode, SET_IDS, 0)]);

@@ -4,7 +4,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat, openat2};
+use rustix::io::Errno;
 use spacecore::wire::message::{Process, Refusal, RefusalKind};
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
@@ -99,7 +100,19 @@ fn open_beneath(source: &Path, rest: &Path) -> rustix::io::Result<OwnedFd> {
         return Ok(root);
     }
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    openat2(&root, plain, flags, Mode::empty(), resolve)
+    match openat2(&root, &plain, flags, Mode::empty(), resolve) {
+        Err(Errno::NOSYS) => step_by_step(root, &plain),
+        other => other,
+    }
+}
+
+/// The same without that call, which a jail doesn't have: by no link at all.
+fn step_by_step(root: OwnedFd, plain: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    plain.components().try_fold(root, |folder, part| match part {
+        Component::Normal(name) => openat(&folder, name, flags, Mode::empty()),
+        _ => Err(Errno::XDEV),
+    })
 }
 
 #[cfg(test)]
@@ -115,5 +128,8 @@ mod tests {
         let open = |rest: &str| open_beneath(folder.path(), Path::new(rest));
         assert!(open("").is_ok() && open("inside").is_ok() && open("in").is_ok());
         assert!(open("out").is_err() && open("../x").is_err() && open("inside/../..").is_err());
+        let stepped = |rest: &str| step_by_step(open("").unwrap(), Path::new(rest));
+        assert!(stepped("inside").is_ok());
+        assert!(stepped("out").is_err() && stepped("../x").is_err() && stepped("inside/../..").is_err());
     }
 }

@@ -57,6 +57,9 @@ impl Args {
             (true, None) => Gate::open(&Home::at(home))?.trusted()?,
             _ => {
                 let identity = self.identity.clone().zip(self.issuer.clone());
+                if let Some(Err((wrong, right))) = self.identity.as_deref().map(hac::policy::check_identity) {
+                    bail!("--identity {:?} {wrong}: {right}", self.identity.as_deref().unwrap_or_default());
+                }
                 let trusted = Trusted {
                     keys: self.key.iter().map(|path| read_key(path)).collect::<Result<_, _>>()?,
                     root: self.trusted_root.as_deref().map(read_root).transpose()?,

@@ -75,6 +75,9 @@ pub fn prepare(workload: &Workload, streams: Option<Streams>, steps: &mut Steps)
     let isolation = request.manifest.spec.virtualization.isolation;
     steps.done("image ready");
     let allowed = gate.image(&store, &image, &options, &mut |line| steps.say(line))?;
+    if let (None, Some(unread)) = (&machine.scan_missing, &allowed.unread) {
+        machine.scan_missing = Some(format!("have an image that can be read as a whole: {unread}"));
+    }
     steps.done("policy asked");
     let image_facts = gather::image_facts(&store, &image, isolation)?;
     let kernel = match isolation {
@@ -85,7 +88,7 @@ pub fn prepare(workload: &Workload, streams: Option<Streams>, steps: &mut Steps)
         steps.done("kernel chosen");
     }
     let mut plan = Plan::decide(&request, &gather::facts(image_facts, kernel.as_ref(), machine))?;
-    plan.notices.extend(allowed);
+    plan.notices.extend(allowed.notices);
     let initramfs = match (&kernel, plan.virtual_machine()) {
         (Some(kernel), Some(machine)) => Some(gather::initramfs(&home, kernel, machine)?),
         _ => None,
