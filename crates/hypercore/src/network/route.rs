@@ -39,22 +39,27 @@ impl Host {
 }
 
 /// Reads the networks that no gateway lies before from `/proc/net/route` and `/proc/net/ipv6_route`; link-local and multicast ones,
-/// which nobody is sent to, are left out.
+/// which nobody is sent to, are left out, and spacecores' own.
 fn neighbours(route: &str, ipv6_route: &str) -> Vec<(IpAddr, u8)> {
+    // Those are private, and there may be hundreds of them.
+    let is_spacecore = |interface: &str| interface.starts_with("vm-");
     let four = route.lines().skip(1).filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let address = |place: usize| Some(u32::from_str_radix(fields.get(place)?, 16).ok()?.to_ne_bytes());
         let (network, gateway, mask) = (address(1)?, address(2)?, address(7)?);
         let prefix = u8::try_from(u32::from_be_bytes(mask).leading_ones()).ok()?;
         let network = Ipv4Addr::from(network);
-        (prefix > 0 && gateway == [0; 4] && !network.is_link_local()).then_some((network.into(), prefix))
+        let is_meant = !network.is_link_local() && !is_spacecore(fields.first()?);
+        (prefix > 0 && gateway == [0; 4] && is_meant).then_some((network.into(), prefix))
     });
     let six = ipv6_route.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let number = |place: usize| u128::from_str_radix(fields.get(place)?, 16).ok();
         let (network, gateway) = (Ipv6Addr::from(number(0)?), number(4)?);
         let prefix = u8::from_str_radix(fields.get(1)?, 16).ok()?;
-        let is_meant = !network.is_unicast_link_local() && !network.is_multicast() && *fields.get(9)? != "lo";
+        let interface = *fields.get(9)?;
+        let is_meant = !network.is_unicast_link_local() && !network.is_multicast();
+        let is_meant = is_meant && interface != "lo" && !is_spacecore(interface);
         (prefix > 0 && gateway == 0 && is_meant).then_some((network.into(), prefix))
     });
     let mut all: Vec<(IpAddr, u8)> = four.chain(six).collect();
@@ -200,6 +205,7 @@ mod tests {
             route("eth0", [192, 0, 2, 0], [0; 4], 100, [255, 255, 255, 0]),
             route("eth0", [198, 51, 100, 0], [192, 0, 2, 1], 100, [255, 255, 255, 0]),
             route("eth0", [169, 254, 0, 0], [0; 4], 1000, [255, 255, 0, 0]),
+            route("vm-7", [10, 213, 0, 56], [0; 4], 0, [255, 255, 255, 252]),
         ];
         let (zero, network) = ("0".repeat(32), format!("20010db8{}", "0".repeat(24)));
         let six = [
