@@ -174,7 +174,7 @@ impl Routed {
     /// # Errors
     /// The kernel refuses a rule, or a port is in use.
     pub fn open(&mut self, plan: &NetworkPlan) -> Result<(), RoutedError> {
-        let neighbours = Host::look().neighbours;
+        let neighbours = Host::look_for_neighbours();
         let is_member = self.seat.lease.record.network.is_some();
         let around = Around { machine: &self.own, neighbours: &neighbours, is_member };
         self.gateway

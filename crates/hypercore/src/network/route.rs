@@ -27,6 +27,12 @@ pub(crate) struct Host {
 }
 
 impl Host {
+    /// Its networks alone, which are found sooner than the rest.
+    pub(crate) fn look_for_neighbours() -> Vec<(IpAddr, u8)> {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        neighbours(&read("/proc/net/route"), &read("/proc/net/ipv6_route"))
+    }
+
     pub(crate) fn look() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let (route, ipv6_route) = (read("/proc/net/route"), read("/proc/net/ipv6_route"));
@@ -43,23 +49,24 @@ impl Host {
 fn neighbours(route: &str, ipv6_route: &str) -> Vec<(IpAddr, u8)> {
     // Those are private, and there may be hundreds of them.
     let is_spacecore = |interface: &str| interface.starts_with("vm-");
-    let four = route.lines().skip(1).filter_map(|line| {
+    let others4 = route.lines().skip(1).filter(|line| !is_spacecore(line));
+    let four = others4.filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let address = |place: usize| Some(u32::from_str_radix(fields.get(place)?, 16).ok()?.to_ne_bytes());
         let (network, gateway, mask) = (address(1)?, address(2)?, address(7)?);
         let prefix = u8::try_from(u32::from_be_bytes(mask).leading_ones()).ok()?;
         let network = Ipv4Addr::from(network);
-        let is_meant = !network.is_link_local() && !is_spacecore(fields.first()?);
-        (prefix > 0 && gateway == [0; 4] && is_meant).then_some((network.into(), prefix))
+        (prefix > 0 && gateway == [0; 4] && !network.is_link_local()).then_some((network.into(), prefix))
     });
-    let six = ipv6_route.lines().filter_map(|line| {
+    let interface = |line: &&str| line.rsplit(' ').next().is_some_and(is_spacecore);
+    let six = ipv6_route.lines().filter(|line| !interface(&line.trim_end())).filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let number = |place: usize| u128::from_str_radix(fields.get(place)?, 16).ok();
         let (network, gateway) = (Ipv6Addr::from(number(0)?), number(4)?);
         let prefix = u8::from_str_radix(fields.get(1)?, 16).ok()?;
         let interface = *fields.get(9)?;
         let is_meant = !network.is_unicast_link_local() && !network.is_multicast();
-        let is_meant = is_meant && interface != "lo" && !is_spacecore(interface);
+        let is_meant = is_meant && interface != "lo";
         (prefix > 0 && gateway == 0 && is_meant).then_some((network.into(), prefix))
     });
     let mut all: Vec<(IpAddr, u8)> = four.chain(six).collect();
