@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::engine::Shared;
 use super::instance::{Running, THREADS};
 use super::run::Load;
-use super::runner::{self, OBSERVE, Order, PAUSE, RESUME, STOP};
+use super::runner::{self, OBSERVE, OVER, Order, PAUSE, RESUME, STOP};
 use super::{Start, begin};
 use crate::driver::{Instance, MountSource};
 use crate::spawn::FIRST;
@@ -62,7 +62,12 @@ fn take(shared: &Arc<Shared>, bytes: &[u8], fds: Vec<OwnedFd>) -> io::Result<()>
     };
     let running = begin(shared, start)?;
     let thread = std::thread::Builder::new().name("wasm-line".to_owned()).stack_size(128 * 1024);
-    thread.spawn(move || obey(running, &line)).map(drop)
+    let keep = move || {
+        obey(running, &line);
+        // A keeper that is gone needs no word of it.
+        let _ = runner::send(&line, &[OVER], &[]);
+    };
+    thread.spawn(keep).map(drop)
 }
 
 /// Does what the keeper says of one program, until that has ended or the keeper has.

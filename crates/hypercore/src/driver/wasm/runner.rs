@@ -65,6 +65,10 @@ pub(super) const PAUSE: u8 = b'p';
 pub(super) const RESUME: u8 = b'r';
 pub(super) const STOP: u8 = b's';
 pub(super) const OBSERVE: u8 = b'o';
+/// What the runner says last of a program: one that died says nothing.
+pub(super) const OVER: u8 = b'e';
+/// How long a process that died may take from closing its files to its end.
+const DYING: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 /// What the runner asks for, and is answered.
 pub(super) const NEEDED: u8 = b'?';
 pub(super) const CACHED: u8 = b'c';
@@ -131,7 +135,7 @@ impl Runner {
         let loader = std::thread::Builder::new().name("wasm-loader".to_owned()).stack_size(256 * 1024);
         // A runner that has died hears nothing, and its programs are over.
         loader.spawn(move || drop(supply(&shared, &wasm, &code)))?;
-        Ok(Jailed { line, runner: Arc::clone(self), is_over: false })
+        Ok(Jailed { line, runner: Arc::clone(self), is_over: false, was_told: false })
     }
 }
 
@@ -207,6 +211,8 @@ pub(super) struct Jailed {
     line: OwnedFd,
     runner: Arc<Runner>,
     is_over: bool,
+    /// Whether the runner has said so.
+    was_told: bool,
 }
 
 impl Jailed {
@@ -224,9 +230,17 @@ impl Jailed {
 
     /// A program has no exit code of its own; what became of it was said over the channel. Of a runner that has died nobody said
     /// anything.
-    fn status(&self) -> Ended {
+    fn status(&mut self) -> Ended {
+        // Behind the other end's, nothing can make this wait.
+        while !self.was_told && self.check() {
+            match receive(&self.line) {
+                Ok((word, _)) if !word.is_empty() => self.was_told = word == [OVER],
+                _ => break,
+            }
+        }
+        let patience = if self.was_told { Timespec::default() } else { DYING };
         let mut process = [PollFd::from_borrowed_fd(self.runner.spawned.handle(), PollFlags::IN)];
-        match poll(&mut process, Some(&Timespec::default())) {
+        match poll(&mut process, Some(&patience)) {
             Ok(1..) => Ended {
                 code: None,
                 signal: None,
