@@ -98,7 +98,7 @@ impl Job {
                 let wanted = configuration.network.as_ref();
                 let pump = network::attach(card, wanted)?;
                 resolver = Resolver::new(wanted);
-                wasi.inherit_network();
+                wasi.inherit_network().allow_tcp(true).allow_udp(true);
                 pump
             }
             None => None,
