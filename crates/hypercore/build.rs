@@ -50,7 +50,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     compile(&container::filter(true), &fs::File::create(out.join("container-with-folders.bpf"))?)?;
     compile(&jail::filter(false), &fs::File::create(out.join("emulator.bpf"))?)?;
     compile(&jail::filter(true), &fs::File::create(out.join("kvm.bpf"))?)?;
-    compile(&jail::wasm(), &fs::File::create(out.join("wasm.bpf"))?)
+    compile(&jail::wasm(), &fs::File::create(out.join("wasm.bpf"))?)?;
+    compile(&jail::wasm_sockets(), &fs::File::create(out.join("wasm-sockets.bpf"))?)
 }
 
 /// Compiles a filter, described as in an OCI runtime's configuration, to the kernel's own form.

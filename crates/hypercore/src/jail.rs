@@ -84,6 +84,18 @@ pub enum Calls {
     /// Those of a process that runs Wasm programs: it opens, makes and removes files, in the folders that it is handed as open
     /// descriptors. It has a `/proc` of its own.
     Wasm,
+    /// Those of one whose program has a network: sockets of TCP and UDP beside.
+    WasmSockets,
+}
+
+impl Calls {
+    /// Whether they are those of a process that runs Wasm programs.
+    fn run_wasm(self) -> bool {
+        match self {
+            Self::Emulator | Self::Kvm => false,
+            Self::Wasm | Self::WasmSockets => true,
+        }
+    }
 }
 
 impl From<Accelerator> for Calls {
@@ -261,7 +273,7 @@ impl Jail {
     }
 
     fn root(&self) -> io::Result<child::Root> {
-        let mut root = child::Root::with_proc(self.calls == Calls::Wasm)?;
+        let mut root = child::Root::with_proc(self.calls.run_wasm())?;
         let devices = self.devices.iter().map(|device| device.path());
         let mut paths: Vec<&Path> = self.shown.iter().map(PathBuf::as_path).chain(devices).collect();
         paths.sort_unstable();
@@ -282,12 +294,15 @@ impl Jail {
     fn landlock(&self) -> io::Result<Option<OwnedFd>> {
         let broken = |error: &dyn std::error::Error| io::Error::other(format!("Landlock: {error}"));
         let newest = landlock::ABI::V6;
-        let ruleset = Ruleset::default()
+        let mut ruleset = Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
-            .handle_access(AccessNet::from_all(newest))
-            .and_then(|ruleset| ruleset.scope(Scope::from_all(newest)))
+            .scope(Scope::from_all(newest))
             .map_err(|error| broken(&error))?;
-        if self.calls == Calls::Wasm {
+        if self.calls != Calls::WasmSockets {
+            // Whom the program of that one reaches, its gateway decides.
+            ruleset = ruleset.handle_access(AccessNet::from_all(newest)).map_err(|error| broken(&error))?;
+        }
+        if self.calls.run_wasm() {
             // It gets folders later, and Landlock would refuse what lies in them: a ruleset can't be widened.
             return Ok(ruleset.create().map_err(|error| broken(&error))?.into());
         }
@@ -331,6 +346,7 @@ fn compiled(calls: Calls) -> Vec<libc::sock_filter> {
         Calls::Emulator => include_bytes!(concat!(env!("OUT_DIR"), "/emulator.bpf")),
         Calls::Kvm => include_bytes!(concat!(env!("OUT_DIR"), "/kvm.bpf")),
         Calls::Wasm => include_bytes!(concat!(env!("OUT_DIR"), "/wasm.bpf")),
+        Calls::WasmSockets => include_bytes!(concat!(env!("OUT_DIR"), "/wasm-sockets.bpf")),
     })
 }
 

@@ -33,7 +33,12 @@ const ARCHITECTURES: [&str; 1] = ["SCMP_ARCH_AARCH64"];
 /// Of clone(2).
 const CLONE_THREAD: u32 = 0x1_0000;
 const AF_UNIX: u32 = 1;
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
 const SOCK_STREAM: u32 = 1;
+const SOCK_DGRAM: u32 = 2;
+/// The bits of a socket's type that aren't flags.
+const SOCK_TYPE_MASK: u32 = 0xf;
 
 /// What a process may say of itself (prctl(2)): its name, timer slack, machine check policy, no new privileges, its own
 /// seccomp filter, names of memory areas, and what capabilities its bounding set has.
@@ -66,15 +71,34 @@ const KVM_TYPE: u32 = 0xae00;
 /// What a process that runs Wasm programs does with files beside.
 const FILES: &str = "copy_file_range flock linkat mkdirat renameat renameat2 symlinkat unlinkat utimensat";
 
+/// What it does with sockets, where its program has a network. All that was handed to it is connected already, so that no
+/// path can be reached by these.
+const SOCKETS: &str = "accept4 bind connect listen";
+
+/// Families, types and protocols of the sockets that it makes (ip(7)): TCP and UDP, by IPv4 and IPv6, each by its number and as
+/// what its type stands for.
+const FAMILIES: [u32; 2] = [AF_INET, AF_INET6];
+const PROTOCOLS: [(u32, u32); 4] = [(SOCK_STREAM, 0), (SOCK_STREAM, 6), (SOCK_DGRAM, 0), (SOCK_DGRAM, 17)];
+
+/// Options that it sets, by their level: those that WASI knows. Of SOL_SOCKET the address in use again, the sizes of both buffers,
+/// keeping alive; of IP the time to live; of IPv6 the same, and nothing but IPv6; of TCP the three numbers of keeping alive.
+const OPTIONS: [(u32, u32); 10] =
+    [(1, 2), (1, 7), (1, 8), (1, 9), (0, 2), (41, 16), (41, 26), (6, 4), (6, 5), (6, 6)];
+
 /// The filter for an emulator that translates, or one that uses KVM, as the OCI runtime specification writes it.
 pub(crate) fn filter(kvm: bool) -> Value {
-    rules(kvm, "")
+    rules(kvm, "", false)
 }
 
 /// The filter for a process that runs Wasm programs. It makes no set-user-ID and set-group-ID files: folders of the host that it may
 /// write to show it as their owner. The mode that `openat2` is told lies in memory; `openat` is used instead.
 pub(crate) fn wasm() -> Value {
-    rules(false, FILES)
+    rules(false, FILES, false)
+}
+
+/// The same for one whose program has a network: it makes sockets of TCP and UDP, and no others.
+pub(crate) fn wasm_sockets() -> Value {
+    rules(false, FILES, true)
 }
 
 /// System calls that make files, with the arguments that are the flags, where these decide, and the mode.
@@ -84,9 +108,12 @@ const MAKE: [(&str, Option<u32>, u32); 3] =
 const MAKING: u32 = 0x40_0040;
 const SET_IDS: u32 = 0o6000;
 
-fn rules(kvm: bool, more: &str) -> Value {
+fn rules(kvm: bool, more: &str, sockets: bool) -> Value {
     let writes = !more.is_empty();
-    let judged = |name: &&str| writes && (*name == "openat2" || MAKE.iter().any(|(known, ..)| known == name));
+    let judged = |name: &&str| {
+        let makes = *name == "openat2" || MAKE.iter().any(|(known, ..)| known == name);
+        writes && makes || sockets && *name == "setsockopt"
+    };
     let names = ALLOWED.split_whitespace().chain(more.split_whitespace());
     let names: Vec<&str> = names.filter(|name| !judged(name)).collect();
     let mut rules = vec![
@@ -97,7 +124,7 @@ fn rules(kvm: bool, more: &str) -> Value {
         rule::equal("prlimit64", 0, 0),
         rule::equal("sched_setaffinity", 0, 0),
         // A pair of datagram sockets could send to any path.
-        rule::with("socketpair", &[rule::is(0, AF_UNIX), rule::is_masked(1, 0xf, SOCK_STREAM)]),
+        rule::with("socketpair", &[rule::is(0, AF_UNIX), rule::is_masked(1, SOCK_TYPE_MASK, SOCK_STREAM)]),
     ];
     rules.extend(PROCESS.map(|what| rule::equal("prctl", 0, what)));
     rules.extend(TAP_REQUESTS.map(|request| rule::equal("ioctl", 1, request)));
@@ -108,6 +135,17 @@ fn rules(kvm: bool, more: &str) -> Value {
             rules.extend(flags.map(|flags| rule::masked(name, flags, MAKING, 0)));
             rules.push(rule::masked(name, mode, SET_IDS, 0));
         }
+    }
+    if sockets {
+        rules.push(rule::any(&SOCKETS.split_whitespace().collect::<Vec<_>>()));
+        for family in FAMILIES {
+            rules.extend(PROTOCOLS.map(|(kind, protocol)| {
+                let kind = rule::is_masked(1, SOCK_TYPE_MASK, kind);
+                rule::with("socket", &[rule::is(0, family), kind, rule::is(2, protocol)])
+            }));
+        }
+        let option = |(level, name)| rule::with("setsockopt", &[rule::is(1, level), rule::is(2, name)]);
+        rules.extend(OPTIONS.map(option));
     }
     if kvm {
         rules.push(rule::masked("ioctl", 1, 0xff00, KVM_TYPE));
@@ -142,6 +180,24 @@ mod tests {
         );
         let all: Vec<&str> = ALLOWED.split_whitespace().collect();
         assert!(FILES.split_whitespace().all(|name| !all.contains(&name)));
+    }
+
+    #[test]
+    fn a_wasm_program_s_sockets_are_of_tcp_and_udp_and_take_the_options_that_wasi_knows() {
+        let filter = wasm_sockets();
+        let named = |name: &str| {
+            let rules = filter["syscalls"].as_array().unwrap().iter();
+            rules
+                .filter(|rule| rule["names"].as_array().unwrap().iter().any(|n| n == name))
+                .collect::<Vec<_>>()
+        };
+        // Nothing allows either with any arguments.
+        for (name, count) in [("socket", 8), ("setsockopt", OPTIONS.len())] {
+            assert_eq!(named(name).len(), count, "{name}");
+            assert!(named(name).iter().all(|rule| rule["args"].as_array().unwrap().len() >= 2), "{name}");
+        }
+        assert!(SOCKETS.split_whitespace().all(|name| named(name).len() == 1));
+        assert!(named("getsockopt").len() == 1 && named("sendmmsg").is_empty() && named("accept").is_empty());
     }
 
     #[test]

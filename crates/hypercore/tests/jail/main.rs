@@ -21,7 +21,7 @@ use std::process::{Command, Stdio};
 use hypercore::cgroup::{self, Group, Limits};
 use hypercore::jail::{Calls, Device, Ids, Jail, Part, Strength, closure};
 use hypercore::spawn::Status;
-use prisoner::ATTACKS;
+use prisoner::{ATTACKS, Attack, BY_SOCKETS};
 
 const OTHER_USER: u32 = 65_534;
 /// The size that the prisoner's only writable file may have.
@@ -37,9 +37,11 @@ fn main() {
         Some(("attacks", rest)) => return attacks(rest.first().map(Path::new).unwrap(), Calls::Emulator),
         _ => {}
     }
-    let tests: [(&str, fn()); 7] = [
+    let tests: [(&str, fn()); 9] = [
         ("nothing_that_root_s_jail_holds_back_succeeds", from_root),
         ("nothing_that_the_jail_of_wasm_programs_holds_back_succeeds", from_wasm),
+        ("nothing_that_the_jail_of_a_wasm_program_with_sockets_holds_back_succeeds", from_wasm_with_sockets),
+        ("a_wasm_program_with_a_network_may_use_tcp_and_udp_and_no_other_may", may_use_sockets),
         ("nothing_that_another_user_s_jail_holds_back_succeeds", from_another_user),
         ("a_program_in_the_jail_has_no_descriptors_and_no_variables_but_its_own", is_bare),
         ("a_jail_that_can_t_be_built_says_which_step_failed", says_why),
@@ -194,9 +196,10 @@ fn attacks(folder: &Path, calls: Calls) {
     let root = rustix::process::geteuid().is_root();
     let mut wrong = Vec::new();
     println!("{:<44} {:<9} {:<9} stopped by", "attack", "jailed", "without");
-    for attack in ATTACKS.iter().filter(|attack| root || !attack.root_only) {
+    let by_sockets: &[Attack] = if calls == Calls::WasmSockets { BY_SOCKETS } else { &[] };
+    for attack in ATTACKS.iter().chain(by_sockets).filter(|attack| root || !attack.root_only) {
         if calls == Calls::Wasm && attack.parts == [Part::Group] {
-            // A jail of Wasm programs has none.
+            // The jail of all Wasm programs without a network has none.
             continue;
         }
         if attack.parts.contains(&Part::Group) && rig.group.is_none() {
@@ -243,6 +246,19 @@ fn from_root() {
 /// A Wasm program that has left its compiler's isolation.
 fn from_wasm() {
     attacks(&a_folder(), Calls::Wasm);
+}
+
+/// One that has a network, and with it sockets.
+fn from_wasm_with_sockets() {
+    attacks(&a_folder(), Calls::WasmSockets);
+}
+
+fn may_use_sockets() {
+    let rig = Rig::new(&a_folder());
+    for (calls, wanted) in [(Calls::WasmSockets, 0), (Calls::Wasm, 1)] {
+        let (status, words) = rig.run("use sockets", &[], calls);
+        assert_eq!(status.code, Some(wanted), "{calls:?}: {words}");
+    }
 }
 
 fn from_another_user() {

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 
@@ -200,6 +201,41 @@ pub const ATTACKS: &[Attack] = &[
     }),
 ];
 
+/// What becomes possible only where there are sockets.
+pub const BY_SOCKETS: &[Attack] = &[
+    root("connect to the host's loopback, by TCP alone", &[Network], |v| {
+        TcpStream::connect(("127.0.0.1", v["port"].parse().unwrap())).map(drop)
+    }),
+    root("make a raw socket", &[Filter, User], |_| {
+        answer(unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP) }.into())
+    }),
+    root("make a socket for paths (unix)", &[Filter], |_| socket(libc::AF_UNIX, libc::SOCK_DGRAM)),
+    root("leave its network namespace", &[Filter, User, Root, Landlock], |v| {
+        let namespace = fs::File::open(format!("/proc/{}/ns/net", v["pid"]))?;
+        answer(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }.into())
+    }),
+    root("make a network namespace of its own", &[Filter, User], |_| {
+        answer(unsafe { libc::unshare(libc::CLONE_NEWNET) }.into())
+    }),
+    root("change an interface of its own", &[Filter, User], |_| {
+        // `struct ifreq`: the name, then the flags.
+        let mut request = [0_u8; 40];
+        request[..2].copy_from_slice(b"lo");
+        request[16..18].copy_from_slice(&(libc::IFF_UP as u16).to_ne_bytes());
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        answer(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, request.as_ptr()) }.into())
+    }),
+    root("have the kernel run a socket's filter", &[Filter], |_| {
+        let mut everything = libc::sock_filter { code: 6, jt: 0, jf: 0, k: u32::MAX };
+        let program = libc::sock_fprog { len: 1, filter: &raw mut everything };
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+        let length = size_of_val(&program) as libc::socklen_t;
+        let place = (&raw const program).cast();
+        answer(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, place, length) }.into())
+    }),
+];
+
 pub fn act(words: &[String]) -> i32 {
     let values: Values = words
         .iter()
@@ -208,10 +244,11 @@ pub fn act(words: &[String]) -> i32 {
         .collect();
     let result = match words.first().map(String::as_str) {
         Some("look around") => look_around(),
+        Some("use sockets") => use_sockets(),
         Some("wait") => loop {
             std::thread::sleep(std::time::Duration::from_secs(60));
         },
-        name => match ATTACKS.iter().find(|attack| Some(attack.name) == name) {
+        name => match ATTACKS.iter().chain(BY_SOCKETS).find(|attack| Some(attack.name) == name) {
             Some(attack) => (attack.run)(&values),
             None => return 2,
         },
@@ -244,6 +281,16 @@ fn pid(values: &Values) -> i32 {
 
 fn socket(family: i32, kind: i32) -> io::Result<()> {
     answer(unsafe { libc::socket(family, kind, 0) }.into())
+}
+
+fn use_sockets() -> io::Result<()> {
+    TcpListener::bind("0.0.0.0:0")?.set_ttl(7)?;
+    UdpSocket::bind("0.0.0.0:0")?.set_ttl(7)?;
+    match TcpListener::bind("[::]:0") {
+        // A kernel may be without it.
+        Err(error) if error.raw_os_error() != Some(libc::EAFNOSUPPORT) => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 fn look_around() -> io::Result<()> {
