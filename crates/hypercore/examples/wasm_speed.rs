@@ -47,6 +47,7 @@ fn machine(module: &Path, cache: &Path, cpu_milli: u32) -> Result<Machine, Failu
         cache: cache.to_owned(),
         mounts: Vec::new(),
         table_elements: 100_000,
+        folder: None,
     };
     Ok(Machine { name: "speed".into(), cpu_milli, memory_mib: 64, network: None, body: Body::Wasm(body) })
 }

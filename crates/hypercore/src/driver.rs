@@ -156,6 +156,9 @@ pub struct Wasm {
     pub mounts: Vec<Mount>,
     /// The most elements in all of the program's tables.
     pub table_elements: u64,
+    /// The folder that the control group of its process is named by, where it has a process in a jail of its own; no group without.
+    #[serde(default)]
+    pub folder: Option<PathBuf>,
 }
 
 /// Something that a container or a Wasm program finds at a path.
@@ -296,7 +299,7 @@ pub enum Execution {
         /// Its network card.
         network: Option<Network>,
     },
-    /// A Wasm program inside the keeper.
+    /// A Wasm program inside the keeper, or a process that this has put into a jail.
     Wasm {
         /// The program and what it may reach.
         wasm: Wasm,
@@ -306,6 +309,8 @@ pub enum Execution {
         cpu_milli: u32,
         /// Its network card.
         network: Option<Network>,
+        /// The folder that the control group of its own process is named by, and what the group may take.
+        group: Option<(PathBuf, Limits)>,
     },
 }
 

@@ -176,7 +176,12 @@ impl Session {
 
 /// Whether the keeper is going to move a process into a control group itself.
 fn wants_group(assignment: &Assignment) -> bool {
-    matches!(&assignment.machine.body, Body::Virtual(machine) if machine.folder.is_some())
+    match &assignment.machine.body {
+        Body::Virtual(machine) => machine.folder.is_some(),
+        Body::Wasm(wasm) => wasm.folder.is_some(),
+        // Its runtime sees to that.
+        Body::Container(_) => false,
+    }
 }
 
 impl AsFd for Session {

@@ -1,4 +1,7 @@
-//! The Wasm driver: WebAssembly programs inside the calling process, run by wasmtime.
+//! The Wasm driver: WebAssembly programs run by wasmtime, inside the calling process or in jails.
+//!
+//! A keeper of root's runs none itself: all of its programs without a network are in one process in a jail, and each with a
+//! network in one of its own, see `runner.rs`. What stands here holds in every one of these processes.
 //!
 //! ```text
 //!  keeper --channel--> guest thread   speaks the protocol (guest.rs), as PID 1 does in a microVM
@@ -20,8 +23,9 @@
 //! pause it and let it go on; CHLD, URG and WINCH do nothing.
 //!
 //! **Sockets** are there for a program that imports `wasi:sockets` (a component: WASI preview 1 can't make any), and only where
-//! the machine has a network: its thread then has a network namespace of its own with that one interface, and names are looked up at
-//! the name servers that were configured, see [`wants_network`]. The caller needs the right to make network namespaces.
+//! the machine has a network: it then has a network namespace of its own with that one interface, and names are looked up at
+//! the name servers that were configured, see [`wants_network`]. In a jail that is the jail's, and the keeper sets it up from outside;
+//! else it is the program's thread's, and the caller needs the right to make network namespaces (`network.rs`).
 //!
 //! **Status**: the exit code's low 8 bits; 0 on return; 1 where `wasi:cli/run` returns an error. A trap is signal 6 (SIGABRT), or
 //! 11 (SIGSEGV) where the stack was exhausted, or 9 (SIGKILL) with `out_of_memory` where the program had just been refused
@@ -45,6 +49,7 @@ mod line_discipline;
 mod names;
 mod network;
 mod program;
+mod questions;
 mod run;
 mod runner;
 mod state;
@@ -71,13 +76,14 @@ pub use runner::RUN;
 use super::{
     Body, Driver, Execution, Instance, Machine, MountSource, PrepareError, Prepared, StartError, Wiring,
 };
+use crate::cgroup::Limits;
 use channel::Channel;
 use compiler::Compiler;
 use control::Control;
 use engine::Shared;
 use guest::Guest;
 use instance::Running;
-use network::Card;
+use network::{Card, Way};
 use run::{Job, Load};
 use runner::{Order, Runner};
 
@@ -87,12 +93,21 @@ const NAME: &str = "wasm";
 /// The stack of a program's thread: calls into the host run on the program's own, see `engine.rs`.
 const THREAD_STACK: usize = 1 << 20;
 
-/// Runs WebAssembly programs inside this process. All programs of one driver share an engine and loaded code.
+/// Runs WebAssembly programs inside this process, or in jails. All programs of one process share an engine and loaded code.
 #[derive(Clone, Debug, Default)]
 pub struct Wasm {
     shared: Arc<Shared>,
-    /// The process that runs programs without sockets, where this one doesn't.
-    runner: Arc<OnceLock<Result<Arc<Runner>, String>>>,
+    /// What runs programs in jails, where this process doesn't run them.
+    jails: Arc<OnceLock<Jails>>,
+}
+
+/// What runs programs in jails.
+#[derive(Debug)]
+struct Jails {
+    program: PathBuf,
+    cache: Option<PathBuf>,
+    /// The process that runs all programs without a network.
+    for_all: OnceLock<Result<Arc<Runner>, String>>,
 }
 
 /// A program that is to be started in this process.
@@ -101,7 +116,7 @@ struct Start {
     memory_bytes: u64,
     cpu_milli: u32,
     channel: OwnedFd,
-    network: Option<Card>,
+    network: Option<Way>,
     load: Load,
     /// What must stay open as long as it runs.
     held: Vec<OwnedFd>,
@@ -161,20 +176,46 @@ impl Wasm {
     /// The driver, where programs are compiled by a process of their own: `program`, executed with the arguments [`COMPILE`], the
     /// module's path and its digest, writes what [`compile`] gives.
     pub fn compiled_by(program: PathBuf) -> Self {
-        Self { shared: Arc::new(Shared::compiled_by(Compiler::new(program))), runner: Arc::default() }
+        Self { shared: Arc::new(Shared::compiled_by(Compiler::new(program))), jails: Arc::default() }
     }
 
-    /// Has programs without sockets run by a process in a jail from now on: `program`, executed with the argument [`RUN`], calls
-    /// [`run_inside`]; and all programs compiled in jails of their own: executed with [`COMPILE_INSIDE`] it calls [`compile_inside`]. It ends with the thread that calls this. Root alone can have one; nothing happens where there is one already.
-    /// Where it can't be had every start fails with the reason.
+    /// Has all programs run in jails from now on: `program`, executed with the argument [`RUN`], calls
+    /// [`run_inside`]; and compiled in jails of their own: executed with [`COMPILE_INSIDE`] it calls [`compile_inside`]. A program
+    /// with a network has its process from its start, which must be made by a thread that lives as long: the process
+    /// ends with it. Root alone can have jails; nothing happens where there are some already.
     pub fn jail(&self, program: &Path, cache: Option<&Path>) {
         if let Some(compiler) = self.shared.compiler() {
             compiler.jail(program, cache);
         }
-        self.runner.get_or_init(|| match Runner::start(program, cache) {
+        let (program, cache) = (program.to_owned(), cache.map(Path::to_owned));
+        self.jails.get_or_init(|| Jails { program, cache, for_all: OnceLock::new() });
+    }
+
+    /// Starts the process for programs without a network, which ends with the thread that calls this. Nothing happens where there are
+    /// no jails, or where it runs. Where it can't be had every start of such a program fails with the reason.
+    pub fn run_for_all(&self) {
+        let Some(jails) = self.jails.get() else { return };
+        jails.for_all.get_or_init(|| match Runner::for_all(&jails.program, jails.cache.as_deref()) {
             Ok(runner) => Ok(Arc::new(runner)),
             Err(error) => Err(format!("a jail for Wasm programs: {error}")),
         });
+    }
+}
+
+impl Jails {
+    /// The process for a program.
+    fn runner(&self, has_network: bool, group: Option<&(PathBuf, Limits)>) -> io::Result<Arc<Runner>> {
+        if has_network {
+            let runner = Runner::for_one(&self.program, self.cache.as_deref(), group);
+            return runner
+                .map(Arc::new)
+                .map_err(|error| io::Error::new(error.kind(), format!("a jail for the program: {error}")));
+        }
+        match self.for_all.get() {
+            Some(Ok(runner)) => Ok(Arc::clone(runner)),
+            Some(Err(reason)) => Err(io::Error::other(reason.clone())),
+            None => Err(io::Error::other("no jail for programs without a network was made")),
+        }
     }
 }
 
@@ -222,6 +263,8 @@ impl Driver for Wasm {
                 wanted: "a folder of the host: a Wasm program can be given no others",
             });
         }
+        let folder = wasm.folder.clone().filter(|_| machine.network.is_some());
+        let group = folder.map(|folder| (folder, runner::limits(wasm, memory_bytes, machine.cpu_milli)));
         Ok(Prepared {
             driver: NAME,
             network: machine.network.is_some(),
@@ -231,13 +274,14 @@ impl Driver for Wasm {
                 memory_bytes,
                 cpu_milli: machine.cpu_milli,
                 network: machine.network,
+                group,
             },
         })
     }
 
-    /// Starts the program on threads of its own. What is wrong with the program itself is told over the channel.
+    /// Starts the program on threads of its own, or in a jail. What is wrong with the program itself is told over the channel.
     fn start(&self, prepared: &Prepared, wiring: Wiring) -> Result<Box<dyn Instance>, StartError> {
-        let Execution::Wasm { wasm, memory_bytes, cpu_milli, network } = &prepared.execution else {
+        let Execution::Wasm { wasm, memory_bytes, cpu_milli, network, group } = &prepared.execution else {
             return Err(StartError::Prepared { driver: NAME, other: prepared.driver });
         };
         let with = |wanted| if wanted { "with" } else { "without" };
@@ -250,13 +294,15 @@ impl Driver for Wasm {
         let failed = |source| StartError::Execute { program: wasm.module.clone(), source };
         let network = wiring.network.zip(*network).map(|(wire, card)| Card { wire, card });
         let (memory_bytes, cpu_milli) = (*memory_bytes, *cpu_milli);
-        if let (Some(runner), None) = (self.runner.get(), &network) {
-            let runner = runner.as_ref().map_err(|reason| failed(io::Error::other(reason.clone())))?;
-            let order = Order { wasm: wasm.clone(), memory_bytes, cpu_milli };
-            let jailed = runner.run(&order, wiring.channel, &self.shared).map_err(failed)?;
+        if let Some(jails) = self.jails.get() {
+            let has_network = network.is_some();
+            let runner = jails.runner(has_network, group.as_ref()).map_err(failed)?;
+            let wasm = super::Wasm { folder: None, ..wasm.clone() };
+            let order = Order { wasm, memory_bytes, cpu_milli, has_network };
+            let jailed = runner.run(&order, wiring.channel, &self.shared, network).map_err(failed)?;
             return Ok(Box::new(jailed));
         }
-        let (wasm, channel) = (wasm.clone(), wiring.channel);
+        let (wasm, channel, network) = (wasm.clone(), wiring.channel, network.map(Way::Made));
         let start =
             Start { wasm, memory_bytes, cpu_milli, channel, network, load: Load::Here, held: Vec::new() };
         Ok(Box::new(begin(&self.shared, start).map_err(failed)?))

@@ -51,6 +51,7 @@ impl Rig {
             cache: folder.path().join("cache"),
             mounts: Vec::new(),
             table_elements: 10_000,
+            folder: None,
         };
         let machine = Machine {
             name: "test".into(),

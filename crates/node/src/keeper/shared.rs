@@ -2,7 +2,7 @@
 //!
 //! A Wasm program is kept apart from others by its compiler, not by a process, so that one process can hold many, and each
 //! further one costs a fraction of a process and none of its start. They belong to one user, because whoever breaks out of
-//! the compiler's isolation has the process and with it everything in it.
+//! the compiler's isolation has the process and with it everything in it. Root's are in a process in a jail beside this one.
 //!
 //! ```text
 //!   first vimana run ---executes---> keeper: binds run/wasm-VERSION.sock, one thread for each spacecore
@@ -41,8 +41,9 @@ const TAKEN: u8 = b'k';
 /// How long the other side may take to say its part.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whether this spacecore can be held by a keeper that holds others. One with a network has a keeper of its own: it runs in the
-/// keeper's process, where what belongs to the others would be within its reach.
+/// Whether this spacecore can be held by a keeper that holds others. One with a network has a keeper of its own: without root it runs in
+/// the keeper's process, where what belongs to the others would be within its reach; with root it has a process in a jail to itself,
+/// and what it asks for is done by a process that holds nothing of others.
 pub fn is_shareable(assignment: &Assignment) -> bool {
     let is_bound_wasm =
         matches!(assignment.machine.body, Body::Wasm(_)) && assignment.lifetime == Lifetime::Bound;

@@ -87,8 +87,10 @@ pub struct Wasm {
     pub table_elements: u32,
     /// Whether it runs in one keeper with the owner's other Wasm spacecores.
     pub shared_keeper: bool,
-    /// Whether programs without sockets run in a process in a jail.
+    /// Whether it runs in a process in a jail.
     pub jailed: bool,
+    /// Whether a control group holds the process in the jail to its processor time and memory, where it has one of its own.
+    pub limited: bool,
 }
 
 impl Wasm {
@@ -98,7 +100,9 @@ impl Wasm {
             (true, false) => {
                 "a user, a root folder and namespaces of its own for all Wasm programs, a filter of system calls"
             }
-            (true, true) => "none: a program with sockets runs in the keeper itself",
+            (true, true) => {
+                "a user, a root folder and namespaces of its own, a filter of system calls, sockets of TCP and UDP alone"
+            }
             (false, _) => "none: without root a program runs in the keeper, which is the user who starts it",
         }
     }
@@ -266,6 +270,7 @@ impl Wasm {
             table_elements: spec.resources.table_elements,
             shared_keeper: true,
             jailed: facts.machine.is_root,
+            limited: facts.machine.is_root && facts.machine.group_missing.is_none(),
         };
         Ok(Decided { body: Body::Wasm(wasm), notices })
     }
@@ -327,6 +332,7 @@ impl Plan {
                 cache: home.cache().join("wasm"),
                 mounts: self.driver_mounts(home),
                 table_elements: u64::from(wasm.table_elements),
+                folder: (wasm.limited && self.network).then(|| run_folder.join(MACHINE)),
             }),
         }
     }

@@ -16,12 +16,12 @@ fn has_passt(test: &str) -> bool {
 }
 
 /// Who can carry a network here.
-fn carriers(test: &str) -> Vec<&'static str> {
+pub fn carriers(test: &str) -> Vec<&'static str> {
     let routed = rustix::process::geteuid().is_root().then_some("routed");
     routed.into_iter().chain(has_passt(test).then_some("passt")).collect()
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

@@ -9,6 +9,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::engine::Shared;
 use super::instance::{Running, THREADS};
+use super::network::Way;
+use super::questions::{receive, send};
 use super::run::Load;
 use super::runner::{self, OBSERVE, OVER, Order, PAUSE, RESUME, STOP};
 use super::{Start, begin};
@@ -31,7 +33,7 @@ pub fn run_inside() -> io::Result<()> {
     // While the keeper makes ready what it is going to send.
     let _ = shared.runtime();
     loop {
-        let (bytes, fds) = runner::receive(&keeper)?;
+        let (bytes, fds) = receive(&keeper)?;
         if bytes.is_empty() {
             return Ok(());
         }
@@ -41,9 +43,9 @@ pub fn run_inside() -> io::Result<()> {
 }
 
 fn take(shared: &Arc<Shared>, bytes: &[u8], fds: Vec<OwnedFd>) -> io::Result<()> {
-    let Order { mut wasm, memory_bytes, cpu_milli } = serde_json::from_slice(bytes)?;
+    let Order { mut wasm, memory_bytes, cpu_milli, has_network } = serde_json::from_slice(bytes)?;
     let mut fds = fds.into_iter();
-    let (Some(channel), Some(line), Some(code)) = (fds.next(), fds.next(), fds.next()) else {
+    let (Some(channel), Some(line), Some(asks)) = (fds.next(), fds.next(), fds.next()) else {
         return Err(io::ErrorKind::InvalidData.into());
     };
     let mut folders = Vec::new();
@@ -51,21 +53,15 @@ fn take(shared: &Arc<Shared>, bytes: &[u8], fds: Vec<OwnedFd>) -> io::Result<()>
         mount.source = MountSource::Folder(runner::path_of(&folder));
         folders.push(folder);
     }
-    let start = Start {
-        wasm,
-        memory_bytes,
-        cpu_milli,
-        channel,
-        network: None,
-        load: Load::Asked(code),
-        held: folders,
-    };
+    let network = has_network.then(|| asks.try_clone().map(Way::Asked)).transpose()?;
+    let start =
+        Start { wasm, memory_bytes, cpu_milli, channel, network, load: Load::Asked(asks), held: folders };
     let running = begin(shared, start)?;
     let thread = std::thread::Builder::new().name("wasm-line".to_owned()).stack_size(128 * 1024);
     let keep = move || {
         obey(running, &line);
         // A keeper that is gone needs no word of it.
-        let _ = runner::send(&line, &[OVER], &[]);
+        let _ = send(&line, &[OVER], &[]);
     };
     thread.spawn(keep).map(drop)
 }
@@ -86,7 +82,7 @@ fn obey(mut running: Running, line: &OwnedFd) {
         if !ready[0] {
             continue;
         }
-        let Ok((word, _)) = runner::receive(line) else { return };
+        let Ok((word, _)) = receive(line) else { return };
         let _ = match word.first() {
             Some(&PAUSE) => running.pause().is_ok(),
             Some(&RESUME) => running.resume().is_ok(),
@@ -94,7 +90,7 @@ fn obey(mut running: Running, line: &OwnedFd) {
                 let memory = running.control.memory.load(Ordering::Relaxed);
                 let cpu = u64::try_from(running.control.cpu().as_nanos()).unwrap_or(u64::MAX);
                 let answer = [memory, cpu, THREADS].map(u64::to_ne_bytes).concat();
-                runner::send(line, &answer, &[]).is_ok()
+                send(line, &answer, &[]).is_ok()
             }
             Some(&STOP) | None => return,
             Some(_) => false,

@@ -18,8 +18,8 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 use super::cache::Place;
 use super::engine::Shared;
 use super::names;
-use super::runner;
 use super::state::State;
+use super::{questions, runner};
 
 /// The largest program that is read, in bytes.
 pub const PROGRAM_MAX: u64 = 64 << 20;
@@ -216,7 +216,7 @@ impl Program {
         let invalid = |reason: String| {
             super::run::refuse_program(&ProgramError::Invalid { path: path.to_owned(), reason })
         };
-        let (file, source) = runner::ask_for_code(keeper)?;
+        let (file, source) = questions::ask_for_code(keeper)?;
         let runtime = shared.runtime().map_err(invalid)?;
         let program = Self::of_file(&runtime.engine, file, path).map_err(invalid)?;
         *slot = Some(program.clone());

@@ -18,8 +18,9 @@ use super::engine::{Shared, Ticker};
 use super::grants;
 use super::limits::Limits;
 use super::names::Resolver;
-use super::network::{self, Card};
+use super::network::{self, Way};
 use super::program::{Program, ProgramError, words};
+use super::questions;
 use super::state::State;
 use crate::driver::Wasm;
 
@@ -34,8 +35,8 @@ pub(super) struct Job {
     pub(super) cpu_milli: u32,
     pub(super) channel: Arc<Channel>,
     pub(super) control: Arc<Control>,
-    /// The network card, until the program takes it.
-    pub(super) network: Mutex<Option<Card>>,
+    /// The way to its network, until the program takes it.
+    pub(super) network: Mutex<Option<Way>>,
 }
 
 /// Where a program's code comes from.
@@ -89,17 +90,20 @@ impl Job {
         let runtime = self.shared.runtime().map_err(other)?;
         self.control.runs_here(&runtime.engine);
         let mut wasi = grants::grant(&self.wasm, &configuration.process, &self.channel)?;
-        let card = self.network.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let card = card.filter(|_| program.imports_sockets());
-        let has_network = card.is_some();
+        let way = self.network.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let way = way.filter(|_| program.imports_sockets());
+        let has_network = way.is_some();
+        let wanted = configuration.network.as_ref();
         let mut resolver = Resolver::default();
-        let _pump = match card {
-            Some(card) => {
-                let wanted = configuration.network.as_ref();
-                let pump = network::attach(card, wanted)?;
-                resolver = Resolver::new(wanted);
-                wasi.inherit_network().allow_tcp(true).allow_udp(true);
-                pump
+        if has_network {
+            resolver = Resolver::new(wanted);
+            wasi.inherit_network().allow_tcp(true).allow_udp(true);
+        }
+        let _pump = match way {
+            Some(Way::Made(card)) => network::attach(card, wanted)?,
+            Some(Way::Asked(keeper)) => {
+                questions::ask_for_network(&keeper, wanted)?;
+                None
             }
             None => None,
         };

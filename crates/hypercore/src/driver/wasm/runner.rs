@@ -1,38 +1,37 @@
 //! The jailed process that runs Wasm programs, seen from its keeper.
 //!
 //! A program that breaks out of its compiler's isolation has the process that runs it. So root's keeper doesn't run programs
-//! itself: it starts one process for all of them in a jail (see [`crate::jail`]), with a user of its own, and hands it each program
+//! itself: it starts a process in a jail (see [`crate::jail`]), with a user of its own, and hands it each program
 //! with what that is granted, as open descriptors. Beyond those the process can reach nothing.
 //!
 //! ```text
 //!  keeper --"start": memory, processors, names--> runner     one message for each program, over a pair of sockets, with
 //!     |                                              |       its channel, its folders, and two more sockets:
-//!     |<--"?": not loaded yet------------------------|         code: until it is loaded
-//!     |---compiled code, or why there is none------->|
+//!     |<--code? network?-----------------------------|         asks: see questions.rs
+//!     |---code; what was set up; or why not--------->|
 //!     |---pause, resume, stop, observe-------------->|         line: its end says that the program's is over
 //! ```
 //!
-//! Code is looked for, checked and compiled on the keeper's side, as without a jail.
+//! One process runs all programs of a keeper that have no network. A program that has one gets a process of its own: the network
+//! namespace of the jail is then that program's, and the keeper sets it up. Its system calls are those of the other kind and what
+//! sockets of TCP and UDP need, and a control group holds it to what the manifest says.
 
-use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut, Write};
-use std::mem::MaybeUninit;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-};
 use serde::{Deserialize, Serialize};
-use spacecore::wire::message::Refusal;
 
 use super::engine::Shared;
-use super::program::{Program, Source};
-use super::run::refuse_program;
+use super::grants::HANDLES_MAX;
+use super::network::{Card, Seen};
+use super::questions::{self, FDS_MAX, MESSAGE_MAX, pair, receive, send};
+use crate::cgroup::{Group, Limits};
 use crate::driver::{
     ControlError, Ended, Instance, MountSource, Observation, ObserveError, StopError, Wasm, container,
 };
@@ -44,13 +43,20 @@ pub const RUN: &str = "run-wasm";
 
 /// How long the runner may take to answer, and to end a program.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The longest message.
-const MESSAGE_MAX: usize = 128 * 1024;
-/// The most descriptors in one message (`SCM_MAX_FD` is 253).
-const FDS_MAX: usize = 200;
 /// Of all programs together.
 const OPEN_FILES: u64 = 65_536;
 const THREADS: u64 = 16_384;
+/// Of a process for one program: its handles, some of which are two files, and what the process has open itself.
+const OPEN_FILES_OF_ONE: u64 = 2 * HANDLES_MAX as u64 + 256;
+/// The program's, its channel's and its line's, those that wait for files, the one that ticks.
+const THREADS_OF_ONE: u64 = 32;
+/// What such a process takes beside its program's memory, in bytes. Measured were 4 MiB for one that had used all of its memory and
+/// served 300 connections; what waits in sockets' buffers counts too, and what the kernel keeps of files, which it gives up first.
+const OWN_BYTES: u64 = 64 << 20;
+/// What it takes for each element of tables, and for each byte of the program: its code has at most four times as many, and is there
+/// twice while it is loaded.
+const ELEMENT_BYTES: u64 = 16;
+const LOADED: u64 = 8;
 
 /// What the runner is told of a program.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,6 +64,8 @@ pub(super) struct Order {
     pub(super) wasm: Wasm,
     pub(super) memory_bytes: u64,
     pub(super) cpu_milli: u32,
+    /// Whether its process has a network that the keeper sets up when it is asked to.
+    pub(super) has_network: bool,
 }
 
 /// What a program's line carries towards the runner.
@@ -69,11 +77,17 @@ pub(super) const OBSERVE: u8 = b'o';
 pub(super) const OVER: u8 = b'e';
 /// How long a process that died may take from closing its files to its end.
 const DYING: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
-/// What the runner asks for, and is answered.
-pub(super) const NEEDED: u8 = b'?';
-pub(super) const CACHED: u8 = b'c';
-pub(super) const COMPILED: u8 = b'n';
-pub(super) const REFUSED: u8 = b'x';
+
+/// What the process of one program may take: what the program may, and the process itself.
+pub(super) fn limits(wasm: &Wasm, memory_bytes: u64, cpu_milli: u32) -> Limits {
+    // A program that isn't there is refused when it is looked for.
+    let program = fs::metadata(&wasm.module).map_or(0, |status| status.len());
+    let memory_bytes = memory_bytes
+        .saturating_add(OWN_BYTES)
+        .saturating_add(wasm.table_elements.saturating_mul(ELEMENT_BYTES))
+        .saturating_add(program.saturating_mul(LOADED));
+    Limits { cpu_milli, memory_bytes, threads: THREADS_OF_ONE }
+}
 
 /// The jailed process. It ends with the thread that started it.
 #[derive(Debug)]
@@ -84,39 +98,89 @@ pub(super) struct Runner {
     namespace: OwnedFd,
     /// Its user is nobody else's until it has ended.
     _jail: Jail,
+    /// After the process, which must have ended.
+    group: Option<Limited>,
+    is_for_one: bool,
+}
+
+/// A control group, which is removed when this is dropped.
+#[derive(Debug)]
+struct Limited {
+    group: Group,
+    memory_bytes: u64,
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        // What can't be removed now, the next command clears away.
+        let _ = self.group.remove();
+    }
 }
 
 impl Runner {
-    /// Starts `program` with the argument [`RUN`] in its jail. Root alone can.
-    pub(super) fn start(program: &Path, cache: Option<&Path>) -> io::Result<Self> {
+    /// Starts `program` with the argument [`RUN`] in its jail, for all programs without a network. Root alone can.
+    pub(super) fn for_all(program: &Path, cache: Option<&Path>) -> io::Result<Self> {
+        Self::start(program, cache, None, false)
+    }
+
+    /// The same for one program with a network; the control group is named by the folder.
+    pub(super) fn for_one(
+        program: &Path,
+        cache: Option<&Path>,
+        group: Option<&(PathBuf, Limits)>,
+    ) -> io::Result<Self> {
+        let limited = group.map(|(folder, limits)| {
+            let group = Group::prepare(folder)?;
+            group.make(limits)?;
+            Ok(Limited { group, memory_bytes: limits.memory_bytes })
+        });
+        let limited = limited.transpose();
+        let limited = limited.map_err(|error: io::Error| {
+            io::Error::new(error.kind(), format!("the program's control group: {error}"))
+        })?;
+        Self::start(program, cache, limited, true)
+    }
+
+    fn start(
+        program: &Path,
+        cache: Option<&Path>,
+        group: Option<Limited>,
+        is_for_one: bool,
+    ) -> io::Result<Self> {
         let (ours, theirs) = pair()?;
         let ids = Ids::take()?;
         let namespace = container::namespace(ids.first())?;
+        let (calls, open_files, threads) = match is_for_one {
+            true => (Calls::WasmSockets, OPEN_FILES_OF_ONE, THREADS_OF_ONE),
+            false => (Calls::Wasm, OPEN_FILES, THREADS),
+        };
         let jail = Jail {
             shown: jail::closure(program, cache)?,
             devices: vec![Device::Null, Device::Urandom],
-            calls: Calls::Wasm,
+            calls,
             file_bytes: libc::RLIM_INFINITY,
-            open_files: OPEN_FILES,
-            threads: THREADS,
+            open_files,
+            threads,
             ids: Some(ids),
-            group: None,
+            group: group.as_ref().map(|limited| limited.group.clone()),
             profile: None,
             without: Vec::new(),
         };
         let spawned = jail.start(program, &[RUN.into()], vec![theirs])?;
-        Ok(Self { socket: ours, spawned, namespace, _jail: jail })
+        Ok(Self { socket: ours, spawned, namespace, _jail: jail, group, is_for_one })
     }
 
-    /// Has a program started; its code is found by a thread of this process.
+    /// Has a program started; what its process asks is answered by a thread of this one. With a network, it is the only one that
+    /// this runner is given.
     pub(super) fn run(
         self: &Arc<Self>,
         order: &Order,
         channel: OwnedFd,
         shared: &Arc<Shared>,
+        network: Option<Card>,
     ) -> io::Result<Jailed> {
-        let ((line, their_line), (code, their_code)) = (pair()?, pair()?);
-        let mut fds = vec![channel, their_line, their_code];
+        let ((line, their_line), (asks, their_asks)) = (pair()?, pair()?);
+        let mut fds = vec![channel, their_line, their_asks];
         for mount in &order.wasm.mounts {
             let MountSource::Folder(folder) = &mount.source else { continue };
             let shown = container::show(folder, &self.namespace, mount.readonly);
@@ -129,80 +193,39 @@ impl Runner {
         if bytes.len() > MESSAGE_MAX || fds.len() > FDS_MAX {
             return Err(io::Error::other("the program has too many folders"));
         }
+        let network = network.map(|card| self.prepare_network(card)).transpose()?;
         send(&self.socket, &bytes, &fds)?;
         drop(fds);
         let (shared, wasm) = (Arc::clone(shared), order.wasm.clone());
-        let loader = std::thread::Builder::new().name("wasm-loader".to_owned()).stack_size(256 * 1024);
+        let answers = std::thread::Builder::new().name("wasm-answers".to_owned()).stack_size(256 * 1024);
         // A runner that has died hears nothing, and its programs are over.
-        loader.spawn(move || drop(supply(&shared, &wasm, &code)))?;
+        answers.spawn(move || drop(questions::answer(&shared, &wasm, network, &asks)))?;
         Ok(Jailed { line, runner: Arc::clone(self), is_over: false, was_told: false })
     }
-}
 
-/// Answers the runner's question for code, if it has one.
-fn supply(shared: &Shared, wasm: &Wasm, code: &OwnedFd) -> io::Result<()> {
-    let (asked, _) = receive(code)?;
-    if asked != [NEEDED] {
-        return Ok(());
+    /// Makes the program's interface in the namespace that the jail gave to the process.
+    fn prepare_network(&self, card: Card) -> io::Result<Seen> {
+        let its_own = File::open(format!("/proc/{}/ns/net", self.spawned.pid()))?;
+        let of_machine = File::open("/proc/thread-self/ns/net")?;
+        if !self.is_for_one || its_own.metadata()?.ino() == of_machine.metadata()?.ino() {
+            return Err(io::Error::other("the process in the jail has no network namespace for the program"));
+        }
+        Seen::make(its_own.into(), card).map_err(|refusal| io::Error::other(refusal.message))
     }
-    match Program::find_code(shared, &wasm.module, &wasm.digest, &wasm.cache) {
-        Ok((file, Source::Compiled)) => send(code, &[COMPILED], &[file.into()]),
-        Ok((file, Source::Cache | Source::Process)) => send(code, &[CACHED], &[file.into()]),
-        Err(error) => {
-            let mut bytes = vec![REFUSED];
-            bytes.extend(serde_json::to_vec(&refuse_program(&error))?);
-            send(code, &bytes, &[])
+
+    /// What a process that has died died of, as far as it is known.
+    fn why_it_died(&self) -> String {
+        let whose = if self.is_for_one { "the program" } else { "all of this user's Wasm programs" };
+        let stderr = self.spawned.stderr();
+        let limited = self.group.as_ref().filter(|limited| limited.group.killed_for_memory() > 0);
+        match limited {
+            Some(limited) => format!(
+                "the process in the jail, which runs {whose}, has died: it took more memory than the {} MiB that it and the program may; {stderr}",
+                limited.memory_bytes >> 20
+            ),
+            None => format!("the process in the jail, which runs {whose}, has died; {stderr}"),
         }
     }
-}
-
-/// What came for the question [`NEEDED`], on the runner's side.
-pub(super) fn ask_for_code(code: &OwnedFd) -> Result<(File, Source), Refusal> {
-    let broken = |error: io::Error| Refusal {
-        kind: spacecore::wire::message::RefusalKind::Other,
-        message: format!("the program's code didn't arrive: {error}"),
-    };
-    send(code, &[NEEDED], &[]).map_err(broken)?;
-    let (bytes, fds) = receive(code).map_err(broken)?;
-    let file = fds.into_iter().next().map(File::from);
-    match (bytes.split_first(), file) {
-        (Some((&CACHED, _)), Some(file)) => Ok((file, Source::Cache)),
-        (Some((&COMPILED, _)), Some(file)) => Ok((file, Source::Compiled)),
-        (Some((&REFUSED, refusal)), _) => Err(serde_json::from_slice(refusal).map_err(|e| broken(e.into()))?),
-        _ => Err(broken(io::ErrorKind::UnexpectedEof.into())),
-    }
-}
-
-/// Messages that stay whole.
-pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
-}
-
-pub(super) fn send(to: &OwnedFd, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
-    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !fds.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(&fds));
-    }
-    rustix::io::retry_on_intr(|| sendmsg(to, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL))?;
-    Ok(())
-}
-
-/// One message with its descriptors; an empty one where the other side is gone.
-pub(super) fn receive(from: &OwnedFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-    let mut bytes = vec![0; MESSAGE_MAX];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = rustix::io::retry_on_intr(|| {
-        recvmsg(from, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
-    })?;
-    bytes.truncate(received.bytes);
-    let fds = control.drain().flat_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(fds) => fds.collect::<Vec<_>>(),
-        _ => Vec::new(),
-    });
-    Ok((bytes, fds.collect()))
 }
 
 /// A program in the runner. Dropping it stops it.
@@ -241,14 +264,7 @@ impl Jailed {
         let patience = if self.was_told { Timespec::default() } else { DYING };
         let mut process = [PollFd::from_borrowed_fd(self.runner.spawned.handle(), PollFlags::IN)];
         match poll(&mut process, Some(&patience)) {
-            Ok(1..) => Ended {
-                code: None,
-                signal: None,
-                stderr: format!(
-                    "the process in the jail, which runs all of this user's Wasm programs, has died; {}",
-                    self.runner.spawned.stderr()
-                ),
-            },
+            Ok(1..) => Ended { code: None, signal: None, stderr: self.runner.why_it_died() },
             Ok(0) | Err(_) => Ended { code: Some(0), signal: None, stderr: String::new() },
         }
     }

@@ -36,7 +36,7 @@ impl Host {
         let folder = match &self.assignment.machine.body {
             Body::Container(container) => Some(&container.folder),
             Body::Virtual(machine) => machine.folder.as_ref(),
-            Body::Wasm(_) => None,
+            Body::Wasm(wasm) => wasm.folder.as_ref(),
         };
         if let Some(folder) = folder {
             run_folder::make(folder).map_err(|error| image::whole(&error))?;
