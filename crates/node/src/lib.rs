@@ -2,6 +2,7 @@
 //!
 //! - [`plan`]: a manifest and what this machine can do become an exact plan.
 //! - [`keeper`]: the small process that owns one running spacecore.
+//! - [`supervisor`]: what keeps one spacecore running, decided without I/O.
 //! - [`session`]: the process that starts a keeper and speaks to it.
 //! - [`folder`]: folders of the host, served to a guest as FUSE messages.
 //! - [`volume`]: named volumes, which outlive spacecores.
@@ -21,4 +22,5 @@ pub mod policy;
 pub mod run_folder;
 pub mod session;
 pub mod signals;
+pub mod supervisor;
 pub mod volume;
