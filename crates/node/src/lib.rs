@@ -3,6 +3,7 @@
 //! - [`plan`]: a manifest and what this machine can do become an exact plan.
 //! - [`keeper`]: the small process that owns one running spacecore.
 //! - [`supervisor`]: what keeps one spacecore running, decided without I/O.
+//! - [`rollout`]: what brings a deployment's replicas to another revision or number, decided without I/O.
 //! - [`session`]: the process that starts a keeper and speaks to it.
 //! - [`folder`]: folders of the host, served to a guest as FUSE messages.
 //! - [`volume`]: named volumes, which outlive spacecores.
@@ -19,6 +20,7 @@ pub mod home;
 pub mod keeper;
 pub mod plan;
 pub mod policy;
+pub mod rollout;
 pub mod run_folder;
 pub mod session;
 pub mod signals;
