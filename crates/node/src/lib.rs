@@ -4,12 +4,14 @@
 //! - [`keeper`]: the small process that owns one running spacecore.
 //! - [`supervisor`]: what keeps one spacecore running, decided without I/O.
 //! - [`rollout`]: what brings a deployment's replicas to another revision or number, decided without I/O.
+//! - [`autoscale`]: how many replicas a measured load asks for.
 //! - [`session`]: the process that starts a keeper and speaks to it.
 //! - [`folder`]: folders of the host, served to a guest as FUSE messages.
 //! - [`volume`]: named volumes, which outlive spacecores.
 //! - [`policy`]: what an operator allows to run, and whether an image may.
 //! - [`home`], [`run_folder`]: where things lie on disk.
 
+pub mod autoscale;
 pub mod clock;
 pub mod folder;
 #[cfg(any(test, fuzzing))]
