@@ -3,9 +3,15 @@
 //! Each spacecore has one folder under `run/`, named by its identifier, made by its keeper and removed by it. Its keeper
 //! holds a lock in it for as long as it lives, so that a folder whose owner was killed can be told from one in use: the
 //! next command sweeps it away.
+//!
+//! The folder of an independent keeper is made, and locked, by whoever starts the keeper, which inherits the lock: the lock
+//! belongs to the open file (flock(2)), and is held until the last process has closed it. So there is no moment at which the
+//! keeper is on its way and its folder seems to be nobody's. Such a keeper leaves its outcome there. [`look`] tells which of
+//! these is the case.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -16,7 +22,11 @@ use hypercore::remove::remove_tree;
 use hypercore::routed;
 use rustix::fs::{FlockOperation, flock};
 
+use crate::keeper::report::Outcome;
+
 const LOCK: &str = "lock";
+/// What an independent keeper leaves.
+const OUTCOME: &str = "outcome.json";
 /// The folder that a container's driver has in a run folder.
 pub(crate) const CONTAINER: &str = "container";
 /// The folder that a virtual machine's driver has there.
@@ -26,7 +36,7 @@ pub(crate) const MACHINE: &str = "machine";
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl RunFolder {
@@ -43,7 +53,30 @@ impl RunFolder {
         let lock =
             OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path.join(LOCK))?;
         flock(&lock, FlockOperation::LockExclusive)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), lock })
+    }
+
+    /// Takes over what another process has made and locked, with the open file that holds the lock.
+    ///
+    /// # Errors
+    /// The file isn't the folder's lock, or somebody else holds it.
+    pub fn take_over(path: &Path, lock: OwnedFd) -> io::Result<Self> {
+        let lock = File::from(lock);
+        let (given, named) = (lock.metadata()?, fs::symlink_metadata(path.join(LOCK))?);
+        if (given.dev(), given.ino()) != (named.dev(), named.ino()) {
+            let path = path.display();
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("this isn't the lock of {path}"),
+            ));
+        }
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self { path: path.to_owned(), lock })
+    }
+
+    /// The open file that holds the lock, for a child to inherit.
+    pub(crate) fn lock(&self) -> &File {
+        &self.lock
     }
 
     /// The folder's path.
@@ -84,6 +117,53 @@ pub fn clear(path: &Path) -> io::Result<()> {
     }
 }
 
+/// What is left of a spacecore in its run folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Left {
+    /// Its keeper lives, or is about to: it can be adopted.
+    Held,
+    /// Its keeper has ended, and left this outcome.
+    Ended(Outcome),
+    /// Its keeper is gone without a word, or never came to life: [`clear`] takes away what it left.
+    Deserted,
+    /// There is no such folder.
+    Nothing,
+}
+
+/// Looks at what is left of a spacecore. A keeper that lives is always [`Left::Held`], also when its spacecore has ended.
+///
+/// # Errors
+/// The folder can't be looked into.
+pub fn look(path: &Path) -> io::Result<Left> {
+    match path.symlink_metadata() {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Left::Nothing),
+        Err(error) => return Err(error),
+    }
+    if is_held(path) {
+        return Ok(Left::Held);
+    }
+    match fs::read(path.join(OUTCOME)) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).map_or(Left::Deserted, Left::Ended)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Left::Deserted),
+        Err(error) => Err(error),
+    }
+}
+
+/// Leaves an outcome in a run folder: whole, or not at all, whatever ends this process or the machine.
+///
+/// # Errors
+/// The folder can't be written.
+pub(crate) fn leave(path: &Path, outcome: &Outcome) -> io::Result<()> {
+    let unfinished = path.join("outcome.json.tmp");
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(&serde_json::to_vec(outcome)?)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path.join(OUTCOME))?;
+    File::open(path)?.sync_all()
+}
+
 /// Removes the folders under `run` whose owners are gone; returns how many there were. Folders of a keeper that ended by
 /// itself and left its outcome for somebody to read are kept.
 ///
@@ -103,7 +183,7 @@ pub fn sweep(run: &Path) -> io::Result<usize> {
             let _ = fs::remove_file(&path);
         }
         if path.symlink_metadata().is_ok_and(|found| found.is_dir())
-            && !path.join("outcome.json").exists()
+            && !path.join(OUTCOME).exists()
             && !is_held(&path)
             && clear(&path).is_ok()
         {
@@ -119,9 +199,10 @@ fn is_deserted_socket(path: &Path) -> bool {
         && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
+/// Whether somebody holds the folder. Two who ask at the same time don't take each other for its owner.
 fn is_held(path: &Path) -> bool {
-    match OpenOptions::new().write(true).open(path.join(LOCK)) {
-        Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err(),
+    match OpenOptions::new().read(true).open(path.join(LOCK)) {
+        Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockShared).is_err(),
         // A folder without a lock was being removed when its owner died.
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
@@ -188,6 +269,53 @@ mod tests {
         assert!(precious.exists() && !run.join("dead").exists());
         fs::set_permissions(&run, fs::Permissions::from_mode(0o777)).unwrap();
         assert_eq!(sweep(&run).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn what_is_left_of_a_spacecore_is_told_apart() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("run/one");
+        assert_eq!(look(&path).unwrap(), Left::Nothing);
+        let held = RunFolder::create(&path).unwrap();
+        assert_eq!(look(&path).unwrap(), Left::Held);
+        let outcome = Outcome::NotStarted { reason: "no memory".to_owned() };
+        leave(&path, &outcome).unwrap();
+        assert_eq!(look(&path).unwrap(), Left::Held, "whoever keeps it still lives");
+        drop(held);
+        assert_eq!(look(&path).unwrap(), Left::Ended(outcome));
+        assert_eq!(sweep(&home.path().join("run")).unwrap(), 0);
+        for torn in ["", "{\"not-started\":{\"rea", "\0\0\0\0", "[]"] {
+            fs::write(path.join(OUTCOME), torn).unwrap();
+            assert_eq!(look(&path).unwrap(), Left::Deserted, "{torn:?}");
+        }
+        fs::remove_file(path.join(OUTCOME)).unwrap();
+        assert_eq!(look(&path).unwrap(), Left::Deserted);
+        fs::remove_file(path.join(LOCK)).unwrap();
+        assert_eq!(look(&path).unwrap(), Left::Deserted);
+    }
+
+    #[test]
+    fn a_lock_that_is_passed_on_is_held_until_the_last_has_closed_it() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("run/one");
+        let maker = RunFolder::create(&path).unwrap();
+        let passed_on: OwnedFd = maker.lock().try_clone().unwrap().into();
+        drop(maker);
+        let keeper = RunFolder::take_over(&path, passed_on).unwrap();
+        assert_eq!(look(&path).unwrap(), Left::Held);
+        assert_eq!(sweep(&home.path().join("run")).unwrap(), 0);
+        let another = File::open(path.join(LOCK)).unwrap();
+        assert!(
+            RunFolder::take_over(&path, another.into()).is_err(),
+            "who doesn't hold it can't take it over"
+        );
+        drop(keeper);
+        assert_eq!(look(&path).unwrap(), Left::Deserted);
+        let other = File::open("/dev/null").unwrap();
+        assert_eq!(
+            RunFolder::take_over(&path, other.into()).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
     }
 
     #[test]

@@ -20,11 +20,13 @@ use crate::keeper::host;
 use crate::keeper::report::{FromKeeper, ToKeeper};
 use crate::keeper::shared;
 use crate::keeper::wire_socket::WireSocket;
-use crate::run_folder;
+use crate::run_folder::{self, RunFolder};
 
-/// The descriptors on which a keeper finds its assignment and its control socket.
+/// The descriptors on which a keeper finds its assignment, its control socket and, where it is independent, the lock of its
+/// run folder.
 const ASSIGNMENT_FD: i32 = 3;
 const CONTROL_FD: i32 = 4;
+const LOCK_FD: i32 = 5;
 
 /// How long a keeper that goes on may take to clear one spacecore away.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,8 +46,13 @@ impl Session {
     /// Starts a keeper: `program` (the running `vimana`) executed again with the one argument `keeper`. Where a keeper that can
     /// hold the spacecore beside others runs already, it gets it instead.
     ///
+    /// The run folder of an independent keeper is made and locked here, and the keeper inherits the lock: from this call on
+    /// [`run_folder::look`] tells whether there is a keeper, whatever happens to this process. Such a keeper isn't waited for by
+    /// [`Session::close`]: whoever started it reaps the process [`Session::keeper_pid`].
+    ///
     /// # Errors
-    /// The program can't be executed, or no descriptor is left.
+    /// The program can't be executed, no descriptor is left, or an independent keeper's run folder exists already
+    /// ([`io::ErrorKind::AlreadyExists`]) or can't be made.
     #[allow(unsafe_code)]
     pub fn start(program: &Path, assignment: &Assignment) -> io::Result<Self> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
@@ -66,6 +73,11 @@ impl Session {
         if is_shared && shared::join(run, &assignment_fd, &control) {
             return session(None);
         }
+        let folder = match assignment.lifetime {
+            Lifetime::Bound => None,
+            Lifetime::Independent => Some(RunFolder::create(&assignment.run_folder)?),
+        };
+        let lock = folder.as_ref().map(|folder| fcntl_dupfd_cloexec(folder.lock(), 10)).transpose()?;
         if wants_group(assignment) {
             // While the keeper starts. Where nobody can be spared the waiting, nothing else changes.
             let waiter = std::thread::Builder::new().name("cgroup-wait".to_owned());
@@ -77,12 +89,15 @@ impl Session {
         if is_shared || assignment.lifetime == Lifetime::Independent {
             command.stderr(Stdio::null());
         }
-        let (from_assignment, from_control) = (assignment_fd.as_raw_fd(), control.as_raw_fd());
+        let lock = lock.as_ref().map(|lock| (lock.as_raw_fd(), LOCK_FD));
+        let passed_on =
+            [Some((assignment_fd.as_raw_fd(), ASSIGNMENT_FD)), Some((control.as_raw_fd(), CONTROL_FD)), lock];
+        let _occupied = occupy(&control)?;
         // SAFETY: dup2 and setsid are async-signal-safe, the descriptors stay open until the child has been made, and
         // nothing is allocated.
         unsafe {
             command.pre_exec(move || {
-                for (from, to) in [(from_assignment, ASSIGNMENT_FD), (from_control, CONTROL_FD)] {
+                for (from, to) in passed_on.into_iter().flatten() {
                     if libc::dup2(from, to) < 0 {
                         return Err(io::Error::last_os_error());
                     }
@@ -92,13 +107,22 @@ impl Session {
                 Ok(())
             });
         }
-        session(Some(command.spawn()?))
+        match command.spawn() {
+            Ok(keeper) => session(Some(keeper)),
+            Err(error) => {
+                // There is no keeper to do it.
+                let removed = folder.map(RunFolder::remove);
+                removed.transpose().and(Err(error))
+            }
+        }
     }
 
     /// Connects to a keeper that outlived whoever started it.
     ///
     /// # Errors
-    /// There is none in this run folder.
+    /// It can't be connected to. As long as [`run_folder::look`] finds the folder held, it is worth to try again some
+    /// milliseconds later: the keeper may not have come to listening yet ([`io::ErrorKind::NotFound`]), or is just ending. The same
+    /// holds for a connection that ends without [`FromKeeper::Finished`].
     pub fn adopt(run_folder: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(run_folder.join("keeper.sock"))?;
         Ok(Self {
@@ -174,6 +198,19 @@ impl Session {
     }
 }
 
+/// Occupies the numbers that the keeper's descriptors get in the child, as far as they are free: the pipe on which
+/// [`Command::spawn`] learns that a program can't be executed must not be there.
+fn occupy(fd: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
+    let mut occupied = Vec::new();
+    loop {
+        let next = fcntl_dupfd_cloexec(fd, ASSIGNMENT_FD)?;
+        if next.as_raw_fd() > LOCK_FD {
+            return Ok(occupied);
+        }
+        occupied.push(next);
+    }
+}
+
 /// Whether the keeper is going to move a process into a control group itself.
 fn wants_group(assignment: &Assignment) -> bool {
     match &assignment.machine.body {
@@ -208,6 +245,12 @@ pub fn keeper_main() -> io::Result<()> {
     let assignment = Assignment::from_fd(assignment)?;
     match shared::is_shareable(&assignment) {
         true => shared::keep(assignment, control),
-        false => host::keep(assignment, control),
+        false => {
+            let lock = match assignment.lifetime {
+                Lifetime::Bound => None,
+                Lifetime::Independent => Some(take(LOCK_FD)?),
+            };
+            host::keep(assignment, control, lock)
+        }
     }
 }

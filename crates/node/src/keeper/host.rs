@@ -5,8 +5,7 @@ mod guest;
 mod machine;
 mod network;
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -25,7 +24,7 @@ use super::spool::Spool;
 use super::state::{Effect, Input, State};
 use super::wire_socket::WireSocket;
 use crate::clock::{Mark, now_ns, unix_time_ns};
-use crate::run_folder::RunFolder;
+use crate::run_folder::{self, RunFolder};
 use crate::signals::Signals;
 use crate::volume::Held;
 
@@ -37,21 +36,26 @@ const FAREWELL: Duration = Duration::from_secs(3600);
 
 /// Keeps a spacecore from its start to its end.
 ///
-/// `parent` is the control socket to the process that started this one. To be called by the main thread of
-/// the process, because the machine dies with the thread that started it.
+/// `parent` is the control socket to the process that started this one, `lock` the lock of the run folder, where that process
+/// has made it. To be called by the main thread of the process, because the machine dies with the thread that started it.
 ///
 /// # Errors
 /// The process lacks what every keeper needs (descriptors, a run folder). How the spacecore itself fares is told to the
 /// clients and is no error.
-pub fn keep(assignment: Assignment, parent: OwnedFd) -> io::Result<()> {
+pub fn keep(assignment: Assignment, parent: OwnedFd, lock: Option<OwnedFd>) -> io::Result<()> {
     let signals = Signals::block(&SIGNALS)?;
     super::driver::jail_wasm(&assignment)?;
-    keep_until_end(assignment, parent, Some(signals))
+    let folder = match lock {
+        Some(lock) => RunFolder::take_over(&assignment.run_folder, lock)?,
+        None => RunFolder::create(&assignment.run_folder)?,
+    };
+    keep_until_end(assignment, parent, Some(signals), folder)
 }
 
 /// Keeps a spacecore in a process that keeps others too, which sees to the signals.
 pub(super) fn keep_one_of_many(assignment: Assignment, parent: OwnedFd) -> io::Result<()> {
-    keep_until_end(assignment, parent, None)
+    let folder = RunFolder::create(&assignment.run_folder)?;
+    keep_until_end(assignment, parent, None, folder)
 }
 
 /// The signals that a keeper takes as messages.
@@ -64,8 +68,12 @@ pub(super) fn is_order_to_end(signal: i32) -> bool {
     ![libc::SIGPIPE, libc::SIGXFSZ].contains(&signal)
 }
 
-fn keep_until_end(assignment: Assignment, parent: OwnedFd, signals: Option<Signals>) -> io::Result<()> {
-    let folder = RunFolder::create(&assignment.run_folder)?;
+fn keep_until_end(
+    assignment: Assignment,
+    parent: OwnedFd,
+    signals: Option<Signals>,
+    folder: RunFolder,
+) -> io::Result<()> {
     let mut host = Host::new(assignment, parent, signals)?;
     host.start();
     host.run()?;
@@ -155,8 +163,8 @@ impl Host {
             return Ok(());
         };
         if self.assignment.lifetime == Lifetime::Independent {
-            let status = serde_json::to_vec(&outcome)?;
-            fs::write(self.assignment.run_folder.join("outcome.json"), status)?;
+            // On a full disk the clients are told at least.
+            let _ = run_folder::leave(&self.assignment.run_folder, &outcome);
         }
         self.marks.push(Mark::now("machine gone"));
         let last = FromKeeper::Finished {
@@ -165,15 +173,18 @@ impl Host {
             guest_steps: self.guest_steps.clone(),
         };
         let end = now_ns().saturating_add(u64::try_from(FAREWELL.as_nanos()).unwrap_or(u64::MAX));
-        let mut told = false;
+        let mut told = BTreeSet::new();
         while !self.clients.is_empty() && now_ns() < end {
             self.relay();
-            if !told && self.processes.are_drained() {
-                self.clients.values_mut().for_each(|client| _ = client.link.send_control(&last));
-                told = true;
+            if self.processes.are_drained() {
+                // Also to whoever has come only now.
+                let new = self.clients.iter_mut().filter(|(id, _)| told.insert(**id));
+                new.for_each(|(_, client)| _ = client.link.send_control(&last));
             }
             self.clients.values_mut().for_each(WireSocket::flush);
-            self.clients.retain(|_, client| client.is_open() && !(told && client.link.outgoing().is_empty()));
+            self.clients.retain(|id, client| {
+                client.is_open() && !(told.contains(id) && client.link.outgoing().is_empty())
+            });
             if !self.clients.is_empty() {
                 self.turn(Some(Duration::from_millis(500)))?;
             }

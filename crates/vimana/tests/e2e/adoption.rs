@@ -16,7 +16,7 @@ use spacecore::wire::{stderr_of, stdout_of};
 use crate::support::{Home, VIMANA, eventually, text};
 
 /// Waits for a message that satisfies `wanted`; the output of process `process` collects in `output`.
-fn until<T>(
+pub fn until<T>(
     session: &mut Session,
     output: &mut Vec<u8>,
     mut wanted: impl FnMut(&FromKeeper) -> Option<T>,

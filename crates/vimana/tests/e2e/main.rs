@@ -18,6 +18,7 @@ mod examples;
 mod folders;
 mod hostile;
 mod import;
+mod independent;
 mod leaks;
 mod network;
 mod node_software;
