@@ -6,6 +6,7 @@
 //! - [`rollout`]: what brings a deployment's replicas to another revision or number, decided without I/O.
 //! - [`autoscale`]: how many replicas a measured load asks for.
 //! - [`session`]: the process that starts a keeper and speaks to it.
+//! - [`log`](mod@log): what workloads print, kept on disk longer than they run.
 //! - [`folder`]: folders of the host, served to a guest as FUSE messages.
 //! - [`volume`]: named volumes, which outlive spacecores.
 //! - [`policy`]: what an operator allows to run, and whether an image may.
@@ -20,6 +21,7 @@ pub mod fuzzing;
 pub mod gather;
 pub mod home;
 pub mod keeper;
+pub mod log;
 pub mod plan;
 pub mod policy;
 pub mod rollout;

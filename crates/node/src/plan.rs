@@ -209,6 +209,7 @@ impl Plan {
             driver: self.driver.to_owned(),
             lifetime,
             run_folder,
+            log: None,
         }
     }
 }

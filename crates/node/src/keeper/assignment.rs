@@ -15,7 +15,7 @@ use spacecore::wire::message::Configuration;
 use crate::volume::Form;
 
 /// The version of the assignment's form.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The largest assignment in bytes.
 const MAX_BYTES: u64 = 8 * 1024 * 1024;
@@ -51,6 +51,21 @@ pub struct Assignment {
     pub orderly_end: bool,
     /// How long each part may take.
     pub patience: Patience,
+    /// Where the workload's output is kept. An independent keeper without it lets go of what nobody reads; a bound one keeps
+    /// nothing either way.
+    pub log: Option<LogPlan>,
+}
+
+/// Where a workload's output is kept, and how much of it. [`crate::log`] says what is on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogPlan {
+    /// A folder of this log's own, outside of the run folder; made where it isn't there.
+    pub folder: PathBuf,
+    /// The size in bytes at which a file is set aside.
+    pub file_bytes: u64,
+    /// How many older files are kept beside the current one, 0 to 100.
+    pub files: u32,
 }
 
 /// Whom a keeper outlives.

@@ -20,10 +20,10 @@ use super::assignment::{Assignment, Lifetime};
 use super::processes::Processes;
 use super::report::{FromKeeper, Outcome};
 use super::shares::Shares;
-use super::spool::Spool;
 use super::state::{Effect, Input, State};
 use super::wire_socket::WireSocket;
 use crate::clock::{Mark, now_ns, unix_time_ns};
+use crate::log::Writer;
 use crate::run_folder::{self, RunFolder};
 use crate::signals::Signals;
 use crate::volume::Held;
@@ -108,20 +108,17 @@ struct Host {
 impl Host {
     fn new(assignment: Assignment, parent: OwnedFd, signals: Option<Signals>) -> io::Result<Self> {
         let (state, effects) = State::new(assignment.patience, assignment.orderly_end);
-        let (listener, spools) = match assignment.lifetime {
+        let (listener, log) = match assignment.lifetime {
             Lifetime::Bound => (None, None),
             Lifetime::Independent => {
                 let listener = UnixListener::bind(assignment.run_folder.join("keeper.sock"))?;
                 listener.set_nonblocking(true)?;
-                let spools = [
-                    Spool::open(&assignment.run_folder, "stdout")?,
-                    Spool::open(&assignment.run_folder, "stderr")?,
-                ];
-                (Some(listener), Some(spools))
+                (Some(listener), assignment.log.as_ref().map(Writer::new))
             }
         };
         let workload = &assignment.configuration.process;
-        let processes = Processes::new(workload.terminal.is_some(), spools);
+        let waits = assignment.lifetime == Lifetime::Bound;
+        let processes = Processes::new(workload.terminal.is_some(), waits, log);
         let mut host = Self {
             state,
             signals,
@@ -159,6 +156,7 @@ impl Host {
         self.guest = None;
         self.shares = None;
         self.network = None;
+        self.processes.end_log();
         let Some(outcome) = self.outcome.clone() else {
             return Ok(());
         };
@@ -203,6 +201,7 @@ impl Host {
         // Replies that are out make room for what was held back.
         self.take_from_guest();
         self.clients.values_mut().for_each(WireSocket::flush);
+        self.processes.flush_log();
         self.wait(timeout)?;
 
         while let Some(signal) = self.signals.as_mut().and_then(Signals::next_signal) {

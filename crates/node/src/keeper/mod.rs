@@ -19,7 +19,8 @@
 //!
 //! There are two ways of ending, chosen by [`assignment::Lifetime`]: a `Bound` keeper ends with the process that started
 //! it, however that one dies, because its end of the control socket closes; an `Independent` keeper goes on, listens on
-//! `keeper.sock` in its run folder, and is adopted by whoever connects.
+//! `keeper.sock` in its run folder, and is adopted by whoever connects. It keeps the workload's output in a [log](crate::log)
+//! and leaves its outcome in the run folder, of which [`crate::run_folder`] says whose it is at which moment.
 
 pub mod assignment;
 mod driver;
@@ -29,7 +30,6 @@ pub mod relay;
 pub mod report;
 pub mod shared;
 pub mod shares;
-pub mod spool;
 pub mod state;
 pub mod wire_socket;
 

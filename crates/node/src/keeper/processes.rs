@@ -7,16 +7,19 @@ use spacecore::wire::{MAX_PROCESS, stderr_of, stdin_of, stdout_of};
 
 use super::relay::Relay;
 use super::report::FromKeeper;
-use super::spool::Spool;
 use super::wire_socket::WireSocket;
+use crate::clock::unix_time_ns;
+use crate::log::{Stream, Writer};
 
 /// All processes that have begun and whose end hasn't been told yet.
 #[derive(Debug)]
 pub struct Processes {
     live: BTreeMap<u16, Process>,
     next: u16,
-    /// Files for the workload's output and errors; there in a keeper that outlives its clients.
-    spools: Option<[Spool; 2]>,
+    /// Whether the workload's output waits for somebody who reads it.
+    waits: bool,
+    /// Where the workload's output and errors are kept.
+    log: Option<Writer>,
 }
 
 #[derive(Debug, Default)]
@@ -36,9 +39,10 @@ struct Process {
 }
 
 impl Processes {
-    /// The workload alone, not owned by anybody yet.
-    pub fn new(terminal: bool, spools: Option<[Spool; 2]>) -> Self {
-        Self { live: BTreeMap::from([(0, Process { terminal, ..Process::default() })]), next: 1, spools }
+    /// The workload alone, not owned by anybody yet. Its output `waits` for somebody who reads it, or is let go.
+    pub fn new(terminal: bool, waits: bool, log: Option<Writer>) -> Self {
+        let live = BTreeMap::from([(0, Process { terminal, ..Process::default() })]);
+        Self { live, next: 1, waits, log }
     }
 
     /// Opens the workload's streams on the guest's link.
@@ -109,9 +113,8 @@ impl Processes {
 
     /// Takes bytes that the guest sent.
     pub fn guest_sent(&mut self, stream: u16, bytes: &[u8]) {
-        let number = stream / 3;
-        if number == 0 {
-            self.keep_output(stream, bytes);
+        if let (Some(log), Some(kept)) = (&mut self.log, kept_as(stream)) {
+            log.take(kept, bytes, unix_time_ns());
         }
         if let Some(relay) = self.output_relay(stream) {
             relay.push(bytes);
@@ -120,9 +123,27 @@ impl Processes {
 
     /// Notes that the guest is done with a stream.
     pub fn guest_eof(&mut self, stream: u16) {
+        if let (Some(log), Some(kept)) = (&mut self.log, kept_as(stream)) {
+            log.end(kept, unix_time_ns());
+        }
         if let Some(relay) = self.output_relay(stream) {
             relay.end();
         }
+    }
+
+    /// Writes what was taken to the log.
+    pub fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush(unix_time_ns());
+        }
+    }
+
+    /// Writes all to the log: the guest is gone, whether or not it has ended its streams.
+    pub fn end_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            [Stream::Stdout, Stream::Stderr].into_iter().for_each(|stream| log.end(stream, unix_time_ns()));
+        }
+        self.flush_log();
     }
 
     /// Takes bytes that a client sent.
@@ -153,12 +174,12 @@ impl Processes {
     /// Moves what can be moved, and tells the ends that can be told.
     pub fn pump(&mut self, mut guest: Option<&mut Link>, clients: &mut BTreeMap<u32, WireSocket>) {
         let mut nowhere = Link::new();
-        let spooled = self.spools.is_some();
+        let waits = self.waits;
         self.live.retain(|number, process| {
             let guest: &mut Link = guest.as_deref_mut().unwrap_or(&mut nowhere);
             let Some(client) = process.owner.and_then(|owner| clients.get_mut(&owner)) else {
-                // Nobody reads. The workload's output waits for its first reader, unless it is kept on disk.
-                if *number != 0 || spooled {
+                // Nobody reads. The workload of a keeper that may outlive its clients doesn't wait for one.
+                if *number != 0 || !waits {
                     process.output.discard(stdout_of(*number), guest);
                     process.errors.discard(stderr_of(*number), guest);
                 }
@@ -193,14 +214,14 @@ impl Processes {
             _ => None,
         }
     }
+}
 
-    fn keep_output(&mut self, stream: u16, bytes: &[u8]) {
-        let Some([output, errors]) = &mut self.spools else {
-            return;
-        };
-        let spool = if stream == stdout_of(0) { output } else { errors };
-        // A full disk must not stop the workload; what can't be kept is lost from the spool alone.
-        let _ = spool.write(bytes);
+/// As what the output of this stream is kept: the workload's alone is.
+fn kept_as(stream: u16) -> Option<Stream> {
+    if stream == stdout_of(0) {
+        Some(Stream::Stdout)
+    } else {
+        (stream == stderr_of(0)).then_some(Stream::Stderr)
     }
 }
 

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hac::model::Isolation;
-use node::keeper::assignment::{Assignment, Lifetime};
+use node::keeper::assignment::{Assignment, Lifetime, LogPlan};
 use node::keeper::report::{FromKeeper, Outcome, Standing, ToKeeper};
+use node::log::{Reader, Stream, Wanted, parse_line};
 use node::session::Session;
 use rustix::event::{PollFd, Timespec, poll};
 use spacecore::wire::link::Incoming;
@@ -76,18 +77,23 @@ fn a_keeper_outlives_its_parent_and_is_adopted_with_its_workload_running() {
     else {
         return;
     };
-    let assignment =
-        assignment(&home, "trap 'echo bye; exit 4' TERM; echo begun; while :; do sleep 0.1; done");
+    let script =
+        "trap 'echo bye; exit 4' TERM; echo begun; while :; do sleep 0.1; done";
+    let mut assignment = assignment(&home, script);
+    let folder = home.path().join("logs/stays");
+    assignment.log = Some(LogPlan { folder: folder.clone(), file_bytes: 1 << 20, files: 1 });
     let run_folder = assignment.run_folder.clone();
     let session = Session::start(Path::new(VIMANA), &assignment).unwrap();
     let keeper = session.keeper_pid().unwrap();
     // As the parent's death would: its end of the socket closes.
     drop(session);
 
-    let log = run_folder.join("stdout.log");
-    eventually("the workload's output is kept", 40, || {
-        fs::read_to_string(&log).is_ok_and(|log| log == "begun\n").then_some(())
+    let mut log = Reader::open(&folder, Wanted { follow: true, ..Wanted::default() }).unwrap();
+    let line = eventually("the workload's output is kept", 40, || {
+        Some(log.next_chunk().unwrap()).filter(|chunk| !chunk.is_empty())
     });
+    let line = parse_line(&line).unwrap();
+    assert_eq!((line.stream, line.full, line.text), (Stream::Stdout, true, &b"begun"[..]));
     let mut adopted = Session::adopt(&run_folder).unwrap();
     let mut output = Vec::new();
     let standing = until(&mut adopted, &mut output, |message| match message {
@@ -126,7 +132,7 @@ fn a_keeper_outlives_its_parent_and_is_adopted_with_its_workload_running() {
     eventually("the keeper ends", 10, || home.processes().is_empty().then_some(()));
     let kept: Outcome = serde_json::from_slice(&fs::read(run_folder.join("outcome.json")).unwrap()).unwrap();
     assert_eq!(kept, outcome);
-    assert_eq!(fs::read_to_string(log).unwrap(), "begun\nbye\n");
+    assert_eq!(parse_line(&log.next_chunk().unwrap()).unwrap().text, b"bye");
     // This test's own child; the keeper is reaped by it.
     let pid = rustix::process::Pid::from_raw(i32::try_from(keeper).unwrap());
     let _ = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty());

@@ -145,6 +145,7 @@ fn assignment(home: &Home, kernel: &Kernel, initramfs: PathBuf, boot_ms: u64) ->
         scratch: Vec::new(),
         orderly_end: false,
         patience: Patience { boot_ms, configure_ms: 3000, shutdown_ms: 1000 },
+        log: None,
     }
 }
 

@@ -8,8 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use hac::model::Isolation;
-use node::keeper::assignment::{Assignment, Lifetime};
+use node::keeper::assignment::{Assignment, Lifetime, LogPlan};
 use node::keeper::report::{FromKeeper, Outcome, ToKeeper};
+use node::log::{Reader, Wanted, parse_line};
 use node::run_folder::{self, Left};
 use node::session::Session;
 use tempfile::TempDir;
@@ -162,6 +163,27 @@ fn a_parent_killed_at_any_moment_leaves_one_keeper_and_a_held_folder_or_neither(
     }
     eprintln!("{held} keepers went on, {not} never were");
     assert!(held >= 20);
+}
+
+#[test]
+fn several_attempts_of_a_spacecore_write_one_log() {
+    let home = home();
+    let folder = home.path().join("logs/web");
+    for attempt in 1..=3 {
+        let mut assignment = assignment(home.path(), &format!("web-{attempt}"), SLEEPER);
+        assignment.log = Some(LogPlan { folder: folder.clone(), file_bytes: 1 << 20, files: 2 });
+        let session = Session::start(Path::new(VIMANA), &assignment).unwrap();
+        drop(session);
+        eventually("the attempt has said something", 20, || {
+            let mut reader = Reader::open(&folder, Wanted::default()).unwrap();
+            let lines = reader.next_chunk().unwrap();
+            let said: Vec<_> = lines.split_inclusive(|byte| *byte == b'\n').filter_map(parse_line).collect();
+            assert!(said.iter().all(|line| line.text == b"begun" && line.full));
+            (said.len() == attempt).then_some(())
+        });
+        assert_eq!(end(&assignment), Outcome::Stopped);
+        assert_eq!(ended(&assignment), Left::Ended(Outcome::Stopped));
+    }
 }
 
 #[test]
