@@ -19,10 +19,11 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::WaitOptions;
 use spacecore::wire::FIRST_FOLDER;
 use spacecore::wire::link::Link;
-use spacecore::wire::message::{Refusal, RefusalKind, ToGuest, ToHost};
+use spacecore::wire::message::{Network, Process, Refusal, RefusalKind, ToGuest, ToHost};
 
 use crate::boot::{make_dev, open_channel, say_hello};
 use crate::channel::{Channel, HungUp};
+use crate::checks::Checks;
 use crate::container::{self, Children};
 use crate::folder::Folder;
 use crate::init::Init;
@@ -54,6 +55,7 @@ enum Source {
     Channel,
     Folder(u16),
     Process(u16, End),
+    Check(usize),
     Children,
     Init,
 }
@@ -71,6 +73,9 @@ struct Guest {
     channel: Channel,
     steps: Option<Steps>,
     hostname: String,
+    /// The workload as it was told, and its network: what checks are made with.
+    workload: Option<(Process, Option<Network>)>,
+    checks: Checks,
     stop_signal: i32,
     folders: Vec<Folder>,
     mounted: Vec<u16>,
@@ -133,6 +138,8 @@ impl Guest {
             channel,
             steps: Some(steps),
             hostname: String::new(),
+            workload: None,
+            checks: Checks::default(),
             stop_signal: libc::SIGTERM,
             folders: Vec::new(),
             mounted: Vec::new(),
@@ -154,11 +161,18 @@ impl Guest {
                 Source::Channel => self.receive(),
                 Source::Folder(stream) => self.pump_folder(stream),
                 Source::Process(number, end) => self.process_event(number, end),
+                Source::Check(number) => {
+                    self.checks.turn(number);
+                    self.reap();
+                }
                 Source::Children | Source::Init => self.reap(),
             }
         }
         self.check_deadlines();
         self.report_ended();
+        for (request, failure) in self.checks.take_finished() {
+            self.channel.link.send_control(&ToHost::Checked { request, failure });
+        }
         Ok(())
     }
 
@@ -221,6 +235,10 @@ impl Guest {
                 fds.push(PollFd::from_borrowed_fd(fd, events));
             });
         }
+        self.checks.interests(|number, fd, events| {
+            sources.push(Source::Check(number));
+            fds.push(PollFd::from_borrowed_fd(fd, events));
+        });
         if self.channel.has_room() {
             for folder in self.folders.iter().filter(|folder| self.mounted.contains(&folder.stream)) {
                 sources.push(Source::Folder(folder.stream));
@@ -250,7 +268,7 @@ impl Guest {
             Phase::Stopping { kill_at: at } | Phase::Killed { give_up_at: at } => Some(at),
         };
         let lingering = self.processes.values().filter_map(|process| process.deadline(&self.channel));
-        lingering.chain(phase).min()
+        lingering.chain(phase).chain(self.checks.deadline()).min()
     }
 
     fn check_deadlines(&mut self) {
@@ -361,6 +379,7 @@ impl Guest {
                     self.kill_the_rest();
                 }
             }
+            self.checks.exited(pid, status.exit_status(), status.terminating_signal());
         }
     }
 

@@ -17,6 +17,7 @@
 mod boot;
 mod cgroup;
 mod channel;
+mod checks;
 mod configure;
 mod container;
 mod disks;
@@ -33,6 +34,7 @@ mod mode;
 mod modules;
 mod network;
 mod paths;
+mod probe;
 mod process;
 mod relay;
 mod root;

@@ -17,6 +17,7 @@ use spacecore::wire::message::{Step, ToGuest};
 
 use self::network::Joined;
 use super::assignment::{Assignment, Lifetime};
+use super::checks::Checks;
 use super::processes::Processes;
 use super::report::{FromKeeper, Outcome};
 use super::shares::Shares;
@@ -103,6 +104,7 @@ struct Host {
     guest_steps: Vec<Step>,
     stats: BTreeMap<u32, (u32, u32)>,
     next_stats: u32,
+    checks: Checks,
 }
 
 impl Host {
@@ -137,6 +139,7 @@ impl Host {
             guest_steps: Vec::new(),
             stats: BTreeMap::new(),
             next_stats: 0,
+            checks: Checks::default(),
             assignment,
         };
         host.perform(effects);
@@ -157,6 +160,9 @@ impl Host {
         self.shares = None;
         self.network = None;
         self.processes.end_log();
+        for asker in self.checks.take_all() {
+            self.tell_checked(asker, Some("the spacecore has ended".to_owned()));
+        }
         let Some(outcome) = self.outcome.clone() else {
             return Ok(());
         };
@@ -191,7 +197,8 @@ impl Host {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        self.deadline_ns.map(|deadline| Duration::from_nanos(deadline.saturating_sub(now_ns())))
+        let deadline = self.deadline_ns.into_iter().chain(self.checks.deadline_ns()).min();
+        deadline.map(|deadline| Duration::from_nanos(deadline.saturating_sub(now_ns())))
     }
 
     /// Waits for something to happen and deals with it.
@@ -218,6 +225,9 @@ impl Host {
         if self.deadline_ns.is_some_and(|deadline| deadline <= now_ns()) {
             self.deadline_ns = None;
             self.input(Input::DeadlinePassed);
+        }
+        for asker in self.checks.overdue(now_ns()) {
+            self.tell_checked(asker, Some("the guest doesn't answer".to_owned()));
         }
         Ok(())
     }

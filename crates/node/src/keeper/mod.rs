@@ -15,6 +15,7 @@
 //! - [`state`]: every decision, as `step(state, input) -> effects`, without I/O.
 //! - [`host`]: the poll loop that performs the effects and feeds their results back.
 //! - [`shared`]: one process that keeps many Wasm spacecores, each by a `host` in a thread of its own.
+//! - [`checks`]: whether the workload is well, asked of the guest.
 //! - [`relay`]: bytes of a stream on their way between guest and client, with credit on both sides.
 //!
 //! There are two ways of ending, chosen by [`assignment::Lifetime`]: a `Bound` keeper ends with the process that started
@@ -23,6 +24,7 @@
 //! and leaves its outcome in the run folder, of which [`crate::run_folder`] says whose it is at which moment.
 
 pub mod assignment;
+pub mod checks;
 mod driver;
 pub mod host;
 pub mod processes;

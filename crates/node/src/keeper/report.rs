@@ -1,7 +1,7 @@
 //! What keeper and clients say to each other over a unix socket, in the frames of [`spacecore::wire`].
 
 use serde::{Deserialize, Serialize};
-use spacecore::wire::message::{ExitStatus, Process, Refusal, Stats, Step, TerminalSize};
+use spacecore::wire::message::{ExitStatus, Probe, Process, Refusal, Stats, Step, TerminalSize};
 
 use crate::clock::Mark;
 
@@ -36,6 +36,15 @@ pub enum ToKeeper {
     Stats {
         /// Returned with the answer.
         request: u32,
+    },
+    /// Asks whether the workload is well; answered by [`FromKeeper::Checked`], also where the guest says nothing.
+    Check {
+        /// Returned with the answer.
+        request: u32,
+        /// How to find out.
+        probe: Probe,
+        /// Milliseconds after which no answer of the workload's counts as failure; the guest has one second more to say so.
+        timeout_ms: u64,
     },
     /// Ends the spacecore in order: stop signal, grace period, kill.
     Stop {
@@ -88,6 +97,13 @@ pub enum FromKeeper {
         vmm_resident: u64,
         /// CPU time of the VMM's process in microseconds.
         vmm_cpu_us: u64,
+    },
+    /// The answer to [`ToKeeper::Check`].
+    Checked {
+        /// The number from the question.
+        request: u32,
+        /// Why the check failed, for a person; none where it passed.
+        failure: Option<String>,
     },
     /// The last message: the spacecore has ended and its machine is gone.
     Finished {

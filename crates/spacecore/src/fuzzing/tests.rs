@@ -1,4 +1,4 @@
-use crate::wire::message::{Configuration, Process};
+use crate::wire::message::{Configuration, Probe, Process};
 
 use super::*;
 
@@ -13,6 +13,9 @@ fn the_channel_stands_any_change() {
     let configuration = Configuration::of("web", Process::of(["/bin/sh"]));
     assert!(link.send_control(&ToGuest::Configure(Box::new(configuration))));
     assert!(link.send_control(&ToGuest::Signal { process: 0, signal: 15 }));
+    let probe = Probe::Http { port: 80, path: "/".to_owned() };
+    assert!(link.send_control(&ToGuest::Check { request: 1, probe, timeout_ms: 1000 }));
+    assert!(link.send_control(&ToHost::Checked { request: 1, failure: Some("no".to_owned()) }));
     link.send_data(stdout_of(0), b"hello");
     assert!(link.send_message(FIRST_FOLDER, &[0; 48]));
     link.send_eof(stdout_of(0));

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use spacecore::wire::MAX_PROCESS;
 use spacecore::wire::link::Incoming;
-use spacecore::wire::message::{Configuration, Process, Refusal, RefusalKind, ToGuest, ToHost};
+use spacecore::wire::message::{self as wire, Configuration, Process, Refusal, RefusalKind, ToGuest, ToHost};
+use spacecore::wire::{MAX_CHECKS, MAX_PROCESS};
 
 use super::{Guest, Kind, Phase, WORKLOAD};
+use crate::checks::own_addresses;
 use crate::init::Init;
-use crate::process::{Place, start};
+use crate::probe::Probe;
+use crate::process::{Child, Place, start};
 use crate::running::{Running, close_streams, open_streams};
 use crate::stats;
 use crate::steps::Steps;
@@ -65,6 +67,12 @@ impl Guest {
                 let stats = stats::measure(workload);
                 self.channel.link.send_control(&ToHost::Stats { request, stats });
             }
+            ToGuest::Check { request, probe, timeout_ms } => {
+                if let Err(refusal) = self.check(request, probe, timeout_ms) {
+                    let failure = Some(refusal.message);
+                    self.channel.link.send_control(&ToHost::Checked { request, failure });
+                }
+            }
             ToGuest::Shutdown { grace_ms } => self.shut_down(grace_ms),
         }
     }
@@ -74,6 +82,7 @@ impl Guest {
         self.phase = Phase::Running;
         configure::check(configuration)?;
         self.hostname.clone_from(&configuration.hostname);
+        self.workload = Some((configuration.process.clone(), configuration.network.clone()));
         self.stop_signal = configuration.process.stop_signal;
         let (modules, init) = match &mut self.kind {
             Kind::Machine(modules, init) => (modules, init),
@@ -110,19 +119,53 @@ impl Guest {
                 format!("{number} isn't a free number of 1 to {MAX_PROCESS} for a process"),
             ));
         }
-        let workload = self
-            .processes
-            .get(&WORKLOAD)
-            .filter(|workload| workload.is_running())
-            .ok_or_else(|| refuse(RefusalKind::Other, "the workload isn't running"))?;
+        let child = self.start_beside(spec)?;
+        self.processes.insert(number, Running::new(number, child));
+        Ok(())
+    }
+
+    /// Starts a process where the workload runs.
+    fn start_beside(&self, spec: &Process) -> Result<Child, Refusal> {
+        let workload = self.running_workload()?;
         let relayed = !self.folders.is_empty();
         let place = match self.kind {
             Kind::Machine(..) => Place::Beside(workload.pidfd()),
             Kind::Container(_) => Place::Here(None),
         };
-        let child = start(place, spec, &self.hostname, relayed)?;
-        self.processes.insert(number, Running::new(number, child));
+        start(place, spec, &self.hostname, relayed)
+    }
+
+    fn running_workload(&self) -> Result<&Running, Refusal> {
+        let workload = self.processes.get(&WORKLOAD).filter(|workload| workload.is_running());
+        workload.ok_or_else(|| refuse(RefusalKind::Other, "the workload isn't running"))
+    }
+
+    /// Begins a check; an error is its answer.
+    fn check(&mut self, request: u32, probe: wire::Probe, timeout_ms: u64) -> Result<(), Refusal> {
+        self.running_workload()?;
+        if self.checks.is_full() {
+            let message = format!("{MAX_CHECKS} checks are under way already");
+            return Err(refuse(RefusalKind::Other, message));
+        }
+        let network = self.workload.as_ref().and_then(|(_, network)| network.as_ref());
+        let (port, path) = match probe {
+            wire::Probe::Tcp { port } => (port, None),
+            wire::Probe::Http { port, path } => (port, Some(path)),
+            wire::Probe::Exec { command } => {
+                let beside = Process { args: command, stdin: false, terminal: None, ..self.workload_spec()? };
+                let child = self.start_beside(&beside)?;
+                self.checks.watch(request, child, timeout_ms);
+                return Ok(());
+            }
+        };
+        let probe = Probe::new(own_addresses(network, port), path);
+        self.checks.connect(request, probe, timeout_ms);
         Ok(())
+    }
+
+    fn workload_spec(&self) -> Result<Process, Refusal> {
+        let spec = self.workload.as_ref().map(|(spec, _)| spec.clone());
+        spec.ok_or_else(|| refuse(RefusalKind::Other, "there is no workload"))
     }
 
     pub(super) fn signal(&mut self, number: u16, signal: i32) {

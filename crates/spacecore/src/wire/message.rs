@@ -34,6 +34,15 @@ pub enum ToGuest {
         /// Returned with the answer.
         request: u32,
     },
+    /// Asks whether the workload is well; answered by [`ToHost::Checked`]. At most [`super::MAX_CHECKS`] at a time.
+    Check {
+        /// Returned with the answer.
+        request: u32,
+        /// How to find out.
+        probe: Probe,
+        /// Milliseconds after which no answer of the workload's counts as failure; at most an hour.
+        timeout_ms: u64,
+    },
     /// Ends the spacecore: the workload gets its stop signal, after the grace period all that is left is killed, file
     /// systems are synced, the machine powers off.
     Shutdown {
@@ -85,6 +94,36 @@ pub enum ToHost {
         request: u32,
         /// What the guest measured.
         stats: Stats,
+    },
+    /// The answer to [`ToGuest::Check`].
+    Checked {
+        /// The number from the question.
+        request: u32,
+        /// Why the check failed, for a person; none where it passed.
+        failure: Option<String>,
+    },
+}
+
+/// How the guest finds out whether its workload is well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Probe {
+    /// The port takes connections, on 127.0.0.1 or on an address of the guest's own.
+    Tcp {
+        /// The port.
+        port: u16,
+    },
+    /// The port answers `GET` by HTTP/1.1 with a status of 200 to 399, asked there as for `Tcp`.
+    Http {
+        /// The port.
+        port: u16,
+        /// The page's path with its query; begins with `/`, no spaces.
+        path: String,
+    },
+    /// The program exits with 0. It runs with the workload's user, variables and working directory, as with [`ToGuest::Exec`].
+    Exec {
+        /// The program and its arguments.
+        command: Vec<String>,
     },
 }
 

@@ -110,6 +110,12 @@ pub const ALL: &[Exception] = &[
     ),
     exception(
         Wasm,
+        "it_can_be_checked_from_inside",
+        "every check fails, with the reason",
+        Some(kept::a_check_fails_with_the_reason),
+    ),
+    exception(
+        Wasm,
         "a_stop_begins_with_the_image_s_signal",
         "the signal ends it",
         Some(kept::a_stop_ends_it_with_the_image_s_signal),

@@ -8,7 +8,7 @@ use node::keeper::report::{FromKeeper, Outcome, ToKeeper};
 use node::session::Session;
 use rustix::event::{PollFd, Timespec, poll};
 use spacecore::wire::link::Incoming;
-use spacecore::wire::message::{ExitStatus, Process, Refusal, Stats};
+use spacecore::wire::message::{ExitStatus, Probe, Process, Refusal, Stats};
 use spacecore::wire::{stderr_of, stdout_of};
 
 use crate::rig::{Rig, VIMANA};
@@ -18,6 +18,7 @@ use crate::{Behaviour, behaviours};
 pub const BEHAVIOURS: &[Behaviour] = behaviours![
     a_process_can_be_started_beside_the_workload,
     a_process_beside_that_cant_start_is_refused,
+    it_can_be_checked_from_inside,
     it_can_be_measured,
     a_stop_begins_with_the_image_s_signal,
     a_stop_ends_with_a_kill_after_its_grace,
@@ -93,6 +94,15 @@ impl Kept {
         self.wait(|_, message| match message {
             Some(FromKeeper::Ended { process, status }) if *process != 0 => Some(Ok(*status)),
             Some(FromKeeper::Refused { refusal, .. }) => Some(Err(refusal.clone())),
+            _ => None,
+        })
+    }
+
+    /// Has the guest check something: why it failed, if it did.
+    fn check(&mut self, probe: Probe) -> Option<String> {
+        self.session.tell(&ToKeeper::Check { request: 5, probe, timeout_ms: 20_000 });
+        self.wait(|_, message| match message {
+            Some(FromKeeper::Checked { request: 5, failure }) => Some(failure.clone()),
             _ => None,
         })
     }
@@ -178,6 +188,29 @@ pub fn a_process_beside_is_refused(rig: &Rig) {
     // The workload has gone on meanwhile.
     let (outcome, _) = kept.stop(1000);
     assert!(matches!(outcome, Outcome::Exited(ExitStatus::Signal { .. })), "{outcome:?}");
+}
+
+fn it_can_be_checked_from_inside(rig: &Rig) {
+    let mut kept = Kept::start(rig, &["pause"]);
+    let probe = program_path(rig.isolation);
+    let command = |args: &[&str]| Probe::Exec {
+        command: std::iter::once(probe).chain(args.iter().copied()).map(str::to_owned).collect(),
+    };
+    assert_eq!(kept.check(command(&["exit", "0"])), None);
+    assert_eq!(kept.check(command(&["exit", "3"])).as_deref(), Some("exit code 3"));
+    let failure = kept.check(Probe::Tcp { port: 9 }).unwrap();
+    assert!(failure.contains("refused"), "{failure}");
+    kept.stop(0);
+}
+
+/// Where nothing can be checked from inside.
+pub fn a_check_fails_with_the_reason(rig: &Rig) {
+    let mut kept = Kept::start(rig, &["spin"]);
+    for probe in [Probe::Tcp { port: 9 }, Probe::Exec { command: vec!["anything".to_owned()] }] {
+        let failure = kept.check(probe).unwrap();
+        assert!(failure.contains("Wasm"), "{failure}");
+    }
+    kept.stop(0);
 }
 
 fn it_can_be_measured(rig: &Rig) {

@@ -11,7 +11,7 @@ use node::log::{Reader, Stream, Wanted, parse_line};
 use node::session::Session;
 use rustix::event::{PollFd, Timespec, poll};
 use spacecore::wire::link::Incoming;
-use spacecore::wire::message::{ExitStatus, Process};
+use spacecore::wire::message::{ExitStatus, Probe, Process};
 use spacecore::wire::{stderr_of, stdout_of};
 
 use crate::support::{Home, VIMANA, eventually, text};
@@ -78,7 +78,7 @@ fn a_keeper_outlives_its_parent_and_is_adopted_with_its_workload_running() {
         return;
     };
     let script =
-        "trap 'echo bye; exit 4' TERM; echo begun; while :; do sleep 0.1; done";
+        "trap 'echo bye; exit 4' TERM; echo begun; httpd -p 127.0.0.1:80; while :; do sleep 0.1; done";
     let mut assignment = assignment(&home, script);
     let folder = home.path().join("logs/stays");
     assignment.log = Some(LogPlan { folder: folder.clone(), file_bytes: 1 << 20, files: 1 });
@@ -121,6 +121,26 @@ fn a_keeper_outlives_its_parent_and_is_adopted_with_its_workload_running() {
     });
     assert!(guest_memory > 48 << 20 && guest_memory <= 96 << 20, "{guest_memory}");
     assert!(resident > 16 << 20, "{resident}");
+
+    let mut check = |request, probe| {
+        adopted.tell(&ToKeeper::Check { request, probe, timeout_ms: 20_000 });
+        until(&mut adopted, &mut output, |message| match message {
+            FromKeeper::Checked { request: answered, failure } if *answered == request => {
+                Some(failure.clone())
+            }
+            _ => None,
+        })
+    };
+    let command =
+        |words: &[&str]| Probe::Exec { command: words.iter().map(|word| (*word).to_owned()).collect() };
+    assert_eq!(check(1, Probe::Tcp { port: 80 }), None);
+    assert!(check(2, Probe::Tcp { port: 81 }).is_some_and(|failure| failure.contains("refused")));
+    let page = check(3, Probe::Http { port: 80, path: "/no/such/page".to_owned() });
+    assert!(page.as_ref().is_some_and(|failure| failure.contains("404")), "{page:?}");
+    assert_eq!(check(4, command(&["sh", "-c", "exit 0"])), None);
+    let failed = check(5, command(&["sh", "-c", "echo unwell; exit 3"]));
+    assert_eq!(failed.as_deref(), Some("exit code 3: unwell"));
+    assert!(check(6, command(&["/no/such/program"])).is_some_and(|failure| failure.contains("/no/such")));
 
     adopted.tell(&ToKeeper::Stop { grace_ms: 10_000 });
     let outcome = until(&mut adopted, &mut output, |message| match message {

@@ -176,6 +176,10 @@ impl Guest {
                 let stats = self.measure();
                 self.channel.ends().link.send_control(&ToHost::Stats { request, stats });
             }
+            ToGuest::Check { request, .. } => {
+                let failure = Some("a Wasm program has no checks of this kind yet".to_owned());
+                self.channel.ends().link.send_control(&ToHost::Checked { request, failure });
+            }
             ToGuest::Shutdown { grace_ms } => self.shut_down(grace_ms),
             // A Wasm program can't ask for its terminal's size, nor does it have other processes.
             ToGuest::Resize { .. } | ToGuest::Signal { .. } => {}

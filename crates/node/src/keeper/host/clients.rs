@@ -4,7 +4,9 @@ use spacecore::wire::link::Incoming;
 use spacecore::wire::message::{Process, ToGuest};
 
 use super::{Host, PARENT};
+use crate::clock::now_ns;
 use crate::keeper::assignment::Lifetime;
+use crate::keeper::checks::Asker;
 use crate::keeper::report::{FromKeeper, Standing, ToKeeper};
 use crate::keeper::state::Input;
 use crate::keeper::wire_socket::WireSocket;
@@ -91,6 +93,15 @@ impl Host {
                 self.stats.insert(self.next_stats, (id, request));
                 self.tell_guest(&ToGuest::Stats { request: self.next_stats });
             }
+            ToKeeper::Check { request, probe, timeout_ms } => {
+                let asker = Asker { client: id, request };
+                if self.state.standing() == Standing::Running {
+                    let request = self.checks.ask(asker, timeout_ms, now_ns());
+                    self.tell_guest(&ToGuest::Check { request, probe, timeout_ms });
+                } else {
+                    self.tell_checked(asker, Some("the workload isn't running".to_owned()));
+                }
+            }
             ToKeeper::Stop { grace_ms } => self.input(Input::StopAsked { grace_ms }),
             ToKeeper::Kill => self.input(Input::KillAsked),
         }
@@ -135,6 +146,10 @@ impl Host {
         if let Some(client) = self.clients.get_mut(&client) {
             client.link.send_control(message);
         }
+    }
+
+    pub(super) fn tell_checked(&mut self, Asker { client, request }: Asker, failure: Option<String>) {
+        self.tell(client, &FromKeeper::Checked { request, failure });
     }
 
     pub(super) fn tell_all(&mut self, message: &FromKeeper) {

@@ -140,6 +140,11 @@ impl Host {
                 }
             }
             ToHost::Stats { request, stats } => self.answer_stats(request, stats),
+            ToHost::Checked { request, failure } => {
+                if let Some(asker) = self.checks.answered(request) {
+                    self.tell_checked(asker, failure.map(|failure| shown(&failure)));
+                }
+            }
         }
     }
 

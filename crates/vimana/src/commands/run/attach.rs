@@ -251,7 +251,8 @@ impl Foreground<'_> {
             | FromKeeper::Started { .. }
             | FromKeeper::Ended { .. }
             | FromKeeper::Refused { .. }
-            | FromKeeper::Stats { .. } => {}
+            | FromKeeper::Stats { .. }
+            | FromKeeper::Checked { .. } => {}
         }
     }
 
