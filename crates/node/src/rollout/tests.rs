@@ -119,6 +119,29 @@ fn a_revert_that_fails_stops() {
 }
 
 #[test]
+fn a_good_revision_that_is_wanted_again_and_fails_is_not_gone_back_to_itself() {
+    let mut fleet = Fleet::settled(wanted(1, 3), 1);
+    fleet.wants(2, Nature::Hangs);
+    fleet.plan();
+    fleet.wants(1, Nature::Fails);
+    fleet.settle();
+    assert_eq!(reason(&fleet), "replica 0 of revision 1 failed");
+    assert_eq!(reverts(&fleet.moves), 0);
+}
+
+#[test]
+fn a_good_replica_is_not_replaced_while_another_is_missing() {
+    let mut fleet = Fleet::settled(wanted(1, 3), 1);
+    fleet.wanted.replicas = 2;
+    fleet.plan();
+    fleet.wanted.replicas = 3;
+    fleet.wants(2, Nature::Well);
+    assert_eq!(replaced(&fleet.plan()), [0; 0], "index 2 is still on its way out");
+    fleet.settle();
+    assert_eq!(fleet.shows(), [(2, Phase::Ready); 3]);
+}
+
+#[test]
 fn a_replica_that_was_broken_before_does_not_make_the_revert_fail() {
     let mut fleet = Fleet::settled(wanted(1, 3), 1);
     fleet.wants(2, Nature::Fails);
