@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hac::model::Isolation;
 use node::keeper::assignment::{Assignment, Lifetime, LogPlan};
@@ -138,8 +138,11 @@ fn a_parent_killed_at_any_moment_leaves_one_keeper_and_a_held_folder_or_neither(
                 assert!(lines.read_line(&mut said).unwrap() > 0, "it started nothing");
             }
         } else {
-            let _ = eventually("the folder is there", 20, || assignment.run_folder.exists().then_some(()));
-            std::thread::sleep(Duration::from_micros(round * 97 % 2500));
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while !assignment.run_folder.exists() {
+                assert!(Instant::now() < deadline, "it made no folder");
+            }
+            std::thread::sleep(Duration::from_micros(round * 37 % 800));
         }
         kill(parent.id(), libc::SIGKILL);
         parent.wait().unwrap();

@@ -143,7 +143,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
     fn a_reader_that_follows_neither_loses_nor_repeats_a_line(steps in steps(), file_bytes in 1_u64..400) {
         let home = tempfile::tempdir().unwrap();
