@@ -1,4 +1,4 @@
-//! Text from strangers, made fit for a person's terminal.
+//! Text from strangers: made fit for a person's terminal, and what it may have meant.
 
 /// Replaces what could move a cursor, forge a line or turn the direction of writing: control characters and the
 /// invisible formatting characters of Unicode (general categories Cc and, of Cf, those that order text). At most
@@ -10,6 +10,11 @@ pub fn printable(text: &str, most: usize) -> String {
         clean.push('…');
     }
     clean
+}
+
+/// Finds the word that was most likely meant; `None` if none is near.
+pub fn nearest<'w>(given: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+    crate::decode::nearest_word(given, words)
 }
 
 fn is_harmless(c: char) -> bool {

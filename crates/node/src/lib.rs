@@ -1,9 +1,11 @@
 //! Joins manifest, image, driver and guest into running spacecores.
 //!
 //! - [`plan`]: a manifest and what this machine can do become an exact plan.
+//! - [`prepare`]: image, kernel and plan are made ready for a start.
 //! - [`keeper`]: the small process that owns one running spacecore.
+//! - [`daemon`]: `vimana node`, which keeps many of them running.
 //! - [`supervisor`]: what keeps one spacecore running, decided without I/O.
-//! - [`rollout`]: what brings a deployment's replicas to another revision or number, decided without I/O.
+//! - [`rollout`]: what brings a deployment to another revision or number, decided without I/O.
 //! - [`autoscale`]: how many replicas a measured load asks for.
 //! - [`session`]: the process that starts a keeper and speaks to it.
 //! - [`log`](mod@log): what workloads print, kept on disk longer than they run.
@@ -14,6 +16,7 @@
 
 pub mod autoscale;
 pub mod clock;
+pub mod daemon;
 pub mod folder;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -24,6 +27,7 @@ pub mod keeper;
 pub mod log;
 pub mod plan;
 pub mod policy;
+pub mod prepare;
 pub mod rollout;
 pub mod run_folder;
 pub mod session;

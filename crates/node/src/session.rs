@@ -134,6 +134,28 @@ impl Session {
         })
     }
 
+    /// Speaks to a keeper over a connection that somebody else has made, of which `read` was read already.
+    ///
+    /// # Errors
+    /// It isn't a socket.
+    pub fn over(socket: OwnedFd, read: &[u8]) -> io::Result<Self> {
+        let mut socket = WireSocket::new(socket)?;
+        socket.link.receive(read);
+        Ok(Self {
+            socket,
+            keeper: None,
+            is_shared: false,
+            run_folder: PathBuf::new(),
+            lifetime: Lifetime::Independent,
+        })
+    }
+
+    /// Ends the connection to a keeper that outlives it; gives its process, where this process started it.
+    #[must_use]
+    pub fn into_keeper(self) -> Option<Child> {
+        self.keeper
+    }
+
     /// The process of the keeper, where this process started it.
     pub fn keeper_pid(&self) -> Option<u32> {
         self.keeper.as_ref().map(Child::id)
@@ -164,9 +186,9 @@ impl Session {
         self.socket.flush();
     }
 
-    /// Reads what is there.
-    pub fn fill(&mut self) {
-        self.socket.fill();
+    /// Reads once what is there; `false` where nothing was.
+    pub fn fill(&mut self) -> bool {
+        self.socket.fill()
     }
 
     /// The next thing that the keeper said.

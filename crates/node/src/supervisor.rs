@@ -333,6 +333,12 @@ impl State {
         &self.rules
     }
 
+    /// Has other rules decide from now on. The checks stay as they are: those of an attempt that is under way are being counted.
+    pub fn set_policy(&mut self, rules: Rules) {
+        let checks = std::mem::take(&mut self.rules.checks);
+        self.rules = Rules { checks, ..rules };
+    }
+
     fn run(&mut self, turn: &mut Turn) {
         match self.phase {
             Phase::Idle | Phase::Halted => self.begin_row(turn),

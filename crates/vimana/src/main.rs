@@ -3,6 +3,7 @@
 // A binary has no outside that could reach anything.
 #![allow(unreachable_pub)]
 
+mod client;
 mod commands;
 
 use std::io::Write;
@@ -17,6 +18,8 @@ use node::home::Home;
 #[command(after_help = "Examples:
   vimana run docker.io/library/alpine:3.20 -- echo hello
   vimana run                       what ./hac.toml says
+  vimana node                      a daemon that keeps spacecores running
+  vimana apply                     what ./hac.toml says, kept running by the node
   vimana doctor                    what this machine can isolate with
 
 Everything lies under VIMANA_HOME: /var/lib/vimana for root, ~/.local/share/vimana for others.")]
@@ -29,6 +32,20 @@ struct Cli {
 enum Command {
     Run(commands::run::Args),
     Plan(commands::plan::Args),
+    Node(commands::node::Args),
+    Apply(commands::apply::Args),
+    Ps(commands::ps::Args),
+    Inspect(commands::inspect::Args),
+    Logs(commands::logs::Args),
+    Exec(commands::exec::Args),
+    Stats(commands::stats::Args),
+    Events(commands::events::Args),
+    Start(commands::lifecycle::Start),
+    Stop(commands::lifecycle::Stop),
+    Restart(commands::lifecycle::Restart),
+    Scale(commands::lifecycle::Scale),
+    Wait(commands::lifecycle::Wait),
+    Rm(commands::lifecycle::Rm),
     /// Writes, checks, converts, imports and explains manifests
     Hac(commands::hac::Args),
     /// Pulls, lists and removes images
@@ -72,6 +89,20 @@ fn main() -> ExitCode {
         }
         Command::RunWasm => return commands::keeper::run_wasm(),
         Command::Plan(args) => commands::plan::run(args),
+        Command::Node(args) => commands::node::run(args),
+        Command::Apply(args) => commands::apply::run(args),
+        Command::Ps(args) => commands::ps::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
+        Command::Logs(args) => commands::logs::run(&args),
+        Command::Exec(args) => commands::exec::run(&args),
+        Command::Stats(args) => commands::stats::run(&args),
+        Command::Events(args) => commands::events::run(&args),
+        Command::Start(args) => commands::lifecycle::start(&args),
+        Command::Stop(args) => commands::lifecycle::stop(&args),
+        Command::Restart(args) => commands::lifecycle::restart(&args),
+        Command::Scale(args) => commands::lifecycle::scale(&args),
+        Command::Wait(args) => commands::lifecycle::wait_for(&args),
+        Command::Rm(args) => commands::lifecycle::rm(&args),
         Command::Hac(args) => commands::hac::run(args),
         Command::Image(args) => home().and_then(|home| commands::image::run(args, home.root())),
         Command::Kernel(args) => home().and_then(|home| commands::kernel::run(args, home.root())),

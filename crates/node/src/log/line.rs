@@ -72,8 +72,8 @@ pub(super) fn push(out: &mut Vec<u8>, time: &str, stream: Stream, full: bool, te
     out.push(b'\n');
 }
 
-/// A time as a line has it.
-pub(super) fn time(unix_ns: u64) -> String {
+/// A time as a line has it, from nanoseconds since 1970: `2026-11-28T14:00:00.123456789Z`.
+pub fn time(unix_ns: u64) -> String {
     let (seconds, ns) = (unix_ns / SECOND_NS, unix_ns % SECOND_NS);
     let (year, month, day) = date(seconds / DAY);
     let rest = seconds % DAY;

@@ -367,7 +367,7 @@ fn publish(request: &Request) -> Result<Vec<Publish>, PlanError> {
     Ok(all)
 }
 
-/// What the manifest asks for and a foreground run doesn't do yet. Every key of the manifest is either done, refused, or
+/// What the manifest asks for and a foreground run, or this version, doesn't do. Every key of the manifest is either done, refused, or
 /// named here: a new one doesn't compile before it is decided on.
 fn not_yet(manifest: &Manifest) -> Vec<String> {
     let defaults = Spec::default();
@@ -390,30 +390,36 @@ fn not_yet(manifest: &Manifest) -> Vec<String> {
         verification,
         conditions,
     } = &manifest.spec;
-    let asked = [
-        (deployment.replicas > 1, "replicas (one runs in the foreground)"),
+    let by_the_node = [
+        (deployment.replicas > 1, "replicas"),
+        (!checks.is_empty(), "checks"),
+        (*update != defaults.update, "update"),
+        (*restart != defaults.restart, "restart"),
+        (*failover != defaults.failover, "failover"),
+    ];
+    let by_nobody = [
         (resources.gpu > 0 || !resources.accelerators.is_empty(), "GPUs and accelerators"),
         (resources.cpu_pinning, "CPU pinning"),
         (resources.class != defaults.resources.class, "the memory class"),
         (virtualization.criteria.performance == Level::High, "criteria.performance"),
-        (!checks.is_empty(), "checks"),
         (!sidecars.is_empty() || observability.sidecar, "sidecars"),
         (security.attestation != defaults.security.attestation, "security.attestation"),
         (*observability != defaults.observability && !observability.sidecar, "observability"),
         (scaling.is_some(), "scaling"),
-        (*update != defaults.update, "update"),
-        (*restart != defaults.restart, "restart"),
-        (*failover != defaults.failover, "failover"),
         (*placement != defaults.placement, "placement"),
         (*pricing != defaults.pricing, "pricing"),
         (*verification != defaults.verification, "verification"),
         (!conditions.is_empty(), "conditions"),
     ];
-    let named: Vec<&str> = asked.into_iter().filter(|(asked, _)| *asked).map(|(_, what)| what).collect();
-    match named.is_empty() {
-        true => Vec::new(),
-        false => {
-            vec![format!("the manifest asks for what this version doesn't do yet: {}", named.join(", "))]
-        }
-    }
+    let notice = |asked: &[(bool, &str)], before: &str, after: &str| {
+        let named: Vec<&str> = asked.iter().filter(|(asked, _)| *asked).map(|(_, what)| *what).collect();
+        (!named.is_empty()).then(|| format!("{before}{}{after}", named.join(", ")))
+    };
+    let for_node = notice(
+        &by_the_node,
+        "a run in the foreground has none of the manifest's ",
+        "; vimana apply keeps to them",
+    );
+    let for_nobody = notice(&by_nobody, "the manifest asks for what this version doesn't do yet: ", "");
+    for_node.into_iter().chain(for_nobody).collect()
 }

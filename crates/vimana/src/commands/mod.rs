@@ -1,10 +1,19 @@
 //! One file per command.
 
+pub mod apply;
 pub mod bench;
 pub mod doctor;
+pub mod events;
+pub mod exec;
 pub mod hac;
 pub mod image;
+pub mod inspect;
 pub mod keeper;
 pub mod kernel;
+pub mod lifecycle;
+pub mod logs;
+pub mod node;
 pub mod plan;
+pub mod ps;
 pub mod run;
+pub mod stats;

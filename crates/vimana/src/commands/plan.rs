@@ -4,11 +4,13 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use hypercore::driver::Execution;
+use node::home::Home;
 use node::keeper::assignment::Lifetime;
+use node::prepare;
 use serde_json::json;
 
-use super::run::request::Workload;
-use super::run::{prepare, progress::Steps};
+use super::run::progress::Steps;
+use super::run::request::{Streams, Workload};
 
 /// Prints exactly what `vimana run` would do, without running it
 ///
@@ -28,7 +30,8 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let prepared = prepare::prepare(&args.workload, None, &mut Steps::quiet())?;
+    let prepared =
+        prepare::prepare(&Home::find()?, &args.workload.wanted(Streams::default())?, &mut Steps::quiet())?;
     let id = format!("{}-000000000000", prepared.plan.name);
     let assignment = prepared.assignment(&id, Lifetime::Bound)?;
     let command = node::keeper::driver(&assignment.driver)?.prepare(&assignment.machine)?;

@@ -1,23 +1,25 @@
 //! `vimana run`: one spacecore in the foreground.
 
-mod attach;
-mod outcome;
+pub mod attach;
+pub mod outcome;
 mod output;
-pub mod prepare;
 pub mod progress;
 pub mod request;
-mod terminal;
+pub mod terminal;
 mod timings;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use node::clock::Mark;
+use node::home::Home;
 use node::keeper::assignment::Lifetime;
+use node::prepare::{self, Watcher};
 use node::session::Session;
 
+use attach::What;
 use progress::Steps;
-use request::Workload;
+use request::{Streams, Workload};
 
 /// The exit code of a failure that is not the workload's.
 const FAILED: u8 = 125;
@@ -85,8 +87,10 @@ fn in_foreground(args: Args) -> anyhow::Result<u8> {
     let mut marks = vec![Mark::now("command started")];
     let mut terminal = terminal::Terminal::open(args.tty)?;
     let mut steps = Steps::new(args.json);
-    let streams = prepare::Streams { stdin: args.interactive, terminal: terminal.as_ref().map(|t| t.size()) };
-    let prepared = prepare::prepare(&args.workload, Some(streams), &mut steps)?;
+    let streams = Streams { stdin: args.interactive, terminal: terminal.as_ref().map(|t| t.size()) };
+    let wanted = args.workload.wanted(streams)?;
+    steps.done("manifest read");
+    let prepared = prepare::prepare(&Home::find()?, &wanted, &mut steps)?;
     marks.append(&mut steps.marks());
     prepared.plan.notices.iter().for_each(|notice| steps.notice(notice));
     for port in &prepared.plan.publish {
@@ -107,7 +111,7 @@ fn in_foreground(args: Args) -> anyhow::Result<u8> {
         terminal: terminal.as_ref(),
         boot: steps.boot(),
     };
-    let ended = attach::attach(session, options);
+    let ended = attach::attach(session, What::Workload, options);
     // Before anything is printed.
     drop(terminal);
     let ended = ended?;

@@ -21,6 +21,7 @@ mod import;
 mod independent;
 mod leaks;
 mod network;
+mod node;
 mod node_software;
 mod policy;
 mod process;

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::stdio::{stderr, stdin, stdout};
 use serde_json::json;
 use spacecore::wire::link::Incoming;
-use spacecore::wire::message::Step;
+use spacecore::wire::message::{ExitStatus, Process, Step};
 use spacecore::wire::{stderr_of, stdin_of, stdout_of};
 
 use super::output::{Events, Output, Outputs, Written};
@@ -22,6 +22,14 @@ use super::terminal::Terminal;
 /// Signals that are passed on to the workload.
 const FORWARDED: [i32; 7] =
     [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGCONT];
+
+/// To which process.
+pub enum What {
+    /// To the workload.
+    Workload,
+    /// To one that is started beside it.
+    Beside(Process),
+}
 
 /// How to attach.
 pub struct Options<'a> {
@@ -35,7 +43,12 @@ pub struct Options<'a> {
     pub boot: Boot,
 }
 
-impl Options<'_> {
+impl<'a> Options<'a> {
+    /// To a process beside the workload.
+    pub fn beside(stdin: bool, terminal: Option<&'a Terminal>) -> Self {
+        Self { stdin, json: false, terminal, boot: Boot::hidden() }
+    }
+
     fn show_standing(&self, standing: Standing) {
         match standing {
             Standing::Booting => self.boot.show("booting"),
@@ -57,8 +70,8 @@ pub struct Ended {
     pub asked: Option<i32>,
 }
 
-/// Stays attached until the spacecore has ended and the keeper is gone.
-pub fn attach(session: Session, options: Options<'_>) -> io::Result<Ended> {
+/// Stays attached until the spacecore has ended and the keeper is gone, or until the process beside the workload has ended.
+pub fn attach(session: Session, what: What, options: Options<'_>) -> io::Result<Ended> {
     let mut watched = FORWARDED.to_vec();
     // SIGPIPE only so that a closed output is an error to deal with and not the end.
     watched.extend([libc::SIGWINCH, libc::SIGPIPE]);
@@ -70,6 +83,7 @@ pub fn attach(session: Session, options: Options<'_>) -> io::Result<Ended> {
             false => Outputs::Plain([Output::new(stdout()), Output::new(stderr())]),
         },
         abandoned: false,
+        process: None,
         input: options.stdin.then(VecDeque::new),
         input_open: options.stdin,
         asked: None,
@@ -77,7 +91,7 @@ pub fn attach(session: Session, options: Options<'_>) -> io::Result<Ended> {
         finished: None,
         options,
     };
-    foreground.open();
+    foreground.begin(what);
     let ended = foreground.run();
     foreground.session.close()?;
     ended
@@ -90,6 +104,8 @@ struct Foreground<'a> {
     outputs: Outputs,
     /// Whether the person doesn't want to wait for the reader of the output either.
     abandoned: bool,
+    /// The process' number, once it has one: 0 is the workload.
+    process: Option<u16>,
     /// Bytes of standard input that wait for credit; none where it isn't passed on.
     input: Option<VecDeque<u8>>,
     input_open: bool,
@@ -100,16 +116,32 @@ struct Foreground<'a> {
 }
 
 impl Foreground<'_> {
-    fn open(&mut self) {
+    fn begin(&mut self, what: What) {
+        match what {
+            What::Workload => {
+                self.open(0);
+                self.session.tell(&ToKeeper::Attach);
+            }
+            What::Beside(spec) => self.session.tell(&ToKeeper::Exec { request: 0, spec }),
+        }
+    }
+
+    fn open(&mut self, process: u16) {
         let link = self.session.link();
-        link.open_receiver(stdout_of(0));
+        link.open_receiver(stdout_of(process));
         if self.options.terminal.is_none() {
-            link.open_receiver(stderr_of(0));
+            link.open_receiver(stderr_of(process));
         }
         if self.options.stdin {
-            link.open_sender(stdin_of(0));
+            link.open_sender(stdin_of(process));
         }
-        self.session.tell(&ToKeeper::Attach);
+        self.process = Some(process);
+    }
+
+    /// Ends with a process beside the workload.
+    fn finish(&mut self, outcome: Outcome) {
+        let (marks, guest_steps) = (Vec::new(), Vec::new());
+        self.finished.get_or_insert(Ended { outcome, marks, guest_steps, asked: self.asked });
     }
 
     fn run(&mut self) -> io::Result<Ended> {
@@ -162,8 +194,8 @@ impl Foreground<'_> {
     fn take_signals(&mut self) {
         while let Some(signal) = self.signals.next_signal() {
             if signal == libc::SIGWINCH {
-                if let Some(terminal) = self.options.terminal {
-                    self.session.tell(&ToKeeper::Resize { process: 0, size: terminal.size() });
+                if let (Some(terminal), Some(process)) = (self.options.terminal, self.process) {
+                    self.session.tell(&ToKeeper::Resize { process, size: terminal.size() });
                 }
                 continue;
             }
@@ -171,12 +203,18 @@ impl Foreground<'_> {
                 continue;
             }
             let ends = matches!(signal, libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT);
-            match self.asked.filter(|_| ends) {
-                Some(_) => {
+            match (self.asked.filter(|_| ends), self.process) {
+                (Some(_), Some(0)) => {
                     self.abandoned = true;
                     self.session.tell(&ToKeeper::Kill);
                 }
-                None => self.session.tell(&ToKeeper::Signal { process: 0, signal }),
+                (None, Some(process)) => self.session.tell(&ToKeeper::Signal { process, signal }),
+                // The spacecore isn't this command's to end; its keeper kills the process with the connection.
+                _ if ends => {
+                    self.abandoned = true;
+                    self.finish(Outcome::Exited(ExitStatus::Signal { signal, out_of_memory: false }));
+                }
+                _ => {}
             }
             if ends {
                 self.asked = Some(signal);
@@ -204,17 +242,17 @@ impl Foreground<'_> {
     }
 
     fn send_input(&mut self) {
-        let Some(waiting) = &mut self.input else { return };
+        let (Some(waiting), Some(process)) = (&mut self.input, self.process) else { return };
         let link = self.session.link();
         while !waiting.is_empty() {
-            let taken = link.send_data(stdin_of(0), waiting.as_slices().0);
+            let taken = link.send_data(stdin_of(process), waiting.as_slices().0);
             if taken == 0 {
                 break;
             }
             waiting.drain(..taken);
         }
         if waiting.is_empty() && !self.input_open {
-            link.send_eof(stdin_of(0));
+            link.send_eof(stdin_of(process));
         }
     }
 
@@ -225,7 +263,7 @@ impl Foreground<'_> {
                 Ok(Some(Incoming::Control(message))) => self.keeper_said(message),
                 Ok(Some(Incoming::Data(stream, bytes))) => {
                     self.first_byte.get_or_insert_with(|| Mark::now("first byte of output"));
-                    let index = usize::from(stream == stderr_of(0));
+                    let index = usize::from(self.process.is_some_and(|process| stream == stderr_of(process)));
                     self.outputs.push(index, &bytes);
                 }
                 Ok(Some(Incoming::Eof(_) | Incoming::Writable(_) | Incoming::Message(..))) => {}
@@ -247,17 +285,22 @@ impl Foreground<'_> {
             FromKeeper::Finished { outcome, marks, guest_steps } => {
                 self.finished = Some(Ended { outcome, marks, guest_steps, asked: self.asked });
             }
-            FromKeeper::Opened { .. }
-            | FromKeeper::Started { .. }
+            FromKeeper::Opened { process, .. } => self.open(process),
+            FromKeeper::Ended { process, status } if process != 0 => self.finish(Outcome::Exited(status)),
+            FromKeeper::Refused { process, refusal } if process != 0 => {
+                self.finish(Outcome::Refused(refusal))
+            }
+            FromKeeper::Started { .. }
             | FromKeeper::Ended { .. }
             | FromKeeper::Refused { .. }
-            | FromKeeper::Stats { .. }
-            | FromKeeper::Checked { .. } => {}
+            | FromKeeper::Checked { .. }
+            | FromKeeper::Stats { .. } => {}
         }
     }
 
     fn write_output(&mut self) -> io::Result<()> {
-        for (index, stream) in [stdout_of(0), stderr_of(0)].into_iter().enumerate() {
+        let Some(process) = self.process else { return Ok(()) };
+        for (index, stream) in [stdout_of(process), stderr_of(process)].into_iter().enumerate() {
             let written = match self.abandoned {
                 true => Written::Bytes(self.outputs.discard(index)),
                 false => self.outputs.write(index)?,
@@ -268,7 +311,7 @@ impl Foreground<'_> {
                 // Nobody reads any more: as if SIGPIPE had ended a process of this machine.
                 Written::Closed(bytes) => {
                     self.session.link().consumed(stream, bytes);
-                    self.session.tell(&ToKeeper::Signal { process: 0, signal: libc::SIGPIPE });
+                    self.session.tell(&ToKeeper::Signal { process, signal: libc::SIGPIPE });
                 }
             }
         }

@@ -12,7 +12,7 @@ use super::attach::Ended;
 
 /// Says what a person should know beyond the workload's own output, and gives the exit code.
 pub fn report(ended: &Ended, plan: &Plan, json: bool) -> anyhow::Result<u8> {
-    let (code, message) = judge(ended, plan);
+    let (code, message) = judge(ended, Some(plan.memory_mib));
     if json {
         let line =
             json!({ "event": "ended", "exit_code": code, "outcome": ended.outcome, "message": message });
@@ -23,13 +23,20 @@ pub fn report(ended: &Ended, plan: &Plan, json: bool) -> anyhow::Result<u8> {
     Ok(code)
 }
 
-fn judge(ended: &Ended, plan: &Plan) -> (u8, Option<String>) {
+/// The same for a process beside a workload.
+pub fn report_beside(ended: &Ended) -> anyhow::Result<u8> {
+    let (code, message) = judge(ended, None);
+    if let Some(message) = message {
+        writeln!(std::io::stderr(), "vimana: {message}")?;
+    }
+    Ok(code)
+}
+
+fn judge(ended: &Ended, memory_mib: Option<u64>) -> (u8, Option<String>) {
     match &ended.outcome {
         Outcome::Exited(status @ ExitStatus::Signal { out_of_memory: true, .. }) => {
-            let message = format!(
-                "the workload was killed for want of memory; it had {} MiB (-m, spec.resources.memory)",
-                plan.memory_mib
-            );
+            let had = memory_mib.map(|mib| format!("; it had {mib} MiB (-m, spec.resources.memory)"));
+            let message = format!("the workload was killed for want of memory{}", had.unwrap_or_default());
             (status.shell_code(), Some(message))
         }
         Outcome::Exited(status) => (status.shell_code(), None),

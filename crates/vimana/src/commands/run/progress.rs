@@ -6,6 +6,7 @@ use std::time::Duration;
 use image::{Image, PullError, PullOptions, Reference, Store};
 use indicatif::{ProgressBar, ProgressStyle};
 use node::clock::Mark;
+use node::prepare::Watcher;
 use serde_json::json;
 
 use crate::commands::image::progress::PullDisplay;
@@ -37,24 +38,9 @@ impl Steps {
         }
     }
 
-    /// Notes the end of a step.
-    pub fn done(&mut self, name: &str) {
-        self.marks.push(Mark::now(name));
-    }
-
     /// What was noted.
     pub fn marks(&self) -> Vec<Mark> {
         self.marks.clone()
-    }
-
-    /// Tells of something that takes long.
-    pub fn say(&self, text: &str) {
-        // Progress that nobody can see is no reason to stop.
-        let _ = match self.mode {
-            Mode::Text => writeln!(std::io::stderr(), "vimana: {text}"),
-            Mode::Events => writeln!(std::io::stdout(), "{}", json!({ "event": "step", "text": text })),
-            Mode::Quiet => Ok(()),
-        };
     }
 
     /// Tells what a person should know of the spacecore.
@@ -66,19 +52,6 @@ impl Steps {
             Mode::Events => writeln!(std::io::stdout(), "{}", json!({ "event": "note", "text": text })),
             Mode::Quiet => Ok(()),
         };
-    }
-
-    /// Pulls an image, with a bar for each layer on a terminal and lines elsewhere.
-    pub fn pull(
-        &self,
-        store: &Store,
-        reference: &Reference,
-        options: &PullOptions,
-    ) -> Result<Image, PullError> {
-        let display = PullDisplay::new(self.mode != Mode::Text);
-        let result = store.pull(reference, options, &|step| display.report(&step));
-        display.finish();
-        result
     }
 
     /// What shows that the guest boots.
@@ -94,10 +67,43 @@ impl Steps {
     }
 }
 
+impl Watcher for Steps {
+    fn done(&mut self, step: &str) {
+        self.marks.push(Mark::now(step));
+    }
+
+    fn say(&mut self, text: &str) {
+        // Progress that nobody can see is no reason to stop.
+        let _ = match self.mode {
+            Mode::Text => writeln!(std::io::stderr(), "vimana: {text}"),
+            Mode::Events => writeln!(std::io::stdout(), "{}", json!({ "event": "step", "text": text })),
+            Mode::Quiet => Ok(()),
+        };
+    }
+
+    /// With a bar for each layer on a terminal and lines elsewhere.
+    fn pull(
+        &mut self,
+        store: &Store,
+        reference: &Reference,
+        options: &PullOptions,
+    ) -> Result<Image, PullError> {
+        let display = PullDisplay::new(self.mode != Mode::Text);
+        let result = store.pull(reference, options, &|step| display.report(&step));
+        display.finish();
+        result
+    }
+}
+
 /// Shows on a terminal that the guest boots.
 pub struct Boot(Option<ProgressBar>);
 
 impl Boot {
+    /// Shows nothing.
+    pub fn hidden() -> Self {
+        Self(None)
+    }
+
     /// Shows what is being done.
     pub fn show(&self, what: &'static str) {
         if let Some(bar) = &self.0 {

@@ -9,7 +9,8 @@ use hac::model::{Accel, Isolation, Mount, NetworkType};
 use hac::units::{Bytes, MilliCpu};
 use hac::{Format, Manifest};
 use hypercore::network::{Carrier, Protocol, Publish};
-use node::plan::{Request, Share};
+use node::prepare::{self, Wanted};
+use spacecore::wire::message::TerminalSize;
 
 /// The workload, and what is changed in it.
 #[derive(clap::Args, Default)]
@@ -86,18 +87,17 @@ pub struct Workload {
 /// A manifest that has been read.
 struct Source {
     manifest: Manifest,
-    /// The folder that its relative paths start from.
-    base: PathBuf,
     /// Whether it says itself which isolation there is to be.
     names_isolation: bool,
 }
 
-/// What is asked for.
-pub struct Asked {
-    /// The request, as it is if the image demands nothing else.
-    pub request: Request,
-    /// Whether somebody said which isolation there is to be; otherwise the image may.
-    pub names_isolation: bool,
+/// The streams that the workload gets.
+#[derive(Clone, Copy, Default)]
+pub struct Streams {
+    /// Whether standard input is passed on.
+    pub stdin: bool,
+    /// The terminal's size, if the workload gets one.
+    pub terminal: Option<TerminalSize>,
 }
 
 impl Workload {
@@ -105,20 +105,8 @@ impl Workload {
     ///
     /// # Errors
     /// The manifest is wrong (all its errors are in the message), or an argument is.
-    pub fn request(&self) -> anyhow::Result<Asked> {
-        self.request_as(None)
-    }
-
-    /// The same for an image that only this isolation can run, where nobody said which one there is to be.
-    ///
-    /// # Errors
-    /// As [`Workload::request`]; or something that is asked for is nothing for this isolation.
-    pub fn request_by_image(&self, isolation: Isolation) -> anyhow::Result<Request> {
-        Ok(self.request_as(Some(isolation))?.request)
-    }
-
-    fn request_as(&self, by_image: Option<Isolation>) -> anyhow::Result<Asked> {
-        let Source { mut manifest, base, names_isolation } = self.source()?;
+    pub fn wanted(&self, streams: Streams) -> anyhow::Result<Wanted> {
+        let Source { mut manifest, names_isolation } = self.source()?;
         let spec = &mut manifest.spec;
         if !self.command.is_empty() {
             spec.deployment.args = Some(self.command.clone());
@@ -132,7 +120,7 @@ impl Workload {
         if let Some(folder) = &self.workdir {
             spec.deployment.workdir = Some(folder.clone());
         }
-        if let Some(isolation) = self.isolation.or(by_image) {
+        if let Some(isolation) = self.isolation {
             spec.virtualization.isolation = isolation;
         }
         if let Some(accel) = self.accel {
@@ -183,33 +171,23 @@ impl Workload {
             );
         }
         hac::validate(&manifest).map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
-        let spec = &manifest.spec;
-        let mut shares = Vec::new();
-        for mount in spec.mounts.iter().filter(|mount| mount.is_host_folder()) {
-            let source = mount.source.as_deref().unwrap_or_default();
-            shares.push(share(&base.join(expand_home(source)), &mount.destination, mount.readonly)?);
-        }
+        let mut wanted = Wanted::of(manifest, names_isolation || self.isolation.is_some())?;
         for (text, mount) in hosts {
             let source = expand_home(mount.source.as_deref().unwrap_or_default());
-            shares.push(
-                share(&source, &mount.destination, mount.readonly).with_context(|| format!("-v {text}"))?,
-            );
+            let share = prepare::share(&source, &mount.destination, mount.readonly);
+            wanted.request.shares.push(share.with_context(|| format!("-v {text}"))?);
         }
-        let request = Request {
-            manifest,
-            publish: self.publish.clone(),
-            shares,
-            stdin: false,
-            terminal: None,
-            by_image: by_image.is_some(),
-            carrier: self.carrier,
-            verity: self.verity,
-        };
-        Ok(Asked { request, names_isolation: names_isolation || self.isolation.is_some() })
+        let request = &mut wanted.request;
+        request.publish.clone_from(&self.publish);
+        request.stdin = streams.stdin;
+        request.terminal = streams.terminal;
+        request.carrier = self.carrier;
+        request.verity = self.verity;
+        Ok(Wanted { pull: self.pull, plain_http: self.plain_http, kernel: self.kernel.clone(), ..wanted })
     }
 
     fn source(&self) -> anyhow::Result<Source> {
-        let image = |manifest| Ok(Source { manifest, base: PathBuf::from("."), names_isolation: false });
+        let image = |manifest| Ok(Source { manifest, names_isolation: false });
         match &self.source {
             Some(source) if looks_like_manifest(source) => read(Path::new(source)),
             Some(folder) if Path::new(folder).join("hac.toml").is_file() => {
@@ -272,7 +250,13 @@ fn read(path: &Path) -> anyhow::Result<Source> {
     let base = path.parent().unwrap_or(Path::new(".")).to_owned();
     manifest.spec.deployment.image = beside(&base, &manifest.spec.deployment.image);
     let names_isolation = hac::says(&source, format, "spec.virtualization.type");
-    Ok(Source { manifest, base, names_isolation })
+    for mount in manifest.spec.mounts.iter_mut().filter(|mount| mount.is_host_folder()) {
+        let source = base.join(expand_home(mount.source.as_deref().unwrap_or_default()));
+        let source = std::path::absolute(&source)
+            .with_context(|| format!("can't tell where {} is", source.display()))?;
+        mount.source = Some(source.display().to_string());
+    }
+    Ok(Source { manifest, names_isolation })
 }
 
 /// The private network of a manifest that names none: its own, which no other file of the same name has.
@@ -327,12 +311,6 @@ fn parse_volume(text: &str) -> anyhow::Result<Mount> {
         bail!("-v {text}: expected SRC:DST, and neither may be empty");
     }
     Ok(Mount { source: Some(source.to_owned()), destination: destination.to_owned(), readonly, size: None })
-}
-
-fn share(source: &Path, destination: &str, readonly: bool) -> anyhow::Result<Share> {
-    let source = node::gather::existing(source)?;
-    let file = !source.is_dir();
-    Ok(Share { source, destination: destination.to_owned(), readonly, file })
 }
 
 fn expand_home(path: &str) -> PathBuf {
@@ -422,7 +400,7 @@ mod tests {
             volumes: vec!["/no/such/folder:/a".to_owned()],
             ..Workload::default()
         };
-        assert!(missing.request().err().unwrap().to_string().contains("/no/such/folder:/a"));
+        assert!(missing.wanted(Streams::default()).err().unwrap().to_string().contains("/no/such/folder:/a"));
         let mount = parse_volume("/tmp:/data:ro").unwrap();
         assert_eq!(
             (mount.destination.as_str(), mount.readonly, mount.is_host_folder()),

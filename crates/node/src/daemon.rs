@@ -1,0 +1,217 @@
+//! `vimana node`: the daemon that keeps spacecores running.
+//!
+//! ```text
+//!  vimana apply, ps, ... --HTTP over node.sock--> api --Call--> core  decides, one thing after another
+//!                                                                |      supervisor: one spacecore
+//!                                                                |      rollout: one deployment
+//!                                                                v
+//!                            record: what is wanted and begun    attempt: prepares, starts a keeper, speaks with it (line)
+//! ```
+//!
+//! - A **deployment** is an applied manifest. It has revisions, and as many spacecores as it has replicas.
+//! - A **spacecore** is run by one keeper after another, each an *attempt*. Keepers outlive the node: one that is killed finds them
+//!   again by what it has kept (`record`), and who holds the lock of a run folder tells whether a keeper is there (`run_folder`).
+//! - What is asked for is on the disk before it is answered.
+//!
+//! Work arrives as [`call::Call`]s, whoever sends them; the API is the first who does.
+
+mod api;
+mod attempt;
+pub mod call;
+mod core;
+pub mod difference;
+mod events;
+mod line;
+mod notify;
+pub mod record;
+pub mod view;
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustix::fs::{FlockOperation, flock};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+
+use self::api::Api;
+use self::core::Core;
+use self::events::Events;
+use self::record::{RecordError, Records};
+use self::view::NodeView;
+use crate::clock::unix_time_ns;
+use crate::home::Home;
+
+pub use self::api::openapi;
+
+/// How many clients are served at a time; others wait.
+const CLIENTS: usize = 512;
+/// How long a client may take to say what it wants.
+const HEADERS: Duration = Duration::from_secs(10);
+
+/// Why the node doesn't run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// There is one already.
+    #[error("a node runs already in {}{}", home.display(), pid.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    Running {
+        /// Its home.
+        home: PathBuf,
+        /// Its process.
+        pid: Option<String>,
+    },
+    /// What it keeps can't be used.
+    #[error(transparent)]
+    Records(#[from] RecordError),
+    /// It can't listen.
+    #[error("can't listen on {}", path.display())]
+    Listen {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The machine doesn't let it run.
+    #[error("the node can't run")]
+    Machine(#[source] io::Error),
+}
+
+/// Where a node's API listens, unless it is told otherwise.
+pub fn socket(home: &Home) -> PathBuf {
+    folder(home).join("node.sock")
+}
+
+fn folder(home: &Home) -> PathBuf {
+    home.root().join("node")
+}
+
+/// Runs the node until it is told to end (SIGTERM or SIGINT); its spacecores go on. `ready` is called once it serves.
+///
+/// # Errors
+/// There is one already, or the machine lacks what it needs.
+pub fn run(home: &Home, socket: &Path, ready: impl FnOnce(&Path)) -> Result<(), NodeError> {
+    let records = Records::open(&folder(home))?;
+    let _lock = lock(home)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(NodeError::Machine)?;
+    let result = runtime.block_on(serve(home, records, socket, ready));
+    // What is being prepared is begun anew by the next node.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(
+    home: &Home,
+    records: Records,
+    socket: &Path,
+    ready: impl FnOnce(&Path),
+) -> Result<(), NodeError> {
+    // A client that has gone away is an error of its connection and not this process' end.
+    let _pipe = signal(SignalKind::pipe()).map_err(NodeError::Machine)?;
+    let mut ends = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+    let events = Events::open(&folder(home)).map_err(NodeError::Machine)?;
+    let mut core = Core::open(home.clone(), records.clone(), events)?;
+    let node = NodeView {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        since_unix_ms: unix_time_ns() / 1_000_000,
+        home: home.root().display().to_string(),
+    };
+    let api = Api { home: home.clone(), records, tell: core.teller(), changes: core.changes(), node };
+    let listener = listen(socket).map_err(|source| NodeError::Listen { path: socket.to_owned(), source })?;
+    tokio::spawn(accept(listener, api::router(api)));
+    ready(socket);
+    notify::ready();
+    let [terminate, interrupt, hangup] = &mut ends;
+    let [terminate, interrupt, hangup] = [terminate, interrupt, hangup].map(|end| async {
+        match end {
+            Ok(signal) => _ = signal.recv().await,
+            // What can't be listened for never comes.
+            Err(_) => std::future::pending().await,
+        }
+    });
+    tokio::pin!(terminate, interrupt, hangup);
+    loop {
+        tokio::select! {
+            () = core.turn() => {}
+            () = &mut terminate => break,
+            () = &mut interrupt => break,
+            () = &mut hangup => break,
+        }
+    }
+    notify::stopping();
+    // A socket that nobody listens on would only be in the way.
+    let _ = std::fs::remove_file(socket);
+    Ok(())
+}
+
+/// Holds the home as its only node.
+fn lock(home: &Home) -> Result<File, NodeError> {
+    let path = folder(home).join("lock");
+    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    let mut file = open.map_err(NodeError::Machine)?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut pid = String::new();
+        let pid = file.read_to_string(&mut pid).ok().map(|_| pid.trim().to_owned());
+        return Err(NodeError::Running {
+            home: home.root().to_owned(),
+            pid: pid.filter(|pid| !pid.is_empty()),
+        });
+    }
+    let write = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+    write.map_err(NodeError::Machine)?;
+    Ok(file)
+}
+
+/// Listens where its owner alone can connect. What lies there is a node's that was killed: this one holds the lock.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+async fn accept(listener: UnixListener, router: Router) {
+    let places = Arc::new(Semaphore::new(CLIENTS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(_) => {
+                // Without a descriptor to spare: somebody has to go first.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        if !is_allowed(&stream) {
+            continue;
+        }
+        let router = router.clone();
+        tokio::spawn(async move {
+            let mut http = hyper::server::conn::http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(HEADERS);
+            let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+            // A client that breaks off, or speaks something else, is its own affair.
+            let _ = served.with_upgrades().await;
+            drop(place);
+        });
+    }
+}
+
+/// Whether the other side is this node's own user, or root.
+fn is_allowed(stream: &UnixStream) -> bool {
+    let peer = rustix::net::sockopt::socket_peercred(stream.as_fd());
+    peer.is_ok_and(|peer| peer.uid == rustix::process::geteuid() || peer.uid.is_root())
+}

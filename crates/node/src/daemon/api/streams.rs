@@ -1,0 +1,113 @@
+//! What streams: logs and events.
+
+use std::convert::Infallible;
+use std::time::{Duration, UNIX_EPOCH};
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::oneshot;
+
+use super::Api;
+use super::problem::{Name, Problem, Query};
+use crate::daemon::call::{Call, Refusal};
+use crate::daemon::core::Happening;
+use crate::daemon::view::Event;
+use crate::log::{Reader, Wanted};
+
+/// How often a log that is followed is looked at.
+const NAP: Duration = Duration::from_millis(100);
+
+/// Which lines of a log.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    /// Go on with what comes, until the spacecore is forgotten.
+    #[serde(default)]
+    follow: bool,
+    /// Only the last lines.
+    tail: Option<u32>,
+    /// Only what was written since then, in milliseconds since 1970.
+    since_unix_ms: Option<u64>,
+}
+
+pub(super) async fn logs(
+    State(api): State<Api>,
+    Name(name): Name,
+    Query(which): Query<Which>,
+) -> Result<Response, Problem> {
+    let folder = api.records.log(&name);
+    if !folder.is_dir() {
+        // It may not have said anything yet; what was never there is another matter.
+        api.ask(|reply| Call::Spacecore { name: name.clone(), reply }).await?;
+    }
+    let tail = which.tail.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX));
+    let since = which.since_unix_ms.and_then(|since| UNIX_EPOCH.checked_add(Duration::from_millis(since)));
+    let wanted = Wanted { tail, since, follow: which.follow };
+    let reader = Reader::open(&folder, wanted).map_err(|error| {
+        let detail = format!("the log of {name} can't be read: {error}");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "log", detail)
+    })?;
+    let follow = which.follow.then_some((api, name));
+    let chunks = stream::unfold((reader, follow), |(mut reader, follow)| async move {
+        loop {
+            match reader.next_chunk() {
+                Ok(chunk) if !chunk.is_empty() => return Some((Ok(Bytes::from(chunk)), (reader, follow))),
+                Ok(_) => {}
+                Err(error) => return Some((Err(error), (reader, None))),
+            }
+            let (api, name) = follow.as_ref()?;
+            if api.ask(|reply| Call::Spacecore { name: name.clone(), reply }).await.is_err() {
+                // It is gone; what it said last was written before.
+                let last = reader.next_chunk().ok().filter(|chunk| !chunk.is_empty())?;
+                return Some((Ok(Bytes::from(last)), (reader, None)));
+            }
+            tokio::time::sleep(NAP).await;
+        }
+    });
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(chunks)).into_response())
+}
+
+/// Which events.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Since {
+    /// Go on with what happens.
+    #[serde(default)]
+    follow: bool,
+    /// Only events after the one of this number.
+    #[serde(default)]
+    after: u64,
+}
+
+pub(super) async fn events(State(api): State<Api>, Query(since): Query<Since>) -> Result<Response, Problem> {
+    let (reply, answer) = oneshot::channel();
+    api.tell.send(Happening::Listen(since.after, reply)).map_err(|_| Refusal::Ending)?;
+    let (past, coming) = answer.await.map_err(|_| Refusal::Ending)?;
+    let coming = since.follow.then_some(coming);
+    let lines = stream::unfold((past.into_iter(), coming), |(mut past, mut coming)| async move {
+        if let Some(event) = past.next() {
+            return Some((Ok::<_, Infallible>(line(&event)), (past, coming)));
+        }
+        loop {
+            match coming.as_mut()?.recv().await {
+                Ok(event) => return Some((Ok(line(&event)), (past, coming))),
+                // Who reads too slowly misses some; their numbers show it.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    });
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+}
+
+fn line(event: &Event) -> Bytes {
+    let mut line = serde_json::to_vec(event).unwrap_or_default();
+    line.push(b'\n');
+    line.into()
+}

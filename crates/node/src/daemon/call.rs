@@ -1,0 +1,171 @@
+//! What can be asked of the node, and why it may say no. The local API is one who asks; a gatekeeper will be another.
+
+use std::path::PathBuf;
+
+use tokio::sync::oneshot;
+
+use super::difference::Difference;
+use super::view::{DeploymentView, SpacecoreView, StatsView};
+
+/// A question with the way for its answer.
+pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// Everything that can be asked. An answer means that what was asked is kept, whatever happens to the node afterwards.
+#[derive(Debug)]
+pub enum Call {
+    /// Makes a deployment be as a manifest says: makes it, updates it, or does nothing.
+    Apply {
+        /// The manifest.
+        manifest: Box<hac::Manifest>,
+        /// Whether it was said which isolation there is to be.
+        names_isolation: bool,
+        /// Whether only the answer is wanted.
+        dry_run: bool,
+        /// Answers with what changes.
+        reply: Reply<Applied>,
+    },
+    /// All deployments.
+    Deployments {
+        /// Answers in the order of their names.
+        reply: Reply<Vec<DeploymentView>>,
+    },
+    /// One deployment.
+    Deployment {
+        /// Its name.
+        name: String,
+        /// Answers with its state.
+        reply: Reply<DeploymentView>,
+    },
+    /// Sets how many spacecores a deployment has.
+    Scale {
+        /// Its name.
+        name: String,
+        /// How many; 0 to 1000.
+        replicas: u32,
+        /// Answers with its state.
+        reply: Reply<DeploymentView>,
+    },
+    /// Has a deployment's spacecores run, or stand still.
+    SetRunning {
+        /// Its name.
+        name: String,
+        /// Which of both.
+        running: bool,
+        /// Answers with its state.
+        reply: Reply<DeploymentView>,
+    },
+    /// Ends spacecores in order and starts them again.
+    Restart {
+        /// A deployment, or a spacecore.
+        name: String,
+        /// Answers with the state of each.
+        reply: Reply<Vec<SpacecoreView>>,
+    },
+    /// Ends a deployment and forgets it. Its volumes and logs are kept.
+    Remove {
+        /// Its name.
+        name: String,
+        /// Answers with its state.
+        reply: Reply<DeploymentView>,
+    },
+    /// One spacecore.
+    Spacecore {
+        /// Its name.
+        name: String,
+        /// Answers with its state.
+        reply: Reply<SpacecoreView>,
+    },
+    /// What a spacecore uses.
+    Stats {
+        /// Its name.
+        name: String,
+        /// Answers once the guest has.
+        reply: Reply<StatsView>,
+    },
+    /// Where a spacecore's keeper listens.
+    Keeper {
+        /// The spacecore's name.
+        name: String,
+        /// Answers with the run folder.
+        reply: Reply<PathBuf>,
+    },
+}
+
+/// What applying a manifest does.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct Applied {
+    /// The deployment's name.
+    pub name: String,
+    /// The revision that it has afterwards.
+    pub revision: u64,
+    /// Whether there was none of this name.
+    pub created: bool,
+    /// What changes; nothing where it is as the manifest says already.
+    pub changes: Vec<Difference>,
+}
+
+/// Why the node doesn't do what is asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// There is no such deployment or spacecore.
+    #[error("there is no {what} {name:?} on this node{}", near.as_ref().map(|near| format!("; did you mean {near:?}?")).unwrap_or_default())]
+    Unknown {
+        /// Deployment or spacecore.
+        what: &'static str,
+        /// What was asked for.
+        name: String,
+        /// What may have been meant.
+        near: Option<String>,
+    },
+    /// Its spacecores would have names that others have already.
+    #[error(
+        "the spacecore {spacecore} of {name} would have the name of a spacecore of {other}; choose another name for one of both"
+    )]
+    NameTaken {
+        /// The deployment that is applied.
+        name: String,
+        /// The name that is taken.
+        spacecore: String,
+        /// By whom.
+        other: String,
+    },
+    /// It is about to be gone.
+    #[error("{name} is being removed; try again once it is gone")]
+    Removing {
+        /// The deployment.
+        name: String,
+    },
+    /// More replicas than one can't publish the same port yet.
+    #[error(
+        "{replicas} replicas can't all publish the port {port} of this machine; this version runs one replica of what publishes ports"
+    )]
+    SharedPort {
+        /// How many there would be.
+        replicas: u32,
+        /// The port.
+        port: String,
+    },
+    /// More than a node holds.
+    #[error("{replicas} replicas are more than {most}, the most that a deployment can have on one node")]
+    TooMany {
+        /// What was asked for.
+        replicas: u32,
+        /// What can be had.
+        most: u32,
+    },
+    /// What is asked of it needs it to run.
+    #[error("the spacecore {name} isn't running: {phase}")]
+    NotRunning {
+        /// Its name.
+        name: String,
+        /// What it does instead.
+        phase: String,
+    },
+    /// It couldn't be kept, so it isn't done.
+    #[error("the node can't keep what was asked, so it doesn't do it: {0}")]
+    NotKept(String),
+    /// The node is ending.
+    #[error("the node is ending")]
+    Ending,
+}

@@ -1,0 +1,350 @@
+//! The node's one thread of thought: everything that happens comes here, one after another, and is decided on.
+//!
+//! Decisions are [`supervisor`](crate::supervisor)'s for a spacecore and [`rollout`](crate::rollout)'s for a deployment; this module
+//! feeds them and does what they say. What takes long runs in tasks of its own, which come back as [`Happening`]s.
+
+mod answer;
+mod effects;
+mod moves;
+mod show;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use super::attempt::Attempt;
+use super::call::{Call, Refusal, Reply};
+use super::events::Events;
+use super::record::{self, RecordError, Records};
+use super::view::{Event, StatsView};
+use crate::clock::{now_ns, unix_time_ns};
+use crate::home::Home;
+use crate::keeper::report::{FromKeeper, ToKeeper};
+use crate::run_folder::{self, Left};
+use crate::session::Session;
+use crate::supervisor::{End, Rules, Timer};
+
+/// Something that has happened.
+pub(super) enum Happening {
+    /// Somebody asks something.
+    Call(Call),
+    /// Somebody wants to hear what happens after this event.
+    Listen(u64, oneshot::Sender<(Vec<Event>, tokio::sync::broadcast::Receiver<Event>)>),
+    /// An attempt is about to start its keeper.
+    Prepared { spacecore: String, attempt: u64, digest: String, ports: Vec<String> },
+    /// A keeper said something.
+    Heard { spacecore: String, attempt: u64, message: FromKeeper },
+    /// An attempt is over, and its keeper is gone.
+    Gone { spacecore: String, attempt: u64, end: End },
+    /// What was left of an attempt is cleared away, as far as that is possible.
+    Cleared { spacecore: String, failure: Option<String> },
+    /// A deployment is to be looked at again.
+    Wake { deployment: String, at_ms: u64 },
+    /// A timer has run out.
+    Timer { spacecore: String, timer: Timer, turn: u64 },
+}
+
+/// A deployment with its manifests as they were read.
+struct Deployment {
+    record: record::Deployment,
+    manifests: BTreeMap<u64, hac::Manifest>,
+    /// When it is looked at again although nothing has happened.
+    wakes_ms: Option<u64>,
+}
+
+/// A spacecore with what belongs to this life of the node alone.
+struct Spacecore {
+    record: record::Spacecore,
+    /// What was kept last, so that nothing is written twice.
+    kept: Vec<u8>,
+    /// Since when it stands where it stands.
+    since_ms: u64,
+    since_unix_ms: u64,
+    /// How many of its attempts are being cleared away.
+    clearing: u32,
+    orders: Option<UnboundedSender<ToKeeper>>,
+    timers: BTreeMap<Timer, u64>,
+    leaving: Option<Leaving>,
+    /// Questions to its keeper: their numbers, and who waits.
+    next_request: u32,
+    checks: BTreeMap<u32, (u64, usize)>,
+    stats: BTreeMap<u32, Reply<StatsView>>,
+    unhealthy: Option<String>,
+}
+
+/// What becomes of a spacecore once it stands still.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    /// It is started again as this revision.
+    Replace(u64),
+    /// It is forgotten.
+    Remove,
+}
+
+/// The node's thought.
+pub(super) struct Core {
+    home: Home,
+    records: Records,
+    events: Events,
+    deployments: BTreeMap<String, Deployment>,
+    spacecores: BTreeMap<String, Spacecore>,
+    happenings: UnboundedReceiver<Happening>,
+    tell: UnboundedSender<Happening>,
+    permits: Arc<Semaphore>,
+    turn: u64,
+    /// Deployments of which something has changed.
+    marked: BTreeSet<String>,
+    /// Rises with everything that can be seen.
+    changes: watch::Sender<u64>,
+}
+
+impl Core {
+    /// Reads what a node before this one has kept.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub(super) fn open(home: Home, records: Records, events: Events) -> Result<Self, RecordError> {
+        let (deployments, spacecores) = records.load()?;
+        let (tell, happenings) = unbounded_channel();
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut core = Self {
+            home,
+            records,
+            events,
+            deployments: BTreeMap::new(),
+            spacecores: BTreeMap::new(),
+            happenings,
+            tell,
+            permits: Arc::new(Semaphore::new(cpus.saturating_mul(2))),
+            turn: 0,
+            marked: BTreeSet::new(),
+            changes: watch::Sender::new(0),
+        };
+        for record in deployments {
+            let deployment = Deployment::read(record)?;
+            core.deployments.insert(deployment.record.name.clone(), deployment);
+        }
+        for record in spacecores {
+            core.recover(record);
+        }
+        core.clear_strays();
+        core.marked.extend(core.deployments.keys().cloned());
+        core.reconcile_marked();
+        Ok(core)
+    }
+
+    /// Where to tell what happens.
+    pub(super) fn teller(&self) -> UnboundedSender<Happening> {
+        self.tell.clone()
+    }
+
+    /// Rises whenever something has changed that can be seen.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Deals with the next thing that happens; waits for it.
+    pub(super) async fn turn(&mut self) {
+        let Some(happening) = self.happenings.recv().await else { return };
+        self.take(happening);
+        while let Ok(happening) = self.happenings.try_recv() {
+            self.take(happening);
+        }
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn take(&mut self, happening: Happening) {
+        self.deal_with(happening);
+        self.reconcile_marked();
+    }
+
+    /// Has a deployment be looked at, once what is being done is done.
+    fn mark(&mut self, deployment: &str) {
+        self.marked.insert(deployment.to_owned());
+    }
+
+    fn reconcile_marked(&mut self) {
+        while let Some(name) = self.marked.pop_first() {
+            self.reconcile(&name);
+        }
+    }
+
+    fn deal_with(&mut self, happening: Happening) {
+        match happening {
+            Happening::Call(call) => self.answer(call),
+            Happening::Listen(after, reply) => _ = reply.send(self.events.listen(after)),
+            Happening::Prepared { spacecore, attempt, digest, ports } => {
+                if let Some(found) = self.current(&spacecore, attempt) {
+                    found.record.image_digest = Some(digest);
+                    found.record.ports = ports;
+                    self.keep(&spacecore);
+                }
+            }
+            Happening::Heard { spacecore, attempt, message } => self.heard(&spacecore, attempt, message),
+            Happening::Gone { spacecore, attempt, end } => self.gone(&spacecore, attempt, end),
+            Happening::Cleared { spacecore, failure } => self.cleared(&spacecore, failure),
+            Happening::Wake { deployment, at_ms } => self.woken(&deployment, at_ms),
+            Happening::Timer { spacecore, timer, turn } => self.timer(&spacecore, timer, turn),
+        }
+    }
+
+    /// A spacecore, if this is its attempt.
+    fn current(&mut self, name: &str, attempt: u64) -> Option<&mut Spacecore> {
+        self.spacecores.get_mut(name).filter(|spacecore| spacecore.record.state.attempt() == attempt)
+    }
+
+    /// Takes up a spacecore where a node before this one has left it.
+    fn recover(&mut self, mut record: record::Spacecore) {
+        let name = record.name.clone();
+        if !self.deployments.contains_key(&record.deployment) {
+            // Its deployment was forgotten last, so it was gone already.
+            let _ = self.records.forget_spacecore(&name);
+            return;
+        }
+        let (state, effects) = record.state.clone().recovered(now_ms());
+        record.state = state;
+        self.spacecores.insert(name.clone(), Spacecore::new(record));
+        self.perform(&name, effects);
+    }
+
+    /// Clears away what a node before this one has left and no spacecore knows of, and ends whom nobody keeps any more.
+    fn clear_strays(&self) {
+        let known: Vec<&String> =
+            self.spacecores.values().filter_map(|found| found.record.keeper.as_ref()).collect();
+        let entries = std::fs::read_dir(self.home.run()).into_iter().flatten().flatten();
+        let strays = entries.filter(|entry| !known.iter().any(|keeper| entry.file_name() == keeper.as_str()));
+        for path in strays.map(|entry| entry.path()) {
+            match run_folder::look(&path) {
+                Ok(Left::Ended(_)) => {
+                    tokio::task::spawn_blocking(move || run_folder::clear(&path));
+                }
+                // Only a keeper that outlives its parent listens.
+                Ok(Left::Held) => {
+                    if let Ok(mut session) = Session::adopt(&path) {
+                        session.tell(&ToKeeper::Kill);
+                        session.flush();
+                    }
+                }
+                Ok(Left::Deserted | Left::Nothing) | Err(_) => {}
+            }
+        }
+    }
+
+    /// Makes what the task of an attempt needs.
+    fn attempt(&mut self, name: &str, number: u64, keeper: String) -> Attempt {
+        let (sender, orders) = unbounded_channel();
+        if let Some(spacecore) = self.spacecores.get_mut(name) {
+            spacecore.orders = Some(sender);
+        }
+        Attempt {
+            spacecore: name.to_owned(),
+            number,
+            keeper,
+            home: self.home.clone(),
+            log: self.records.log(name),
+            tell: self.tell.clone(),
+            orders,
+        }
+    }
+
+    /// Keeps a spacecore's record, if it has changed.
+    fn keep(&mut self, name: &str) {
+        let Some(spacecore) = self.spacecores.get_mut(name) else { return };
+        let bytes = serde_json::to_vec(&spacecore.record).unwrap_or_default();
+        if bytes == spacecore.kept {
+            return;
+        }
+        match self.records.keep_spacecore(&spacecore.record) {
+            Ok(()) => spacecore.kept = bytes,
+            Err(error) => {
+                let (deployment, text) = (spacecore.record.deployment.clone(), image::whole(&error));
+                self.events.note("not-kept", Some(&deployment), Some(name), text);
+            }
+        }
+    }
+
+    /// Keeps a deployment's record; what isn't kept isn't done.
+    fn keep_deployment(&self, record: &record::Deployment) -> Result<(), Refusal> {
+        self.records.keep_deployment(record).map_err(|error| Refusal::NotKept(image::whole(&error)))
+    }
+}
+
+impl Deployment {
+    fn read(record: record::Deployment) -> Result<Self, RecordError> {
+        let parse = |revision: &record::Revision| {
+            let manifest = hac::parse(&revision.manifest, hac::Format::Toml);
+            let manifest = manifest.map_err(|wrong| RecordError::Manifest {
+                deployment: record.name.clone(),
+                revision: revision.number,
+                reason: wrong.to_string(),
+            })?;
+            Ok((revision.number, manifest))
+        };
+        let manifests = record.revisions.iter().map(parse).collect::<Result<_, _>>()?;
+        Ok(Self { manifests, record, wakes_ms: None })
+    }
+
+    fn rules(&self, revision: u64) -> Rules {
+        let manifest = self.manifests.get(&revision).or_else(|| self.newest().1);
+        Rules::of(manifest.unwrap_or(&hac::Manifest::default()))
+    }
+
+    /// The newest manifest.
+    fn newest(&self) -> (u64, Option<&hac::Manifest>) {
+        self.manifests.last_key_value().map_or((0, None), |(number, manifest)| (*number, Some(manifest)))
+    }
+
+    /// The name of the spacecore of this number: the first has the deployment's, so that what runs alone has one name.
+    fn spacecore(&self, index: u32) -> String {
+        spacecore_name(&self.record.name, index)
+    }
+}
+
+/// The name of a deployment's spacecore of this number.
+fn spacecore_name(deployment: &str, index: u32) -> String {
+    match index {
+        0 => deployment.to_owned(),
+        other => format!("{deployment}-{other}"),
+    }
+}
+
+impl Spacecore {
+    fn new(record: record::Spacecore) -> Self {
+        Self {
+            record,
+            kept: Vec::new(),
+            since_ms: now_ms(),
+            since_unix_ms: unix_ms(),
+            clearing: 0,
+            orders: None,
+            timers: BTreeMap::new(),
+            leaving: None,
+            next_request: 0,
+            checks: BTreeMap::new(),
+            stats: BTreeMap::new(),
+            unhealthy: None,
+        }
+    }
+
+    fn order(&self, order: ToKeeper) {
+        if let Some(orders) = &self.orders {
+            // A keeper that is gone needs no orders.
+            let _ = orders.send(order);
+        }
+    }
+
+    fn request(&mut self) -> u32 {
+        self.next_request = self.next_request.wrapping_add(1);
+        self.next_request
+    }
+}
+
+fn now_ms() -> u64 {
+    now_ns() / 1_000_000
+}
+
+fn unix_ms() -> u64 {
+    unix_time_ns() / 1_000_000
+}

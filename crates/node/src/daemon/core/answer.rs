@@ -1,0 +1,285 @@
+//! What the node answers to what is asked.
+
+use hac::Manifest;
+use hac::model::NetworkType;
+
+use super::{Core, Deployment, Spacecore, spacecore_name, unix_ms};
+use crate::daemon::call::{Applied, Call, Refusal};
+use crate::daemon::difference::differences;
+use crate::daemon::record::{self, REVISIONS};
+use crate::daemon::view::{DeploymentView, SpacecoreView};
+use crate::keeper::report::ToKeeper;
+use crate::rollout::{Rollout, Stage};
+use crate::supervisor::Input;
+
+/// The most replicas of a deployment on one node.
+const MOST: u32 = 1000;
+
+impl Core {
+    /// Answers. Who asked may be gone, which changes nothing.
+    pub(super) fn answer(&mut self, call: Call) {
+        match call {
+            Call::Apply { manifest, names_isolation, dry_run, reply } => {
+                let _ = reply.send(self.apply(*manifest, names_isolation, dry_run));
+            }
+            Call::Deployments { reply } => {
+                let all = self.deployments.values().map(|found| self.show(found)).collect();
+                let _ = reply.send(Ok(all));
+            }
+            Call::Deployment { name, reply } => _ = reply.send(self.shown(&name)),
+            Call::Scale { name, replicas, reply } => _ = reply.send(self.scale(&name, replicas)),
+            Call::SetRunning { name, running, reply } => _ = reply.send(self.set_running(&name, running)),
+            Call::Restart { name, reply } => _ = reply.send(self.restart(&name)),
+            Call::Remove { name, reply } => _ = reply.send(self.remove(&name)),
+            Call::Spacecore { name, reply } => {
+                let _ = reply.send(self.spacecore(&name).map(Spacecore::show));
+            }
+            Call::Stats { name, reply } => match self.running(&name) {
+                Ok(spacecore) => {
+                    let request = spacecore.request();
+                    spacecore.stats.insert(request, reply);
+                    spacecore.order(ToKeeper::Stats { request });
+                }
+                Err(refusal) => _ = reply.send(Err(refusal)),
+            },
+            Call::Keeper { name, reply } => {
+                let run = self.home.run();
+                let found = self.running(&name).map(|found| found.record.keeper.clone().unwrap_or_default());
+                let _ = reply.send(found.map(|keeper| run.join(keeper)));
+            }
+        }
+    }
+
+    fn apply(
+        &mut self,
+        manifest: Manifest,
+        names_isolation: bool,
+        dry_run: bool,
+    ) -> Result<Applied, Refusal> {
+        let name = manifest.metadata.name.clone();
+        let replicas = manifest.spec.deployment.replicas;
+        self.check_replicas(&name, replicas, &manifest)?;
+        let Some(deployment) = self.deployments.get(&name) else {
+            let applied = Applied { name: name.clone(), revision: 1, created: true, changes: Vec::new() };
+            return if dry_run {
+                Ok(applied)
+            } else {
+                self.create(manifest, names_isolation).map(|()| applied)
+            };
+        };
+        if deployment.record.removing {
+            return Err(Refusal::Removing { name });
+        }
+        let (newest, Some(old)) = deployment.newest() else {
+            return Err(Refusal::NotKept(format!("the deployment {name} has no revision")));
+        };
+        let changes = differences(old, &manifest);
+        // After an update that failed the same manifest is another try.
+        let is_another_try = matches!(
+            deployment.record.rollout.stage(),
+            Some(Stage::Reverting { .. } | Stage::Reverted { .. } | Stage::Stopped { .. })
+        );
+        let replaces = is_another_try || changes.iter().any(|change| change.replaces);
+        let revision = if replaces { newest.saturating_add(1) } else { newest };
+        let applied = Applied { name: name.clone(), revision, created: false, changes };
+        let is_so_already = applied.changes.is_empty() && !replaces && deployment.record.replicas == replicas;
+        if dry_run || is_so_already {
+            return Ok(applied);
+        }
+        let mut record = deployment.record.clone();
+        let kept = record::Revision {
+            number: revision,
+            manifest: hac::to_toml(&manifest),
+            names_isolation,
+            applied_unix_ms: unix_ms(),
+        };
+        if revision == newest {
+            record.revisions.pop();
+        }
+        record.revisions.push(kept);
+        let mut in_use: Vec<u64> = self.of(&name).map(|found| found.record.revision).collect();
+        in_use.extend(record.rollout.good());
+        let surplus = record.revisions.len().saturating_sub(REVISIONS);
+        let oldest = record.revisions.get(surplus).map_or(0, |kept| kept.number);
+        record.revisions.retain(|kept| kept.number >= oldest || in_use.contains(&kept.number));
+        record.replicas = replicas;
+        self.replace(record)?;
+        let text = if replaces { format!("revision {revision}") } else { "in place".to_owned() };
+        self.events.note("applied", Some(&name), None, text);
+        if !replaces {
+            self.refresh_policies(&name);
+        }
+        self.mark(&name);
+        Ok(applied)
+    }
+
+    fn create(&mut self, manifest: Manifest, names_isolation: bool) -> Result<(), Refusal> {
+        let name = manifest.metadata.name.clone();
+        self.replace(record::Deployment {
+            version: record::VERSION,
+            name: name.clone(),
+            revisions: vec![record::Revision {
+                number: 1,
+                manifest: hac::to_toml(&manifest),
+                names_isolation,
+                applied_unix_ms: unix_ms(),
+            }],
+            replicas: manifest.spec.deployment.replicas,
+            running: true,
+            removing: false,
+            rollout: Rollout::default(),
+        })?;
+        self.events.note("applied", Some(&name), None, "revision 1".to_owned());
+        self.mark(&name);
+        Ok(())
+    }
+
+    /// Keeps a deployment's record, then takes it for what is wanted.
+    fn replace(&mut self, record: record::Deployment) -> Result<(), Refusal> {
+        self.keep_deployment(&record)?;
+        let deployment = Deployment::read(record).map_err(|error| Refusal::NotKept(image::whole(&error)))?;
+        self.deployments.insert(deployment.record.name.clone(), deployment);
+        Ok(())
+    }
+
+    /// What a manifest says of supervision holds for what runs already.
+    fn refresh_policies(&mut self, deployment: &str) {
+        let names: Vec<String> = self.of(deployment).map(|found| found.record.name.clone()).collect();
+        for name in names {
+            let Some(spacecore) = self.spacecores.get_mut(&name) else { continue };
+            if let Some(found) = self.deployments.get(deployment) {
+                spacecore.record.state.set_policy(found.rules(spacecore.record.revision));
+            }
+            self.keep(&name);
+        }
+    }
+
+    fn scale(&mut self, name: &str, replicas: u32) -> Result<DeploymentView, Refusal> {
+        let deployment = self.deployment(name)?;
+        let manifest = deployment.newest().1.cloned().unwrap_or_default();
+        let mut record = deployment.record.clone();
+        self.check_replicas(name, replicas, &manifest)?;
+        if record.replicas != replicas {
+            record.replicas = replicas;
+            self.replace(record)?;
+            self.events.note("scaled", Some(name), None, format!("to {replicas}"));
+            self.mark(&name);
+        }
+        self.shown(name)
+    }
+
+    fn set_running(&mut self, name: &str, running: bool) -> Result<DeploymentView, Refusal> {
+        let mut record = self.deployment(name)?.record.clone();
+        if record.running != running {
+            record.running = running;
+            self.replace(record)?;
+            let (kind, text) =
+                if running { ("started", "runs again") } else { ("stopped", "is to stand still") };
+            self.events.note(kind, Some(name), None, text.to_owned());
+        }
+        let spacecores: Vec<String> = self.of(name).map(|found| found.record.name.clone()).collect();
+        for spacecore in spacecores {
+            self.step(&spacecore, if running { Input::Run } else { Input::Halt });
+        }
+        self.mark(name);
+        self.shown(name)
+    }
+
+    fn restart(&mut self, name: &str) -> Result<Vec<SpacecoreView>, Refusal> {
+        let mut names: Vec<String> = self.of(name).map(|found| found.record.name.clone()).collect();
+        if names.is_empty() {
+            names.push(self.spacecore(name)?.record.name.clone());
+        }
+        for name in &names {
+            self.step(name, Input::Restart);
+        }
+        names.iter().map(|name| self.spacecore(name).map(Spacecore::show)).collect()
+    }
+
+    fn remove(&mut self, name: &str) -> Result<DeploymentView, Refusal> {
+        let found = self.deployments.get(name).ok_or_else(|| self.unknown("deployment", name))?;
+        let mut record = found.record.clone();
+        if !record.removing {
+            record.removing = true;
+            self.replace(record)?;
+            self.events.note("removing", Some(name), None, "is to be gone".to_owned());
+        }
+        let view = self.shown(name)?;
+        self.mark(&name);
+        Ok(view)
+    }
+
+    /// Whether a deployment can have so many replicas.
+    fn check_replicas(&self, name: &str, replicas: u32, manifest: &Manifest) -> Result<(), Refusal> {
+        if replicas > MOST {
+            return Err(Refusal::TooMany { replicas, most: MOST });
+        }
+        let networking = &manifest.spec.networking;
+        let published =
+            networking.inbound_ports.iter().next().filter(|_| networking.network_type == NetworkType::Public);
+        if let (2.., Some((port, number))) = (replicas, published) {
+            return Err(Refusal::SharedPort { replicas, port: format!("{port} ({number})") });
+        }
+        for spacecore in (0..replicas).map(|index| spacecore_name(name, index)) {
+            if let Some(other) = self.owner(&spacecore).filter(|other| other != name) {
+                return Err(Refusal::NameTaken { name: name.to_owned(), spacecore, other });
+            }
+        }
+        Ok(())
+    }
+
+    /// The deployment that has, or may have, a spacecore of this name.
+    fn owner(&self, spacecore: &str) -> Option<String> {
+        let there = self.spacecores.get(spacecore).map(|found| found.record.deployment.clone());
+        there.or_else(|| {
+            let names = |found: &Deployment| {
+                (0..found.record.replicas).any(|index| found.spacecore(index) == spacecore)
+            };
+            self.deployments.values().find(|found| names(found)).map(|found| found.record.name.clone())
+        })
+    }
+
+    /// A deployment's spacecores.
+    pub(super) fn of<'a>(&'a self, deployment: &'a str) -> impl Iterator<Item = &'a Spacecore> {
+        self.spacecores.values().filter(move |found| found.record.deployment == deployment)
+    }
+
+    /// A deployment that isn't about to be gone.
+    fn deployment(&self, name: &str) -> Result<&Deployment, Refusal> {
+        match self.deployments.get(name) {
+            Some(found) if found.record.removing => Err(Refusal::Removing { name: name.to_owned() }),
+            Some(found) => Ok(found),
+            None => Err(self.unknown("deployment", name)),
+        }
+    }
+
+    fn spacecore(&self, name: &str) -> Result<&Spacecore, Refusal> {
+        self.spacecores.get(name).ok_or_else(|| self.unknown("spacecore", name))
+    }
+
+    /// A spacecore whose workload runs.
+    fn running(&mut self, name: &str) -> Result<&mut Spacecore, Refusal> {
+        use crate::supervisor::Phase;
+        let unknown = self.spacecore(name).err();
+        match (self.spacecores.get_mut(name), unknown) {
+            (Some(found), _) if matches!(found.record.state.phase(), Phase::Running | Phase::Ready) => {
+                Ok(found)
+            }
+            (Some(found), _) => Err(Refusal::NotRunning {
+                name: name.to_owned(),
+                phase: super::show::phase(found.record.state.phase()).to_owned(),
+            }),
+            (None, Some(unknown)) => Err(unknown),
+            (None, None) => Err(Refusal::Ending),
+        }
+    }
+
+    fn unknown(&self, what: &'static str, name: &str) -> Refusal {
+        let known: Vec<&str> = match what {
+            "deployment" => self.deployments.keys().map(String::as_str).collect(),
+            _ => self.spacecores.keys().map(String::as_str).collect(),
+        };
+        let near = hac::text::nearest(name, known).map(str::to_owned);
+        Refusal::Unknown { what, name: name.to_owned(), near }
+    }
+}

@@ -1,0 +1,256 @@
+//! What happens to a spacecore, and what is done about it.
+
+use std::time::Duration;
+
+use spacecore::wire::message::Probe;
+
+use super::{Core, Happening, Leaving, Spacecore, now_ms, unix_ms};
+use crate::daemon::view::StatsView;
+use crate::keeper::report::{FromKeeper, Standing, ToKeeper};
+use crate::prepare::Wanted;
+use crate::run_folder;
+use crate::supervisor::{Effect, End, Event, Input, Timer};
+
+impl Core {
+    /// Has a spacecore's supervisor decide, and does what it says.
+    pub(super) fn step(&mut self, name: &str, input: Input) {
+        let Some(spacecore) = self.spacecores.get_mut(name) else { return };
+        let before = spacecore.record.state.phase();
+        let effects = spacecore.record.state.step(now_ms(), input);
+        let after = spacecore.record.state.phase();
+        if before != after {
+            (spacecore.since_ms, spacecore.since_unix_ms) = (now_ms(), unix_ms());
+        }
+        let deployment = spacecore.record.deployment.clone();
+        self.perform(name, effects);
+        self.settle(name);
+        if before != after {
+            self.mark(&deployment);
+        }
+    }
+
+    pub(super) fn perform(&mut self, name: &str, effects: Vec<Effect>) {
+        for effect in effects {
+            let Some(spacecore) = self.spacecores.get_mut(name) else { return };
+            match effect {
+                Effect::Start { attempt } => self.start(name, attempt),
+                Effect::Find { attempt } => self.find(name, attempt),
+                Effect::Stop { grace_ms, .. } => spacecore.order(ToKeeper::Stop { grace_ms }),
+                Effect::Kill { .. } => spacecore.order(ToKeeper::Kill),
+                Effect::SetTimer { timer, after_ms } => self.set_timer(name, timer, after_ms),
+                Effect::ClearTimer(timer) => _ = spacecore.timers.remove(&timer),
+                Effect::RunCheck { attempt, check, timeout_ms } => {
+                    self.run_check(name, attempt, check, timeout_ms);
+                }
+                Effect::Tell(event) => {
+                    let deployment = spacecore.record.deployment.clone();
+                    self.events.note(kind(&event), Some(&deployment), Some(name), event.to_string());
+                }
+            }
+        }
+        self.keep(name);
+    }
+
+    /// Starts an attempt. Its run folder's name is kept before anything is made there.
+    fn start(&mut self, name: &str, number: u64) {
+        let Some(spacecore) = self.spacecores.get_mut(name) else { return };
+        spacecore.unhealthy = None;
+        let (deployment, revision) = (spacecore.record.deployment.clone(), spacecore.record.revision);
+        let begun = crate::gather::new_id(name).map_err(|error| error.to_string()).and_then(|keeper| {
+            let wanted = self.wanted(&deployment, revision, name)?;
+            Ok((keeper, wanted))
+        });
+        let (keeper, wanted) = match begun {
+            Ok(begun) => begun,
+            Err(reason) => {
+                let (spacecore, end) = (name.to_owned(), End::NotStarted(reason));
+                let _ = self.tell.send(Happening::Gone { spacecore, attempt: number, end });
+                return;
+            }
+        };
+        if let Some(spacecore) = self.spacecores.get_mut(name) {
+            spacecore.record.keeper = Some(keeper.clone());
+        }
+        self.keep(name);
+        let attempt = self.attempt(name, number, keeper);
+        tokio::spawn(attempt.begin(wanted, self.permits.clone()));
+    }
+
+    /// Looks for the keeper of an attempt that a node before this one has begun.
+    fn find(&mut self, name: &str, number: u64) {
+        let Some(spacecore) = self.spacecores.get(name) else { return };
+        match spacecore.record.keeper.clone() {
+            Some(keeper) => {
+                let attempt = self.attempt(name, number, keeper);
+                tokio::spawn(attempt.resume());
+            }
+            None => {
+                let (spacecore, end) = (name.to_owned(), End::NeverBegun);
+                // It comes back here in the next turn.
+                let _ = self.tell.send(Happening::Gone { spacecore, attempt: number, end });
+            }
+        }
+    }
+
+    /// What a spacecore of this revision is to run.
+    fn wanted(&self, deployment: &str, revision: u64, name: &str) -> Result<Wanted, String> {
+        let deployment = self.deployments.get(deployment).ok_or("its deployment is gone")?;
+        let manifest = deployment.manifests.get(&revision).ok_or("its revision isn't kept any more")?;
+        let mut manifest = manifest.clone();
+        name.clone_into(&mut manifest.metadata.name);
+        let named = deployment.record.revisions.iter().find(|kept| kept.number == revision);
+        let names_isolation = named.is_some_and(|kept| kept.names_isolation);
+        Wanted::of(manifest, names_isolation).map_err(|error| image::whole(&error))
+    }
+
+    fn set_timer(&mut self, name: &str, timer: Timer, after_ms: u64) {
+        self.turn = self.turn.wrapping_add(1);
+        let turn = self.turn;
+        let Some(spacecore) = self.spacecores.get_mut(name) else { return };
+        spacecore.timers.insert(timer, turn);
+        let (tell, spacecore) = (self.tell.clone(), name.to_owned());
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(after_ms)).await;
+            // Where nobody hears it the node is ending.
+            let _ = tell.send(Happening::Timer { spacecore, timer, turn });
+        });
+    }
+
+    pub(super) fn timer(&mut self, name: &str, timer: Timer, turn: u64) {
+        let Some(spacecore) = self.spacecores.get_mut(name) else { return };
+        // One that was cleared or set anew has another turn, or none.
+        if spacecore.timers.get(&timer) == Some(&turn) {
+            spacecore.timers.remove(&timer);
+            self.step(name, Input::Timer(timer));
+        }
+    }
+
+    fn run_check(&mut self, name: &str, attempt: u64, check: usize, timeout_ms: u64) {
+        let Some(spacecore) = self.spacecores.get_mut(name) else { return };
+        let (deployment, revision) = (&spacecore.record.deployment, spacecore.record.revision);
+        let manifest = self.deployments.get(deployment).and_then(|found| found.manifests.get(&revision));
+        let Some(probe) = manifest.and_then(|manifest| manifest.spec.checks.get(check)).map(probe) else {
+            return;
+        };
+        let request = spacecore.request();
+        spacecore.checks.insert(request, (attempt, check));
+        spacecore.order(ToKeeper::Check { request, probe, timeout_ms });
+    }
+
+    pub(super) fn heard(&mut self, name: &str, attempt: u64, message: FromKeeper) {
+        let Some(spacecore) = self.current(name, attempt) else { return };
+        match message {
+            FromKeeper::Standing(Standing::Running) => self.step(name, Input::Started { attempt }),
+            FromKeeper::Checked { request, failure } => {
+                let Some((attempt, check)) = spacecore.checks.remove(&request) else { return };
+                spacecore.unhealthy.clone_from(&failure);
+                let result = failure.map_or(Ok(()), Err);
+                self.step(name, Input::Checked { attempt, check, result });
+            }
+            FromKeeper::Stats { request, guest, vmm_resident, vmm_cpu_us } => {
+                let Some(reply) = spacecore.stats.remove(&request) else { return };
+                let view = StatsView {
+                    name: name.to_owned(),
+                    guest_memory_total: guest.memory_total,
+                    guest_memory_available: guest.memory_available,
+                    guest_cpu_us: guest.cpu_user_us.saturating_add(guest.cpu_system_us),
+                    guest_processes: guest.processes,
+                    network_received: guest.network_received,
+                    network_sent: guest.network_sent,
+                    resident: vmm_resident,
+                    cpu_us: vmm_cpu_us,
+                };
+                // Who asked may be gone.
+                let _ = reply.send(Ok(view));
+            }
+            FromKeeper::Standing(_)
+            | FromKeeper::Opened { .. }
+            | FromKeeper::Started { .. }
+            | FromKeeper::Ended { .. }
+            | FromKeeper::Refused { .. }
+            | FromKeeper::Finished { .. } => {}
+        }
+    }
+
+    /// Notes how an attempt ended, then clears away what is left of it: in this order, so that no end is forgotten.
+    pub(super) fn gone(&mut self, name: &str, attempt: u64, end: End) {
+        let Some(spacecore) = self.current(name, attempt) else { return };
+        spacecore.orders = None;
+        spacecore.checks.clear();
+        // Those who wait for an answer learn by the end of their question that there is none.
+        spacecore.stats.clear();
+        if let Some(keeper) = spacecore.record.keeper.take() {
+            spacecore.clearing = spacecore.clearing.saturating_add(1);
+            let (run_folder, tell) = (self.home.run().join(keeper), self.tell.clone());
+            let spacecore = name.to_owned();
+            self.step(name, Input::Ended { attempt, end });
+            tokio::task::spawn_blocking(move || {
+                let failure = run_folder::clear(&run_folder).err().map(|error| error.to_string());
+                // Where nobody hears it the node is ending.
+                let _ = tell.send(Happening::Cleared { spacecore, failure });
+            });
+        } else {
+            self.step(name, Input::Ended { attempt, end });
+        }
+    }
+
+    pub(super) fn cleared(&mut self, name: &str, failure: Option<String>) {
+        let Some(spacecore) = self.spacecores.get_mut(name) else { return };
+        spacecore.clearing = spacecore.clearing.saturating_sub(1);
+        let deployment = spacecore.record.deployment.clone();
+        if let Some(failure) = failure {
+            let text = format!("something of an attempt couldn't be cleared away: {failure}");
+            self.events.note("left-over", Some(&deployment), Some(name), text);
+        }
+        self.settle(name);
+        self.mark(&deployment);
+    }
+
+    /// Does what was to be done with a spacecore once it stands still.
+    pub(super) fn settle(&mut self, name: &str) {
+        let Some(spacecore) = self.spacecores.get_mut(name) else { return };
+        let Some(leaving) = spacecore.leaving.filter(|_| spacecore.is_at_rest()) else { return };
+        let deployment = spacecore.record.deployment.clone();
+        match leaving {
+            Leaving::Replace(revision) => self.begin_as(name, revision),
+            Leaving::Remove => self.forget(name),
+        }
+        self.finish_removal(&deployment);
+        self.mark(&deployment);
+    }
+}
+
+impl Spacecore {
+    /// Whether nothing of it is there, and nothing is about to be.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.record.state.phase().is_restful() && self.clearing == 0
+    }
+}
+
+/// What kind of event it is, in a word.
+fn kind(event: &Event) -> &'static str {
+    match event {
+        Event::Starting { .. } => "starting",
+        Event::Running { .. } => "running",
+        Event::Ready { .. } => "ready",
+        Event::CheckFailed { .. } => "check-failed",
+        Event::Overdue { .. } => "overdue",
+        Event::Stopping { .. } => "stopping",
+        Event::Killing { .. } => "killing",
+        Event::Ended { .. } => "ended",
+        Event::Waiting { .. } => "waiting",
+        Event::GaveUp { .. } => "gave-up",
+        Event::Rests { .. } => "rests",
+    }
+}
+
+/// A check of the manifest's as the guest is asked for it.
+fn probe(check: &hac::model::Check) -> Probe {
+    use hac::model::CheckKind;
+    let port = check.port.unwrap_or_default();
+    match check.kind {
+        CheckKind::Tcp => Probe::Tcp { port },
+        CheckKind::Http => Probe::Http { port, path: check.path.clone() },
+        CheckKind::Exec => Probe::Exec { command: check.command.clone().unwrap_or_default() },
+    }
+}

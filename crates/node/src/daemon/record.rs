@@ -1,0 +1,236 @@
+//! What the node keeps on disk, one file for each deployment and each spacecore, under `VIMANA_HOME/node`.
+//!
+//! A deployment's file is on the disk before whoever asked for it gets an answer: what was acknowledged survives everything. A
+//! spacecore's file says what the node was about to do with it, so that a node that is killed finds its spacecores again; a power
+//! cut ends the spacecores themselves, so that file needn't be on the disk before the node goes on.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::rollout::Rollout;
+use crate::supervisor::State;
+
+/// The version of both files' form.
+pub const VERSION: u32 = 1;
+
+/// How many revisions of a deployment are kept.
+pub const REVISIONS: usize = 10;
+
+/// A deployment: an applied manifest, with those before it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deployment {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Its name: the manifest's `metadata.name`.
+    pub name: String,
+    /// The last ones, newest last; never empty. The newest is what is wanted.
+    pub revisions: Vec<Revision>,
+    /// How many spacecores there shall be.
+    pub replicas: u32,
+    /// Whether they shall run; otherwise they stand still.
+    pub running: bool,
+    /// Whether it shall be gone.
+    pub removing: bool,
+    /// How far an update has come.
+    pub rollout: Rollout,
+}
+
+/// One state of a deployment's manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revision {
+    /// Counts from 1.
+    pub number: u64,
+    /// The manifest as TOML, with paths that are absolute.
+    pub manifest: String,
+    /// Whether it was said which isolation there is to be; otherwise the image may say.
+    pub names_isolation: bool,
+    /// When it was applied, in milliseconds since 1970.
+    pub applied_unix_ms: u64,
+}
+
+/// A spacecore of the node's.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spacecore {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Its name, which no other spacecore of the node has.
+    pub name: String,
+    /// Its deployment's name.
+    pub deployment: String,
+    /// Its number in the deployment, from 0.
+    pub index: u32,
+    /// The deployment's revision that it runs.
+    pub revision: u64,
+    /// The name of the run folder of its current attempt, from just before its keeper is started.
+    pub keeper: Option<String>,
+    /// What was decided of it.
+    pub state: State,
+    /// The digest of the image that it runs or ran last.
+    pub image_digest: Option<String>,
+    /// Where its ports are published.
+    pub ports: Vec<String>,
+}
+
+/// Why the node's files can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// A file can't be read or written.
+    #[error("can't keep {}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A revision's manifest can't be read any more.
+    #[error(
+        "revision {revision} of {deployment} can't be read; move its file away to go on without it\n{reason}"
+    )]
+    Manifest {
+        /// The deployment.
+        deployment: String,
+        /// Which revision.
+        revision: u64,
+        /// Every mistake.
+        reason: String,
+    },
+    /// A file isn't what this version writes.
+    #[error(
+        "{} isn't a file that this version of vimana can read; a newer one may have written it. Move it away to go on without it",
+        path.display()
+    )]
+    Form {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+/// The folder with the node's files.
+#[derive(Debug, Clone)]
+pub struct Records {
+    root: PathBuf,
+}
+
+impl Records {
+    /// Opens the folder, and makes it where it lacks.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub fn open(root: &Path) -> Result<Self, RecordError> {
+        let records = Self { root: root.to_owned() };
+        for folder in [records.root.clone(), records.deployments(), records.spacecores()] {
+            DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(at(&folder))?;
+        }
+        Ok(records)
+    }
+
+    fn deployments(&self) -> PathBuf {
+        self.root.join("deployments")
+    }
+
+    fn spacecores(&self) -> PathBuf {
+        self.root.join("spacecores")
+    }
+
+    /// The folder of a spacecore's log.
+    pub fn log(&self, spacecore: &str) -> PathBuf {
+        self.root.join("logs").join(spacecore)
+    }
+
+    /// Every deployment and spacecore that was kept.
+    ///
+    /// # Errors
+    /// A file can't be read, or isn't one of this version's.
+    pub fn load(&self) -> Result<(Vec<Deployment>, Vec<Spacecore>), RecordError> {
+        Ok((load_all(&self.deployments())?, load_all(&self.spacecores())?))
+    }
+
+    /// Keeps a deployment; it is on the disk when this returns.
+    ///
+    /// # Errors
+    /// It can't be written; what was there before still is.
+    pub fn keep_deployment(&self, deployment: &Deployment) -> Result<(), RecordError> {
+        replace(&self.deployments(), &deployment.name, deployment, true)
+    }
+
+    /// Keeps a spacecore, for a node that comes after this one.
+    ///
+    /// # Errors
+    /// It can't be written; what was there before still is.
+    pub fn keep_spacecore(&self, spacecore: &Spacecore) -> Result<(), RecordError> {
+        replace(&self.spacecores(), &spacecore.name, spacecore, false)
+    }
+
+    /// Forgets a deployment.
+    ///
+    /// # Errors
+    /// Its file can't be removed.
+    pub fn forget_deployment(&self, name: &str) -> Result<(), RecordError> {
+        remove(&self.deployments(), name)
+    }
+
+    /// Forgets a spacecore. Its log is kept.
+    ///
+    /// # Errors
+    /// Its file can't be removed.
+    pub fn forget_spacecore(&self, name: &str) -> Result<(), RecordError> {
+        remove(&self.spacecores(), name)
+    }
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> RecordError {
+    let path = path.to_owned();
+    move |source| RecordError::File { path: path.clone(), source }
+}
+
+fn load_all<T: DeserializeOwned>(folder: &Path) -> Result<Vec<T>, RecordError> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(at(folder))? {
+        let path = entry.map_err(at(folder))?.path();
+        // What is named otherwise was being written when its writer died.
+        if path.extension().is_some_and(|ending| ending == "json") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let read = |path: &PathBuf| {
+        let bytes = fs::read(path).map_err(at(path))?;
+        serde_json::from_slice(&bytes).map_err(|source| RecordError::Form { path: path.clone(), source })
+    };
+    paths.iter().map(read).collect()
+}
+
+fn replace(folder: &Path, name: &str, value: &impl Serialize, durable: bool) -> Result<(), RecordError> {
+    let (path, new) = (folder.join(format!("{name}.json")), folder.join(format!("{name}.new")));
+    let bytes =
+        serde_json::to_vec(value).map_err(|source| RecordError::Form { path: path.clone(), source })?;
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&bytes)?;
+        if durable {
+            file.sync_all()?;
+        }
+        fs::rename(&new, &path)?;
+        if durable { File::open(folder)?.sync_all() } else { Ok(()) }
+    };
+    write().map_err(at(&path))
+}
+
+fn remove(folder: &Path, name: &str) -> Result<(), RecordError> {
+    let path = folder.join(format!("{name}.json"));
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(at(&path)),
+    }
+}

@@ -1,0 +1,122 @@
+//! What the node shows of itself.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A deployment, as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeploymentView {
+    /// Its name.
+    pub name: String,
+    /// The image's name.
+    pub image: String,
+    /// The isolation of its spacecores.
+    pub isolation: String,
+    /// The newest revision.
+    pub revision: u64,
+    /// The revision that its spacecores are to have; an older one after an update was reverted.
+    pub wanted_revision: u64,
+    /// How many spacecores there shall be.
+    pub replicas: u32,
+    /// How many are ready.
+    pub ready: u32,
+    /// In a word: `running`, `updating`, `stopped`, `completed`, `failed` or `removing`.
+    pub state: String,
+    /// Why the last update was taken back or stopped, if it was.
+    pub trouble: Option<String>,
+    /// Its spacecores, in the order of their numbers.
+    pub spacecores: Vec<SpacecoreView>,
+}
+
+/// A spacecore, as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SpacecoreView {
+    /// Its name.
+    pub name: String,
+    /// Its deployment's.
+    pub deployment: String,
+    /// Its number in the deployment, from 0.
+    pub index: u32,
+    /// The revision that it runs.
+    pub revision: u64,
+    /// Where it stands: `idle`, `starting`, `running`, `ready`, `waiting`, `stopping`, `completed`, `failed` or `halted`.
+    pub phase: String,
+    /// Since when, in milliseconds since 1970.
+    pub since_unix_ms: u64,
+    /// How often it was started.
+    pub attempts: u64,
+    /// How often it was started again after a failure.
+    pub restarts: u32,
+    /// How its last attempt ended, if one has.
+    pub last_end: Option<String>,
+    /// The exit code that a shell would see of its last attempt, if its workload ended by itself.
+    pub exit_code: Option<u8>,
+    /// What its checks say, where one doesn't pass.
+    pub unhealthy: Option<String>,
+    /// The digest of the image that it runs, or ran last.
+    pub image_digest: Option<String>,
+    /// Where its ports are published.
+    pub ports: Vec<String>,
+}
+
+/// What waiting for a deployment has given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WaitView {
+    /// Whether the deployment is as it was waited for.
+    pub reached: bool,
+    /// The deployment as it is now; nothing where it is gone.
+    pub deployment: Option<DeploymentView>,
+}
+
+/// What a spacecore uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StatsView {
+    /// The spacecore's name.
+    pub name: String,
+    /// Memory of the guest in bytes, by its own word.
+    pub guest_memory_total: u64,
+    /// What of it is free for use, by its own word.
+    pub guest_memory_available: u64,
+    /// Time that its processes have computed, in microseconds, by its own word.
+    pub guest_cpu_us: u64,
+    /// Its processes, by its own word.
+    pub guest_processes: u32,
+    /// Bytes that it has received, by its own word.
+    pub network_received: u64,
+    /// Bytes that it has sent, by its own word.
+    pub network_sent: u64,
+    /// Memory in bytes that this machine spends on it.
+    pub resident: u64,
+    /// Time that this machine has computed for it, in microseconds.
+    pub cpu_us: u64,
+}
+
+/// Something that has happened on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    /// Counts from 1, without a gap.
+    pub number: u64,
+    /// When, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// What kind of thing: a word such as `started`, `ended`, `applied`.
+    pub kind: String,
+    /// The deployment that it concerns.
+    pub deployment: Option<String>,
+    /// The spacecore that it concerns.
+    pub spacecore: Option<String>,
+    /// What happened, for people.
+    pub text: String,
+}
+
+/// The node itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeView {
+    /// The version of the program.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Since when it runs, in milliseconds since 1970.
+    pub since_unix_ms: u64,
+    /// Where it keeps everything.
+    pub home: String,
+}

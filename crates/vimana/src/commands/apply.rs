@@ -1,0 +1,127 @@
+//! `vimana apply`: makes a node's deployment be as a manifest says.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use hyper::Method;
+use node::daemon::call::Applied;
+use node::daemon::difference::Difference;
+use node::daemon::view::{DeploymentView, WaitView};
+
+use super::run::request::{Streams, Workload};
+use crate::client::{At, Client};
+
+/// Makes a deployment of the node's be as a manifest says: makes it, updates it, or does nothing
+///
+/// Says what changes, does the least that reaches it, and waits until the deployment is ready. Ctrl-C ends the waiting alone.
+///
+/// Exit codes: 0 once it is ready (or has completed), 1 if it failed, isn't ready in time, or was refused.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vimana apply                             what ./hac.toml says
+  vimana apply -f examples/web/hac.toml
+  vimana apply --dry-run                   what would change
+  vimana apply -d                          without waiting")]
+pub struct Args {
+    /// A manifest, a folder with a hac.toml, a Wasm program, or an image's name [default: ./hac.toml]
+    #[arg(value_name = "MANIFEST | IMAGE", conflicts_with = "file")]
+    source: Option<String>,
+    /// The manifest's file
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<String>,
+    /// The deployment's name [default: the manifest's, or the image's]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Don't wait until it is ready
+    #[arg(short, long)]
+    detach: bool,
+    /// The longest wait in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    timeout: u32,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    at: At,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let workload = Workload { source: args.file.or(args.source), name: args.name, ..Workload::default() };
+    let wanted = workload.wanted(Streams::default())?;
+    let manifest = &wanted.request.manifest;
+    let name = &manifest.metadata.name;
+    let path =
+        format!("/v1/deployments/{name}?dry_run={}&names_isolation={}", args.dry_run, wanted.names_isolation);
+    let client = Client::new(&args.at)?;
+    let body = ("application/toml", hac::to_toml(manifest).into_bytes());
+    let applied: Applied = client.send(Method::PUT, &path, Some(body))?;
+    let mut out = std::io::stdout().lock();
+    if !args.json {
+        print(&mut out, &applied, args.dry_run)?;
+    }
+    if args.dry_run || args.detach {
+        if args.json {
+            writeln!(out, "{}", serde_json::to_string_pretty(&applied)?)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let path = format!("/v1/deployments/{name}/wait?for=ready&timeout_s={}", args.timeout);
+    let waited: WaitView = client.get(&path)?;
+    if args.json {
+        let document = serde_json::json!({ "applied": applied, "reached": waited.reached, "deployment": waited.deployment });
+        writeln!(out, "{document:#}")?;
+    } else if let Some(deployment) = &waited.deployment {
+        conclude(&mut out, deployment, waited.reached)?;
+    }
+    Ok(if waited.reached { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(out: &mut impl Write, applied: &Applied, dry_run: bool) -> std::io::Result<()> {
+    let Applied { name, revision, created, changes } = applied;
+    let would = if dry_run { "would be " } else { "" };
+    match (created, changes.is_empty()) {
+        (true, _) => writeln!(out, "{name}: {would}made, revision {revision}"),
+        (false, true) => writeln!(out, "{name}: nothing changes, revision {revision}"),
+        (false, false) => {
+            let replaces = changes.iter().any(|change| change.replaces);
+            let how = if replaces { "each spacecore is replaced" } else { "nothing is replaced" };
+            writeln!(out, "{name}: {would}changed, revision {revision}; {how}")
+        }
+    }?;
+    changes.iter().try_for_each(|change| writeln!(out, "  {}", describe(change)))
+}
+
+fn describe(change: &Difference) -> String {
+    let shown = |text: &str| hac::text::printable(text, 200);
+    match (&change.from, &change.to) {
+        (Some(from), Some(to)) => format!("{}: {} -> {}", change.key, shown(from), shown(to)),
+        (None, Some(to)) => format!("{}: {}", change.key, shown(to)),
+        (Some(from), None) => format!("{}: {} -> nothing", change.key, shown(from)),
+        (None, None) => format!("{} (its value isn't shown)", change.key),
+    }
+}
+
+fn conclude(out: &mut impl Write, deployment: &DeploymentView, reached: bool) -> std::io::Result<()> {
+    let DeploymentView { name, state, ready, replicas, .. } = deployment;
+    let yet = if reached { "" } else { "not there yet: " };
+    writeln!(out, "{name}: {yet}{state}, {ready} of {replicas} ready")?;
+    if let Some(trouble) = &deployment.trouble {
+        let (new, old) = (deployment.revision, deployment.wanted_revision);
+        let instead = if new == old { String::new() } else { format!(", so that {old} is there again") };
+        writeln!(out, "  revision {new} failed{instead}: {trouble}")?;
+    }
+    for spacecore in &deployment.spacecores {
+        for port in &spacecore.ports {
+            writeln!(out, "  {} {port}", spacecore.name)?;
+        }
+        let complaint = spacecore.unhealthy.as_ref().or(spacecore.last_end.as_ref());
+        if let Some(complaint) = complaint.filter(|_| !reached) {
+            writeln!(out, "  {} is {}: {complaint}", spacecore.name, spacecore.phase)?;
+        }
+    }
+    Ok(())
+}

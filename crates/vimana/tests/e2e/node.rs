@@ -1,0 +1,6 @@
+//! The node: what is applied runs, is changed, and goes on whatever happens to the daemon.
+
+mod api;
+mod crashes;
+mod life;
+mod rig;

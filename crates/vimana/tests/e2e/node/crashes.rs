@@ -1,0 +1,126 @@
+//! The daemon is killed at random moments while deployments are made, changed, scaled and removed.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
+
+use super::rig::Node;
+use crate::leaks::Random;
+use crate::support::{eventually, kill};
+
+/// Kills of the daemon; `NODE_CRASHES` says otherwise.
+const ROUNDS: u64 = 200;
+
+/// What was acknowledged of a deployment.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Promised {
+    replicas: u32,
+    colour: u64,
+}
+
+#[test]
+fn what_was_acknowledged_survives_every_kill_of_the_daemon_and_nothing_runs_twice() {
+    let test = "what_was_acknowledged_survives_every_kill_of_the_daemon_and_nothing_runs_twice";
+    let Some(mut node) = Node::new(test) else { return };
+    let rounds = std::env::var("NODE_CRASHES").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
+    let seed = 20_261_128;
+    let mut random = Random(seed);
+    let mut promised: BTreeMap<String, Promised> = BTreeMap::new();
+    for round in 0..rounds {
+        let name = format!("d{}", random.below(3));
+        let asked =
+            Promised { replicas: u32::try_from(1 + random.below(3)).unwrap(), colour: random.below(3) };
+        let known = promised.get(&name).cloned();
+        let removes = known.is_some() && random.below(4) == 0;
+        let deployment = format!("replicas = {}\nenv = {{ COLOUR = \"{}\" }}", asked.replicas, asked.colour);
+        let path = node.manifest(&name, &deployment, "");
+        let args = match removes {
+            true => vec!["rm", "-d", &name],
+            false => vec!["apply", "-d", "-f", path.to_str().unwrap()],
+        };
+        let client = node.home.vimana(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let moment = Duration::from_micros(random.below(60_000));
+        std::thread::sleep(moment);
+        node.end(libc::SIGKILL);
+        let acknowledged = client.unwrap().wait().unwrap().success();
+        eprintln!(
+            "{test}: seed {seed}, round {round}: {args:?} killed after {moment:?}, acknowledged: {acknowledged}"
+        );
+        node.start();
+        let there =
+            node.deployments().into_iter().find(|found| found.name == name && found.state != "removing");
+        match (acknowledged, removes) {
+            (true, true) => assert!(there.is_none(), "round {round}: a removal was forgotten"),
+            (true, false) => {
+                let there = there.as_ref().unwrap_or_else(|| panic!("round {round}: {name} was forgotten"));
+                assert_eq!(there.replicas, asked.replicas, "round {round}");
+            }
+            // What wasn't acknowledged may have been done or not.
+            (false, _) => {}
+        }
+        match there {
+            Some(there) if !removes && there.replicas == asked.replicas => _ = promised.insert(name, asked),
+            Some(_) => {}
+            None => _ = promised.remove(&name),
+        }
+        // Every name of a spacecore has one run folder at most, and each is somebody's.
+        let mut folders: Vec<String> =
+            node.home.run_folders().iter().map(|path| spacecore_of(path)).collect();
+        folders.sort();
+        let count = folders.len();
+        folders.dedup();
+        assert!(folders.len() == count || round % 10 != 9 || settled(&node), "round {round}: {folders:?}");
+    }
+    eventually("all are ready", 60, || {
+        node.deployments()
+            .iter()
+            .all(|found| found.ready == found.replicas && found.state == "running")
+            .then_some(())
+    });
+    let wanted: u32 = node.deployments().iter().map(|found| found.replicas).sum();
+    assert_eq!(node.keepers().len(), usize::try_from(wanted).unwrap(), "one keeper for each spacecore");
+    node.clear();
+}
+
+/// Whether each spacecore has one keeper after a while.
+fn settled(node: &Node) -> bool {
+    eventually("each spacecore has one run folder", 20, || {
+        let mut folders: Vec<String> =
+            node.home.run_folders().iter().map(|path| spacecore_of(path)).collect();
+        let count = folders.len();
+        folders.sort();
+        folders.dedup();
+        (folders.len() == count).then_some(true)
+    })
+}
+
+fn spacecore_of(run_folder: &std::path::Path) -> String {
+    let name = run_folder.file_name().unwrap().to_string_lossy().into_owned();
+    name.rsplit_once('-').map_or(name.clone(), |(spacecore, _)| spacecore.to_owned())
+}
+
+#[test]
+fn a_keeper_that_is_killed_is_noticed_and_its_spacecore_comes_back() {
+    let test = "a_keeper_that_is_killed_is_noticed_and_its_spacecore_comes_back";
+    let Some(mut node) = Node::new(test) else { return };
+    node.apply("web", "", "[spec.restart]\npolicy = \"always\"\nbackoff = \"10ms\"", &[]);
+    for _ in 0..5 {
+        let before = node.deployment("web").spacecores[0].attempts;
+        for keeper in node.keepers() {
+            kill(u32::try_from(keeper).unwrap(), libc::SIGKILL);
+        }
+        eventually("it was started again", 20, || {
+            let one = node.deployment("web").spacecores[0].clone();
+            (one.attempts > before && one.phase == "ready").then_some(())
+        });
+    }
+    // The same while nobody looks.
+    node.end(libc::SIGKILL);
+    for keeper in node.keepers() {
+        kill(u32::try_from(keeper).unwrap(), libc::SIGKILL);
+    }
+    node.start();
+    eventually("it was started again", 20, || (node.deployment("web").ready == 1).then_some(()));
+    assert_eq!(node.keepers().len(), 1);
+    node.clear();
+}

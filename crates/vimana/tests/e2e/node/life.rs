@@ -1,0 +1,174 @@
+//! A deployment's life, from the first apply to nothing.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use super::rig::Node;
+use crate::support::{eventually, missing, page, skipped, text};
+
+#[test]
+fn what_is_applied_runs_is_changed_and_leaves_nothing() {
+    let Some(mut node) = Node::new("what_is_applied_runs_is_changed_and_leaves_nothing") else { return };
+    let said = node.apply("web", "", "", &[]);
+    assert!(said.contains("web: made, revision 1") && said.contains("1 of 1 ready"), "{said}");
+    let said = node.apply("web", "", "", &[]);
+    assert!(said.contains("nothing changes"), "{said}");
+    assert_eq!(node.does(&["logs", "web"]), "up\n");
+    assert_eq!(text(&node.vimana(&["logs", "web"]).stderr), "well\n");
+
+    let first = node.deployment("web").spacecores[0].clone();
+    let said = node.apply("web", "env = { COLOUR = \"red\" }", "", &["--dry-run"]);
+    assert!(
+        said.contains("would be changed") && said.contains("env.COLOUR") && !said.contains("red"),
+        "{said}"
+    );
+    assert_eq!(node.deployment("web").spacecores[0], first, "a dry run changes nothing");
+    let said = node.apply("web", "env = { COLOUR = \"red\" }", "", &[]);
+    assert!(said.contains("revision 2; each spacecore is replaced"), "{said}");
+    assert_eq!(node.deployment("web").spacecores[0].revision, 2);
+
+    let said = node.apply("web", "replicas = 3\nenv = { COLOUR = \"red\" }", "", &[]);
+    assert!(said.contains("nothing is replaced") && said.contains("3 of 3 ready"), "{said}");
+    let names: Vec<String> = node.deployment("web").spacecores.into_iter().map(|one| one.name).collect();
+    assert_eq!(names, ["web", "web-1", "web-2"]);
+    assert_eq!(node.keepers().len(), 3);
+    assert!(node.does(&["scale", "web", "1"]).contains("1 of 1 ready"));
+    eventually("the surplus is gone", 20, || (node.keepers().len() == 1).then_some(()));
+
+    assert!(node.does(&["stop", "web"]).contains("stopped"));
+    assert!(node.keepers().is_empty());
+    assert!(node.does(&["start", "web"]).contains("1 of 1 ready"));
+    let before = node.deployment("web").spacecores[0].attempts;
+    node.does(&["restart", "web"]);
+    eventually("it was started again", 20, || {
+        let one = node.deployment("web").spacecores[0].clone();
+        (one.attempts > before && one.phase == "ready").then_some(())
+    });
+    assert!(node.does(&["rm", "web"]).contains("gone"));
+    assert!(node.deployments().is_empty());
+    assert!(node.does(&["logs", "web"]).starts_with("up\n"), "the log is kept");
+    let events = node.does(&["events"]);
+    for word in ["applied", "ready", "stopped", "removed"] {
+        assert!(events.contains(word), "{word}: {events}");
+    }
+    node.clear();
+}
+
+#[test]
+fn a_workload_that_ends_is_treated_as_the_manifest_says() {
+    let Some(mut node) = Node::new("a_workload_that_ends_is_treated_as_the_manifest_says") else { return };
+    node.apply("task", "args = [\"0\"]", "", &["-d"]);
+    node.does(&["wait", "task", "--for", "ended"]);
+    let task = node.deployment("task");
+    assert_eq!((task.state.as_str(), task.spacecores[0].exit_code), ("completed", Some(0)));
+
+    node.apply("bad", "args = [\"7\"]", "", &["-d"]);
+    let waited = node.vimana(&["wait", "bad", "--for", "ended"]);
+    assert_eq!(waited.status.code(), Some(7));
+    let bad = node.deployment("bad");
+    assert_eq!((bad.state.as_str(), bad.spacecores[0].last_end.as_deref()), ("failed", Some("exit code 7")));
+
+    let restart = "[spec.restart]\npolicy = \"on-failure\"\nbackoff = \"10ms\"\nmax_attempts = 3";
+    node.apply("again", "args = [\"9\"]", restart, &["-d"]);
+    assert_eq!(node.vimana(&["wait", "again", "--for", "ended"]).status.code(), Some(9));
+    let again = node.deployment("again").spacecores[0].clone();
+    assert_eq!((again.phase.as_str(), again.restarts, again.attempts), ("failed", 3, 4));
+    node.clear();
+}
+
+#[test]
+fn what_can_t_be_done_is_refused_with_what_would_be_right() {
+    let Some(mut node) = Node::new("what_can_t_be_done_is_refused_with_what_would_be_right") else { return };
+    node.apply("web", "", "", &[]);
+    assert!(node.refuses(&["stop", "wbe"]).contains("did you mean \"web\""));
+    assert!(node.refuses(&["logs", "nobody"]).contains("no spacecore"));
+    assert!(node.refuses(&["exec", "nobody", "--", "true"]).contains("no spacecore"));
+    assert!(node.refuses(&["scale", "web", "100000"]).contains("1000"));
+    assert!(node.refuses(&["inspect", "../web"]).contains("no name"));
+    // The second replica of one would have the name of the other.
+    node.apply("web-1", "", "", &[]);
+    assert!(node.refuses(&["scale", "web", "2"]).contains("web-1"));
+    let second = node.vimana(&["node"]);
+    assert!(
+        !second.status.success() && text(&second.stderr).contains("runs already"),
+        "{}",
+        text(&second.stderr)
+    );
+    node.end(libc::SIGTERM);
+    assert!(node.refuses(&["ps"]).contains("start one with: vimana node"));
+    node.start();
+    node.clear();
+}
+
+#[test]
+fn a_microvm_serves_is_looked_into_and_comes_back_when_its_monitor_is_killed() {
+    let test = "a_microvm_serves_is_looked_into_and_comes_back_when_its_monitor_is_killed";
+    let Some(mut node) = Node::new(test) else { return };
+    let path = node.home.path().join("site.toml");
+    let image = &node.home.image;
+    let script = "echo serving; echo hello > /tmp/index.html; exec httpd -f -p 80 -h /tmp";
+    fs::write(
+        &path,
+        format!(
+            "[metadata]\nname = \"site\"\n[spec.deployment]\nimage = \"{image}\"\nargs = [\"sh\", \"-c\", \"{script}\"]\n\
+             [spec.resources]\nmemory = \"96Mi\"\n[spec.virtualization]\naccel = \"tcg\"\n\
+             [[spec.checks]]\ntype = \"http\"\nport = 80\npath = \"/index.html\"\ninterval = \"1s\"\ntimeout = \"1s\"\ngrace_period = \"30s\"\n\
+             [spec.restart]\npolicy = \"always\"\nbackoff = \"100ms\"\n"
+        ),
+    )
+    .unwrap();
+    node.does(&["apply", "-f", path.to_str().unwrap()]);
+    assert_eq!(node.does(&["exec", "site", "--", "cat", "/tmp/index.html"]), "hello\n");
+    let ended = node.vimana(&["exec", "site", "--", "sh", "-c", "exit 5"]);
+    assert_eq!(ended.status.code(), Some(5));
+    let stats: serde_json::Value = serde_json::from_str(&node.does(&["stats", "site", "--json"])).unwrap();
+    assert!(stats[0]["guest_memory_total"].as_u64().unwrap() > 32 << 20, "{stats}");
+    assert!(stats[0]["resident"].as_u64().unwrap() > 16 << 20, "{stats}");
+
+    let before = node.deployment("site").spacecores[0].attempts;
+    let monitor = node.home.processes().into_iter().find(|(_, name)| name.starts_with("qemu")).unwrap().0;
+    crate::support::kill(u32::try_from(monitor).unwrap(), libc::SIGKILL);
+    eventually("it was started again", 60, || {
+        let one = node.deployment("site").spacecores[0].clone();
+        (one.attempts > before && one.phase == "ready").then_some(())
+    });
+    node.clear();
+}
+
+#[test]
+fn a_container_publishes_its_port_and_outlives_the_daemon() {
+    let test = "a_container_publishes_its_port_and_outlives_the_daemon";
+    if let Some(reason) = missing("Container") {
+        return skipped(test, &reason);
+    }
+    let Some(mut node) = Node::new(test) else { return };
+    let path = node.home.path().join("site.toml");
+    let image = &node.home.image;
+    let script = "echo hello > /tmp/index.html; exec httpd -f -p 18474 -h /tmp";
+    fs::write(
+        &path,
+        format!(
+            "[metadata]\nname = \"site\"\n[spec.deployment]\nimage = \"{image}\"\nargs = [\"sh\", \"-c\", \"{script}\"]\n\
+             [spec.resources]\nmemory = \"32Mi\"\n[spec.virtualization]\ntype = \"Container\"\n\
+             [spec.networking.inbound_ports]\nweb = 18474\n\
+             [[spec.checks]]\ntype = \"tcp\"\nport = 18474\ninterval = \"1s\"\ntimeout = \"1s\"\ngrace_period = \"10s\"\n"
+        ),
+    )
+    .unwrap();
+    let said = node.does(&["apply", "-f", path.to_str().unwrap()]);
+    assert!(said.contains("127.0.0.1:18474"), "{said}");
+    let answers = || page(18_474, Duration::from_secs(5)).is_some_and(|page| page.contains("hello"));
+    eventually("the page is there", 10, || answers().then_some(()));
+    let keepers = node.keepers();
+    let begun = Instant::now();
+    node.end(libc::SIGKILL);
+    assert!(answers(), "a killed daemon takes no spacecore along");
+    node.start();
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    eventually("the node knows of it", 10, || (node.deployment("site").ready == 1).then_some(()));
+    assert_eq!(node.keepers(), keepers);
+    assert!(answers());
+    node.does(&["rm", "site"]);
+    assert!(!answers());
+    node.clear();
+}
