@@ -385,7 +385,9 @@ mod tests {
     #[test]
     fn a_program_that_is_missing_is_an_error_and_not_a_child() {
         let (_ours, theirs) = UnixStream::pair().unwrap();
-        let error = spawn(Path::new("/nonexistent"), &[], vec![theirs.into()], None).unwrap_err();
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("missing");
+        let error = spawn(&missing, &[], vec![theirs.into()], None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

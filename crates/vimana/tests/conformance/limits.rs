@@ -32,10 +32,12 @@ fn who_eats_all_memory_dies_alone_with_the_reason(rig: &Rig) {
 fn share_of_a_cpu(pid: u32) -> (f64, bool) {
     let window = Duration::from_secs(5);
     let used = || tree(pid).values().sum::<u64>() as f64 / 100.0;
+    // What is read lies within what is timed, however long a busy machine takes to read it.
     let (begun, before, idle) = (Instant::now(), used(), idle());
     std::thread::sleep(window);
+    let (after, idle_after) = (used(), self::idle());
     let elapsed = begun.elapsed().as_secs_f64();
-    ((used() - before) / elapsed, (self::idle() - idle) / elapsed > 0.5)
+    ((after - before) / elapsed, (idle_after - idle) / elapsed > 0.5)
 }
 
 /// Seconds of all processors that nobody has wanted since the start.

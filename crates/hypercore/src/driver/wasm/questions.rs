@@ -156,14 +156,13 @@ pub(super) fn receive(from: &OwnedFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
 mod tests {
     use super::*;
 
-    use std::path::PathBuf;
-
     /// What comes back for what a process in the jail says, until there is no more.
     fn answers(said: &[&[u8]]) -> Vec<Vec<u8>> {
+        let folder = tempfile::tempdir().unwrap();
         let wasm = Wasm {
-            module: PathBuf::from("/nonexistent.wasm"),
+            module: folder.path().join("missing.wasm"),
             digest: "0".repeat(64),
-            cache: PathBuf::from("/nonexistent"),
+            cache: folder.path().join("cache"),
             mounts: Vec::new(),
             table_elements: 0,
             folder: None,
