@@ -24,6 +24,7 @@ mod events;
 mod line;
 mod notify;
 pub mod record;
+mod sampler;
 pub mod view;
 
 use std::fs::{File, OpenOptions, Permissions};
@@ -128,6 +129,7 @@ async fn serve(
     };
     let api = Api { home: home.clone(), records, tell: core.teller(), changes: core.changes(), node };
     let listener = listen(socket).map_err(|source| NodeError::Listen { path: socket.to_owned(), source })?;
+    tokio::spawn(sampler::run(core.teller()));
     tokio::spawn(accept(listener, api::router(api)));
     ready(socket);
     notify::ready();

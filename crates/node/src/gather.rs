@@ -1,6 +1,6 @@
 //! Gathers what a plan must know: the image, the guest kernel, the machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -193,6 +193,7 @@ pub fn machine_facts(
         routed_missing,
         cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
         memory,
+        secrets: BTreeSet::new(),
         volumes: BTreeMap::new(),
     }
 }

@@ -84,6 +84,11 @@ impl Home {
         self.volumes().join(spacecore).join(name)
     }
 
+    /// Secrets, encrypted.
+    pub fn secrets(&self) -> PathBuf {
+        self.root.join("secrets")
+    }
+
     /// What the operator allows to run.
     pub fn policy(&self) -> PathBuf {
         self.root.join("policy.toml")

@@ -11,6 +11,7 @@
 //! - [`log`](mod@log): what workloads print, kept on disk longer than they run.
 //! - [`folder`]: folders of the host, served to a guest as FUSE messages.
 //! - [`volume`]: named volumes, which outlive spacecores.
+//! - [`secret`]: values that workloads read and nobody else.
 //! - [`policy`]: what an operator allows to run, and whether an image may.
 //! - [`home`], [`run_folder`]: where things lie on disk.
 
@@ -30,6 +31,7 @@ pub mod policy;
 pub mod prepare;
 pub mod rollout;
 pub mod run_folder;
+pub mod secret;
 pub mod session;
 pub mod signals;
 pub mod supervisor;

@@ -67,6 +67,8 @@ pub struct Plan {
     pub shares: Vec<Share>,
     /// Empty folders in memory: destination and size in bytes.
     pub memory_mounts: Vec<(String, u64)>,
+    /// The names of the secrets that the workload reads.
+    pub secrets: Vec<String>,
     /// Named volumes.
     pub volumes: Vec<Volume>,
     /// What confines the processes that run it.
@@ -149,6 +151,7 @@ impl Plan {
             reach: Reach::decide(&spec.networking),
             shares: mounts.shares,
             memory_mounts: mounts.memory,
+            secrets: spec.deployment.secrets.clone(),
             volumes: mounts.volumes,
             confined: confined.words,
             body: decided.body,
@@ -215,7 +218,7 @@ impl Plan {
 }
 
 /// The largest configuration that fits into one message to the guest, with room for what the keeper adds.
-const MAX_CONFIGURATION: usize = 1024 * 1024 - 16 * 1024;
+pub(crate) const MAX_CONFIGURATION: usize = 1024 * 1024 - 16 * 1024;
 
 const SCRATCH_SERIAL: &str = "scratch";
 

@@ -14,11 +14,14 @@ use image::{
     StoreOptions, WasmChoice,
 };
 
+use spacecore::wire::message::Secret;
+
 use crate::gather::{self, GatherError};
 use crate::home::Home;
 use crate::keeper::assignment::{Assignment, Lifetime};
-use crate::plan::{MachineFacts, Plan, PlanError, Request, Share};
+use crate::plan::{MAX_CONFIGURATION, MachineFacts, Plan, PlanError, Request, Share};
 use crate::policy::{Gate, GateError};
+use crate::secret::{SecretError, Secrets};
 use crate::volume::VolumeError;
 
 /// What is to be prepared.
@@ -145,6 +148,9 @@ pub enum PrepareError {
         /// Why.
         source: PullError,
     },
+    /// A secret can't be read.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// A volume can't be used.
     #[error(transparent)]
     Volume(#[from] VolumeError),
@@ -192,16 +198,25 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// What a keeper is told. Volumes that are made for it belong to who owns their place in the image.
+    /// What a keeper is told. Volumes that are made for it belong to who owns their place in the image; secrets have their values.
     ///
     /// # Errors
-    /// A layer of the image can't be read.
-    pub fn assignment(&self, id: &str, lifetime: Lifetime) -> Result<Assignment, GatherError> {
+    /// A layer of the image, or a secret, can't be read.
+    pub fn assignment(&self, id: &str, lifetime: Lifetime) -> Result<Assignment, PrepareError> {
         let mut assignment = self.plan.assignment(id, &self.home, self.initramfs.as_deref(), lifetime);
         for (used, volume) in assignment.volumes.iter_mut().zip(&self.plan.volumes) {
             if !crate::volume::exists(&used.folder) {
                 used.owner = Some(gather::owner_at(&self.image, &volume.destination)?);
             }
+        }
+        let secrets = Secrets::at(self.home.secrets());
+        for name in &self.plan.secrets {
+            let value = secrets.get(name)?.iter().map(|byte| format!("{byte:02x}")).collect();
+            assignment.configuration.secrets.push(Secret { name: name.clone(), value });
+        }
+        let bytes = serde_json::to_vec(&assignment.configuration).map_or(usize::MAX, |json| json.len());
+        if bytes > MAX_CONFIGURATION {
+            return Err(PlanError::TooLong { bytes, most: MAX_CONFIGURATION }.into());
         }
         Ok(assignment)
     }
@@ -289,6 +304,7 @@ fn judge(request: &Request, home: &Home, gate: &Gate) -> Result<MachineFacts, Pr
     };
     let mut machine = gather::machine_facts(isolation, kvm_missing, gate.scan_missing());
     machine.volumes = gather::volumes(home, &request.manifest)?;
+    machine.secrets = Secrets::at(home.secrets()).names()?;
     Plan::check(request, &machine)?;
     Ok(machine)
 }

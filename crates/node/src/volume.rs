@@ -8,10 +8,13 @@
 //! | `disk.img` | an ext4 file system of the volume's size, for virtual machines and containers |
 //! | `files/` | plain files, for Wasm programs and for containers without root |
 //! | `lock` | held by the keeper that uses it |
+//! | `snapshots/` | what was kept of it, see [`shelf`] |
 //!
 //! **Who wrote it decides who may mount it.** A guest kernel can leave any bytes on its disk, and a container's disk is
 //! mounted by this machine's own kernel. A disk that a virtual machine has written to is therefore never given to a
 //! container.
+
+pub mod shelf;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;

@@ -56,7 +56,7 @@ pub(crate) fn check(configuration: &Configuration) -> Result<(), Refusal> {
             streams.push(stream);
         }
     }
-    decode_hex(&configuration.entropy).map(drop)
+    decode_entropy(&configuration.entropy).map(drop)
 }
 
 /// Does all that happens outside the workload's root.
@@ -69,7 +69,7 @@ pub(crate) fn apply(
     steps: &mut Steps,
 ) -> Result<Outside, Refusal> {
     set_clock(configuration.unix_time_ns)?;
-    add_entropy(&decode_hex(&configuration.entropy)?)?;
+    add_entropy(&decode_entropy(&configuration.entropy)?)?;
     rustix::system::sethostname(configuration.hostname.as_bytes())
         .or_refuse(RefusalKind::Other, || "setting the host name".to_owned())?;
     steps.end("time, entropy, host name");
@@ -109,19 +109,19 @@ fn set_clock(unix_time_ns: u64) -> Result<(), Refusal> {
 }
 
 /// Decodes 64 to 1024 hexadecimal digits.
-fn decode_hex(digits: &str) -> Result<Vec<u8>, Refusal> {
-    let wrong =
-        || refuse(RefusalKind::Protocol, "the entropy isn't an even number of 64 to 1024 hexadecimal digits");
-    if !(64..=1024).contains(&digits.len()) || !digits.len().is_multiple_of(2) {
-        return Err(wrong());
-    }
-    let (pairs, _) = digits.as_bytes().as_chunks::<2>();
+fn decode_entropy(digits: &str) -> Result<Vec<u8>, Refusal> {
+    let decoded = if (64..=1024).contains(&digits.len()) { decode_hex(digits) } else { None };
+    decoded.ok_or_else(|| {
+        refuse(RefusalKind::Protocol, "the entropy isn't an even number of 64 to 1024 hexadecimal digits")
+    })
+}
+
+/// Decodes pairs of hexadecimal digits; nothing where they are none.
+pub(crate) fn decode_hex(digits: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
     let digit = |byte: u8| (byte as char).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    pairs
-        .iter()
-        .map(|&[high, low]| Some(digit(high)? * 16 + digit(low)?))
-        .collect::<Option<Vec<u8>>>()
-        .ok_or_else(wrong)
+    let bytes = pairs.iter().map(|&[high, low]| Some(digit(high)? * 16 + digit(low)?));
+    if rest.is_empty() { bytes.collect() } else { None }
 }
 
 /// Credits entropy to the kernel's pool: `struct rand_pool_info`, bits and bytes counted first.
@@ -149,9 +149,9 @@ mod tests {
 
     #[test]
     fn entropy_is_hexadecimal_of_a_sane_length() {
-        assert_eq!(decode_hex(&"0fF0".repeat(16)).unwrap()[..2], [0x0f, 0xf0]);
+        assert_eq!(decode_entropy(&"0fF0".repeat(16)).unwrap()[..2], [0x0f, 0xf0]);
         for wrong in ["", "ab", &"x".repeat(64), &"a".repeat(65), &"a".repeat(1026), &"é".repeat(32)] {
-            assert_eq!(decode_hex(wrong).unwrap_err().kind, RefusalKind::Protocol, "{wrong:?}");
+            assert_eq!(decode_entropy(wrong).unwrap_err().kind, RefusalKind::Protocol, "{wrong:?}");
         }
     }
 }

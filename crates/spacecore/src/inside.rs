@@ -1,20 +1,23 @@
 //! What the workload's process does in its own namespaces before it becomes the workload: its root, its mounts, its
 //! `/etc` files.
 
+use std::io::Write;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags};
+use spacecore::wire::SECRETS;
 use spacecore::wire::message::{Configuration, Mount, MountSource, Network, Refusal, RefusalKind};
 
 use crate::boot::DEV;
-use crate::configure::Outside;
+use crate::configure::{Outside, decode_hex};
 use crate::folder::Folder;
 use crate::paths::{Inside, of_descriptor};
 use crate::root::ROOT;
 use crate::steps::Steps;
+use crate::users;
 use spacecore::refusal::{OrRefuse, refuse};
 
 /// Paths that say too much about the machine; the OCI runtimes' usual list.
@@ -78,6 +81,7 @@ pub(crate) fn move_in(
         refuse_root(rustix::mount::mount_remount("/", flags, c""), "making the root read-only")?;
     }
     steps.end("/etc files");
+    write_secrets(&inside, configuration)?;
     Ok(inside)
 }
 
@@ -218,6 +222,35 @@ pub(crate) fn write_etc(inside: &Inside, configuration: &Configuration) -> Resul
         Some(network) => write("/etc/resolv.conf", &resolv_conf(network)),
         None => Ok(()),
     }
+}
+
+/// Puts secrets where only the workload's user reads them: into the folder in memory at [`SECRETS`].
+///
+/// # Errors
+/// One can't be written, or the user isn't known.
+pub(crate) fn write_secrets(inside: &Inside, configuration: &Configuration) -> Result<(), Refusal> {
+    if configuration.secrets.is_empty() {
+        return Ok(());
+    }
+    let user = &configuration.process.user;
+    let identity = users::look_up(user, &inside.read_file("/etc/passwd"), &inside.read_file("/etc/group"))?;
+    for secret in &configuration.secrets {
+        let what = || format!("the secret {:?}", secret.name);
+        let plain = !secret.name.is_empty() && !secret.name.starts_with('.') && !secret.name.contains('/');
+        let value = decode_hex(&secret.value).filter(|_| plain);
+        let value =
+            value.ok_or_else(|| refuse(RefusalKind::Protocol, format!("{} can't be read", what())))?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let mode = Mode::from_raw_mode(0o400);
+        let file = inside.open(&format!("{SECRETS}/{}", secret.name), flags, mode);
+        let file = file.or_refuse(RefusalKind::Mount, what)?;
+        std::fs::File::from(file.try_clone().or_refuse(RefusalKind::Mount, what)?)
+            .write_all(&value)
+            .or_refuse(RefusalKind::Mount, what)?;
+        let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+        rustix::fs::fchown(&file, Some(uid), Some(gid)).or_refuse(RefusalKind::Mount, what)?;
+    }
+    Ok(())
 }
 
 fn hosts(hostname: &str, network: Option<&Network>) -> String {

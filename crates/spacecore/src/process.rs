@@ -13,7 +13,7 @@ use spacecore::wire::message::{Configuration, Process, Refusal, RefusalKind, ToH
 use crate::configure::Outside;
 use crate::exec::{become_program, lead_session};
 use crate::init::Init;
-use crate::inside::{link_console, move_in, show_console, write_etc};
+use crate::inside::{link_console, move_in, show_console, write_etc, write_secrets};
 use crate::paths::Inside;
 use crate::relay;
 use crate::steps::Steps;
@@ -275,6 +275,7 @@ fn set_up_child(
                 .map_err(|refusal| (refusal, configuration.is_some()))?;
             if let Some((configuration, mut steps)) = configuration {
                 write_etc(&inside, configuration).map_err(|refusal| (refusal, false))?;
+                write_secrets(&inside, configuration).map_err(|refusal| (refusal, false))?;
                 if let Some(terminal) = &ends.terminal {
                     link_console(terminal);
                 }

@@ -50,6 +50,10 @@ enum Command {
     Hac(commands::hac::Args),
     /// Pulls, lists and removes images
     Image(commands::image::Args),
+    /// Lists, keeps, puts back and removes what spacecores keep when they end
+    Volume(commands::volume::Args),
+    /// Keeps, lists and forgets values that workloads read and nobody else
+    Secret(commands::secret::Args),
     /// Gets, lists and removes guest kernels
     Kernel(commands::kernel::Args),
     /// Shows what this machine can isolate with, what it can't, why, and what would mend it
@@ -105,6 +109,8 @@ fn main() -> ExitCode {
         Command::Rm(args) => commands::lifecycle::rm(&args),
         Command::Hac(args) => commands::hac::run(args),
         Command::Image(args) => home().and_then(|home| commands::image::run(args, home.root())),
+        Command::Volume(args) => home().and_then(|home| commands::volume::run(args, &home)),
+        Command::Secret(args) => home().and_then(|home| commands::secret::run(args, &home)),
         Command::Kernel(args) => home().and_then(|home| commands::kernel::run(args, home.root())),
         Command::Bench(args) => home().and_then(|home| commands::bench::run(args, &home)),
         Command::Doctor(args) => home().and_then(|home| commands::doctor::run(args, home.root())),

@@ -150,6 +150,7 @@ fn end_by(error: PrepareError) -> End {
         | PrepareError::Kernels(_)
         | PrepareError::Kernel(_)
         | PrepareError::Fetch(_)
+        | PrepareError::Secret(_)
         | PrepareError::Initramfs(_) => End::NotStarted(text),
     }
 }

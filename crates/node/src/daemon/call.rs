@@ -146,6 +146,12 @@ pub enum Refusal {
         /// The port.
         port: String,
     },
+    /// What can't be measured can't decide.
+    #[error("spec.scaling.metric {metric} can't be measured by this version; cpu and memory can")]
+    Metric {
+        /// What was asked for.
+        metric: hac::model::ScalingMetric,
+    },
     /// More than a node holds.
     #[error("{replicas} replicas are more than {most}, the most that a deployment can have on one node")]
     TooMany {

@@ -6,6 +6,7 @@
 mod answer;
 mod effects;
 mod moves;
+mod scale;
 mod show;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use super::attempt::Attempt;
 use super::call::{Call, Refusal, Reply};
 use super::events::Events;
 use super::record::{self, RecordError, Records};
+use super::sampler::Measured;
 use super::view::{Event, StatsView};
 use crate::clock::{now_ns, unix_time_ns};
 use crate::home::Home;
@@ -32,6 +34,10 @@ pub(super) enum Happening {
     Call(Call),
     /// Somebody wants to hear what happens after this event.
     Listen(u64, oneshot::Sender<(Vec<Event>, tokio::sync::broadcast::Receiver<Event>)>),
+    /// Somebody wants to know which deployments are to be measured.
+    ToMeasure(oneshot::Sender<Vec<Measured>>),
+    /// The load of a deployment that scales by itself: one sample of each spacecore that could be measured, in thousandths.
+    Load { deployment: String, samples: Vec<u64> },
     /// An attempt is about to start its keeper.
     Prepared { spacecore: String, attempt: u64, digest: String, ports: Vec<String> },
     /// A keeper said something.
@@ -175,6 +181,8 @@ impl Core {
         match happening {
             Happening::Call(call) => self.answer(call),
             Happening::Listen(after, reply) => _ = reply.send(self.events.listen(after)),
+            Happening::ToMeasure(reply) => _ = reply.send(self.to_measure()),
+            Happening::Load { deployment, samples } => self.load(&deployment, &samples),
             Happening::Prepared { spacecore, attempt, digest, ports } => {
                 if let Some(found) = self.current(&spacecore, attempt) {
                     found.record.image_digest = Some(digest);

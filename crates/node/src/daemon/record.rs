@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::autoscale::Autoscaler;
 use crate::rollout::Rollout;
 use crate::supervisor::State;
 
@@ -39,6 +40,8 @@ pub struct Deployment {
     pub removing: bool,
     /// How far an update has come.
     pub rollout: Rollout,
+    /// What is known of its load.
+    pub autoscaler: Autoscaler,
 }
 
 /// One state of a deployment's manifest.

@@ -418,6 +418,7 @@ impl Plan {
             mounts,
             network: None,
             pids,
+            secrets: Vec::new(),
             process: self.process.clone(),
         }
     }

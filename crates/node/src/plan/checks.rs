@@ -38,6 +38,7 @@ impl Common {
             return Err(PlanError::DiskRates { isolation: spec.virtualization.isolation });
         }
         high_security(spec, machine)?;
+        check_secrets(spec, machine)?;
         check_storage(spec.resources.storage.map(|bytes| bytes.as_u64()))?;
         let publish = publish(request)?;
         let network = match spec.networking.network_type {
@@ -216,6 +217,20 @@ pub(super) fn disk_rates(resources: &Resources) -> Result<DiskRates, PlanError> 
     }
 }
 
+fn check_secrets(spec: &Spec, machine: &MachineFacts) -> Result<(), PlanError> {
+    let secrets = &spec.deployment.secrets;
+    if let Some(name) = secrets.iter().find(|name| !machine.secrets.contains(*name)) {
+        return Err(PlanError::Secret { name: name.clone() });
+    }
+    match spec.virtualization.isolation {
+        Isolation::Wasm if !secrets.is_empty() => Err(PlanError::SecretsInWasm),
+        _ => Ok(()),
+    }
+}
+
+/// The folder in memory that secrets lie in, in bytes: room for a few of the longest.
+const SECRETS_BYTES: u64 = 1 << 20;
+
 fn check_storage(bytes: Option<u64>) -> Result<(), PlanError> {
     match bytes {
         Some(bytes) if !(MIN_BYTES..=MAX_BYTES).contains(&bytes) => {
@@ -288,6 +303,9 @@ fn mounts(request: &Request, machine: &MachineFacts) -> Result<Mounts, PlanError
                 memory.push((mount.destination.clone(), mount.size.map_or(half, |size| size.as_u64())));
             }
         }
+    }
+    if !request.manifest.spec.deployment.secrets.is_empty() {
+        memory.push((wire::SECRETS.to_owned(), SECRETS_BYTES));
     }
     let shares = request.shares.clone();
     if shares.len() > usize::from(wire::MAX_FOLDERS) {
@@ -393,6 +411,7 @@ fn not_yet(manifest: &Manifest) -> Vec<String> {
     let by_the_node = [
         (deployment.replicas > 1, "replicas"),
         (!checks.is_empty(), "checks"),
+        (scaling.is_some(), "scaling"),
         (*update != defaults.update, "update"),
         (*restart != defaults.restart, "restart"),
         (*failover != defaults.failover, "failover"),
@@ -405,7 +424,6 @@ fn not_yet(manifest: &Manifest) -> Vec<String> {
         (!sidecars.is_empty() || observability.sidecar, "sidecars"),
         (security.attestation != defaults.security.attestation, "security.attestation"),
         (*observability != defaults.observability && !observability.sidecar, "observability"),
-        (scaling.is_some(), "scaling"),
         (*placement != defaults.placement, "placement"),
         (*pricing != defaults.pricing, "pricing"),
         (*verification != defaults.verification, "verification"),

@@ -154,12 +154,17 @@ pub enum PlanError {
     },
     /// A secret that isn't there.
     #[error(
-        "spec.deployment.secrets names {name}, and there is no store of secrets yet; pass it with -e {name}=..., or drop it"
+        "spec.deployment.secrets names {name}, and there is no such secret here; make it with: vimana secret set {name} < FILE"
     )]
     Secret {
         /// Its name.
         name: String,
     },
+    /// A Wasm program has no folder in memory.
+    #[error(
+        "spec.deployment.secrets: a Wasm program has no /run/secrets yet; run it as MicroVM or Container, or drop them"
+    )]
+    SecretsInWasm,
     /// A volume of an impossible size.
     #[error("spec.mounts gives the volume {volume} a size of {}; a volume has {} to {}", Bytes(*bytes), Bytes(*least), Bytes(*most))]
     VolumeSize {

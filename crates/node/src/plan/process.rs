@@ -8,9 +8,6 @@ use super::{ImageFacts, PlanError, Request};
 pub(super) fn workload(request: &Request, image: &ImageFacts) -> Result<Process, PlanError> {
     let deployment = &request.manifest.spec.deployment;
     let config = &image.config;
-    if let Some(name) = deployment.secrets.first() {
-        return Err(PlanError::Secret { name: name.clone() });
-    }
     let entrypoint = deployment.command.as_ref().unwrap_or(&config.entrypoint);
     // A replaced entrypoint doesn't get the arguments that the image has for its own.
     let image_args: &[String] = if deployment.command.is_some() { &[] } else { &config.cmd };

@@ -1,6 +1,6 @@
 //! What is asked for, and what is known: all that a plan is decided from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use hac::Manifest;
@@ -85,6 +85,8 @@ pub struct MachineFacts {
     pub cpus: u32,
     /// Memory in bytes.
     pub memory: u64,
+    /// The names of the secrets that there are.
+    pub secrets: BTreeSet<String>,
     /// What the volumes hold that this spacecore has on it already, by their names.
     pub volumes: BTreeMap<String, Content>,
 }

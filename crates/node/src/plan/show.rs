@@ -144,6 +144,9 @@ impl fmt::Display for Plan {
         for (destination, bytes) in &self.memory_mounts {
             row(f, "memory", &format_args!("{destination}, {} MiB at most", bytes / 1_048_576))?;
         }
+        if !self.secrets.is_empty() {
+            row(f, "secrets", &self.secrets.join(" "))?;
+        }
         for volume in &self.volumes {
             let mode = if volume.readonly { "read-only" } else { "read-write" };
             let what = format_args!("{} -> {} ({mode})", volume.name, volume.destination);

@@ -51,6 +51,7 @@ fn facts(kvm_missing: Option<&str>) -> Facts {
             routed_hindered: None,
             cpus: 2,
             memory: 8 << 30,
+            secrets: ["token".to_owned()].into(),
             volumes: std::collections::BTreeMap::new(),
         },
     }
@@ -64,6 +65,16 @@ fn request(manifest: &str) -> Request {
 
 fn decide(manifest: &str, kvm_missing: Option<&str>) -> Result<Plan, PlanError> {
     Plan::decide(&request(manifest), &facts(kvm_missing))
+}
+
+#[test]
+fn a_secret_must_be_there_and_lies_in_memory() {
+    let plan = decide("secrets = [\"token\"]", None).unwrap();
+    assert_eq!(plan.secrets, ["token"]);
+    assert!(plan.memory_mounts.iter().any(|(place, _)| place == "/run/secrets"));
+    assert!(matches!(decide("secrets = [\"other\"]", None), Err(PlanError::Secret { .. })));
+    let wasm = "secrets = [\"token\"]\n[spec.virtualization]\ntype = \"Wasm\"";
+    assert!(matches!(decide(wasm, None), Err(PlanError::SecretsInWasm)));
 }
 
 /// Facts of an image that is nothing but a Wasm program.

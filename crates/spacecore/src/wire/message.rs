@@ -147,6 +147,9 @@ pub struct Configuration {
     pub network: Option<Network>,
     /// The most processes and threads of the workload at a time; none where something outside of the guest holds it to them.
     pub pids: Option<u32>,
+    /// Files in `/run/secrets`, which only the workload's user reads. Where there are any, [`Configuration::mounts`] has a folder in
+    /// memory there, or whoever made the container has mounted one.
+    pub secrets: Vec<Secret>,
     /// The workload.
     pub process: Process,
 }
@@ -163,8 +166,25 @@ impl Configuration {
             mounts: Vec::new(),
             network: None,
             pids: None,
+            secrets: Vec::new(),
             process,
         }
+    }
+}
+
+/// A secret value.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Secret {
+    /// Its file's name: no slash, and no dot first.
+    pub name: String,
+    /// Its bytes, as hexadecimal digits.
+    pub value: String,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secret").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -27,6 +27,9 @@ pub const VERSION: u32 = 3;
 /// The name of the virtio-serial port that carries the channel (`/sys/class/virtio-ports/*/name`).
 pub const PORT_NAME: &str = "vimana.channel";
 
+/// Where a workload finds its secrets.
+pub const SECRETS: &str = "/run/secrets";
+
 /// What a file holds that a container's driver has mounted for the guest to write, where the root can't be written.
 pub const TO_BE_WRITTEN: &str = "to be written by the guest\n";
 

@@ -16,4 +16,6 @@ pub mod node;
 pub mod plan;
 pub mod ps;
 pub mod run;
+pub mod secret;
 pub mod stats;
+pub mod volume;

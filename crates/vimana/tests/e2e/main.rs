@@ -28,6 +28,7 @@ mod process;
 mod reach;
 mod rootless;
 mod routed;
+mod secrets;
 mod settings;
 mod signals;
 mod support;

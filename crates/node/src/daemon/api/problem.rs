@@ -38,6 +38,7 @@ impl From<Refusal> for Problem {
             Refusal::Removing { .. } => (StatusCode::CONFLICT, "removing"),
             Refusal::NotRunning { .. } => (StatusCode::CONFLICT, "not-running"),
             Refusal::SharedPort { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "shared-port"),
+            Refusal::Metric { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "metric"),
             Refusal::TooMany { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "too-many"),
             Refusal::NotKept(_) => (StatusCode::INSUFFICIENT_STORAGE, "not-kept"),
             Refusal::Ending => (StatusCode::SERVICE_UNAVAILABLE, "ending"),

@@ -3,7 +3,9 @@
 use hac::Manifest;
 use hac::model::NetworkType;
 
+use super::scale::check_metric;
 use super::{Core, Deployment, Spacecore, spacecore_name, unix_ms};
+use crate::autoscale::Autoscaler;
 use crate::daemon::call::{Applied, Call, Refusal};
 use crate::daemon::difference::differences;
 use crate::daemon::record::{self, REVISIONS};
@@ -57,7 +59,8 @@ impl Core {
         dry_run: bool,
     ) -> Result<Applied, Refusal> {
         let name = manifest.metadata.name.clone();
-        let replicas = manifest.spec.deployment.replicas;
+        let replicas = self.replicas_of(&manifest);
+        check_metric(&manifest)?;
         self.check_replicas(&name, replicas, &manifest)?;
         let Some(deployment) = self.deployments.get(&name) else {
             let applied = Applied { name: name.clone(), revision: 1, created: true, changes: Vec::new() };
@@ -124,10 +127,11 @@ impl Core {
                 names_isolation,
                 applied_unix_ms: unix_ms(),
             }],
-            replicas: manifest.spec.deployment.replicas,
+            replicas: self.replicas_of(&manifest),
             running: true,
             removing: false,
             rollout: Rollout::default(),
+            autoscaler: Autoscaler::default(),
         })?;
         self.events.note("applied", Some(&name), None, "revision 1".to_owned());
         self.mark(&name);
@@ -135,7 +139,7 @@ impl Core {
     }
 
     /// Keeps a deployment's record, then takes it for what is wanted.
-    fn replace(&mut self, record: record::Deployment) -> Result<(), Refusal> {
+    pub(super) fn replace(&mut self, record: record::Deployment) -> Result<(), Refusal> {
         self.keep_deployment(&record)?;
         let deployment = Deployment::read(record).map_err(|error| Refusal::NotKept(image::whole(&error)))?;
         self.deployments.insert(deployment.record.name.clone(), deployment);
@@ -210,7 +214,12 @@ impl Core {
     }
 
     /// Whether a deployment can have so many replicas.
-    fn check_replicas(&self, name: &str, replicas: u32, manifest: &Manifest) -> Result<(), Refusal> {
+    pub(super) fn check_replicas(
+        &self,
+        name: &str,
+        replicas: u32,
+        manifest: &Manifest,
+    ) -> Result<(), Refusal> {
         if replicas > MOST {
             return Err(Refusal::TooMany { replicas, most: MOST });
         }

@@ -172,3 +172,34 @@ fn a_container_publishes_its_port_and_outlives_the_daemon() {
     assert!(!answers());
     node.clear();
 }
+
+#[test]
+fn a_deployment_under_load_gets_as_many_spacecores_as_it_may_have() {
+    let test = "a_deployment_under_load_gets_as_many_spacecores_as_it_may_have";
+    if let Some(reason) = missing("Container") {
+        return skipped(test, &reason);
+    }
+    let Some(mut node) = Node::new(test) else { return };
+    let path = node.home.path().join("busy.toml");
+    let image = &node.home.image;
+    let manifest = |metric: &str| {
+        format!(
+            "[metadata]\nname = \"busy\"\n[spec.deployment]\nimage = \"{image}\"\nargs = [\"sh\", \"-c\", \"while :; do :; done\"]\n\
+             [spec.resources]\ncpu = \"100m\"\nmemory = \"16Mi\"\n[spec.virtualization]\ntype = \"Container\"\n\
+             [spec.networking]\nnetwork_type = \"none\"\n[spec.scaling]\nmin = 1\nmax = 3\nmetric = \"{metric}\"\ntarget = 50\n"
+        )
+    };
+    fs::write(&path, manifest("requests")).unwrap();
+    assert!(node.refuses(&["apply", "-f", path.to_str().unwrap()]).contains("cpu and memory can"));
+    fs::write(&path, manifest("cpu")).unwrap();
+    node.does(&["apply", "-f", path.to_str().unwrap()]);
+    eventually("there are three", 60, || {
+        let busy = node.deployment("busy");
+        (busy.replicas == 3 && busy.ready == 3).then_some(())
+    });
+    let said = node.does(&["apply", "-f", path.to_str().unwrap()]);
+    assert!(said.contains("nothing changes") && said.contains("3 of 3 ready"), "{said}");
+    let events = node.does(&["events"]);
+    assert!(events.contains("from 1 to ") && events.contains(": cpu at "), "{events}");
+    node.clear();
+}
