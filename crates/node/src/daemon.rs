@@ -11,18 +11,21 @@
 //! - A **deployment** is an applied manifest. It has revisions, and as many spacecores as it has replicas.
 //! - A **spacecore** is run by one keeper after another, each an *attempt*. Keepers outlive the node: one that is killed finds them
 //!   again by what it has kept (`record`), and who holds the lock of a run folder tells whether a keeper is there (`run_folder`).
+//! - What publishes ports has a **balancer** ([`balance`](crate::balance)), found again in the same way.
 //! - What is asked for is on the disk before it is answered.
 //!
 //! Work arrives as [`call::Call`]s, whoever sends them; the API is the first who does.
 
 mod api;
 mod attempt;
+mod balancer;
 pub mod call;
 mod core;
 pub mod difference;
 mod events;
 mod line;
 mod notify;
+mod port;
 pub mod record;
 mod sampler;
 pub mod view;

@@ -7,6 +7,7 @@
 //! - [`supervisor`]: what keeps one spacecore running, decided without I/O.
 //! - [`rollout`]: what brings a deployment to another revision or number, decided without I/O.
 //! - [`autoscale`]: how many replicas a measured load asks for.
+//! - [`balance`]: the process that owns a deployment's published ports.
 //! - [`session`]: the process that starts a keeper and speaks to it.
 //! - [`log`](mod@log): what workloads print, kept on disk longer than they run.
 //! - [`folder`]: folders of the host, served to a guest as FUSE messages.
@@ -15,7 +16,9 @@
 //! - [`policy`]: what an operator allows to run, and whether an image may.
 //! - [`home`], [`run_folder`]: where things lie on disk.
 
+mod again;
 pub mod autoscale;
+pub mod balance;
 pub mod clock;
 pub mod daemon;
 pub mod folder;

@@ -1,9 +1,8 @@
 //! The process that starts a keeper, or adopts one, and speaks to it.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,10 +10,10 @@ use std::time::Duration;
 use hypercore::cgroup;
 use hypercore::driver::Body;
 use rustix::event::PollFlags;
-use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use spacecore::wire::link::{Incoming, Link, Violation};
 
+use crate::again;
 use crate::keeper::assignment::{Assignment, Lifetime};
 use crate::keeper::host;
 use crate::keeper::report::{FromKeeper, ToKeeper};
@@ -22,11 +21,11 @@ use crate::keeper::shared;
 use crate::keeper::wire_socket::WireSocket;
 use crate::run_folder::{self, RunFolder};
 
-/// The descriptors on which a keeper finds its assignment, its control socket and, where it is independent, the lock of its
+/// The places at which a keeper finds its assignment, its control socket and, where it is independent, the lock of its
 /// run folder.
-const ASSIGNMENT_FD: i32 = 3;
-const CONTROL_FD: i32 = 4;
-const LOCK_FD: i32 = 5;
+const ASSIGNMENT: u8 = 0;
+const CONTROL: u8 = 1;
+const LOCK: u8 = 2;
 
 /// How long a keeper that goes on may take to clear one spacecore away.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -53,12 +52,9 @@ impl Session {
     /// # Errors
     /// The program can't be executed, no descriptor is left, or an independent keeper's run folder exists already
     /// ([`io::ErrorKind::AlreadyExists`]) or can't be made.
-    #[allow(unsafe_code)]
     pub fn start(program: &Path, assignment: &Assignment) -> io::Result<Self> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        // Out of the way of the numbers they get in the child.
-        let assignment_fd = fcntl_dupfd_cloexec(assignment.to_memfd()?, 10)?;
-        let control = fcntl_dupfd_cloexec(theirs, 10)?;
+        let (assignment_fd, control) = (assignment.to_memfd()?, theirs);
         let is_shared = shared::is_shareable(assignment);
         let run = assignment.run_folder.parent().unwrap_or(Path::new("/"));
         let session = |keeper| {
@@ -77,37 +73,21 @@ impl Session {
             Lifetime::Bound => None,
             Lifetime::Independent => Some(RunFolder::create(&assignment.run_folder)?),
         };
-        let lock = folder.as_ref().map(|folder| fcntl_dupfd_cloexec(folder.lock(), 10)).transpose()?;
         if wants_group(assignment) {
             // While the keeper starts. Where nobody can be spared the waiting, nothing else changes.
             let waiter = std::thread::Builder::new().name("cgroup-wait".to_owned());
             let _ = waiter.spawn(|| cgroup::wake().ok());
         }
         let mut command = Command::new(program);
-        command.arg0("vimana").arg("keeper").stdin(Stdio::null()).stdout(Stdio::null());
+        command.arg("keeper");
         // What may outlive this process doesn't hold on to its terminal or pipe.
         if is_shared || assignment.lifetime == Lifetime::Independent {
             command.stderr(Stdio::null());
         }
-        let lock = lock.as_ref().map(|lock| (lock.as_raw_fd(), LOCK_FD));
-        let passed_on =
-            [Some((assignment_fd.as_raw_fd(), ASSIGNMENT_FD)), Some((control.as_raw_fd(), CONTROL_FD)), lock];
-        let _occupied = occupy(&control)?;
-        // SAFETY: dup2 and setsid are async-signal-safe, the descriptors stay open until the child has been made, and
-        // nothing is allocated.
-        unsafe {
-            command.pre_exec(move || {
-                for (from, to) in passed_on.into_iter().flatten() {
-                    if libc::dup2(from, to) < 0 {
-                        return Err(io::Error::last_os_error());
-                    }
-                }
-                // What the terminal sends to the foreground is for the command, which passes it on.
-                rustix::process::setsid()?;
-                Ok(())
-            });
-        }
-        match command.spawn() {
+        let lock = folder.as_ref().map(|folder| folder.lock().as_fd());
+        let passed_on: Vec<BorrowedFd<'_>> =
+            [assignment_fd.as_fd(), control.as_fd()].into_iter().chain(lock).collect();
+        match again::execute(&mut command, &passed_on) {
             Ok(keeper) => session(Some(keeper)),
             Err(error) => {
                 // There is no keeper to do it.
@@ -220,19 +200,6 @@ impl Session {
     }
 }
 
-/// Occupies the numbers that the keeper's descriptors get in the child, as far as they are free: the pipe on which
-/// [`Command::spawn`] learns that a program can't be executed must not be there.
-fn occupy(fd: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
-    let mut occupied = Vec::new();
-    loop {
-        let next = fcntl_dupfd_cloexec(fd, ASSIGNMENT_FD)?;
-        if next.as_raw_fd() > LOCK_FD {
-            return Ok(occupied);
-        }
-        occupied.push(next);
-    }
-}
-
 /// Whether the keeper is going to move a process into a control group itself.
 fn wants_group(assignment: &Assignment) -> bool {
     match &assignment.machine.body {
@@ -253,24 +220,15 @@ impl AsFd for Session {
 ///
 /// # Errors
 /// The process wasn't started that way, or lacks what every keeper needs.
-#[allow(unsafe_code)]
 pub fn keeper_main() -> io::Result<()> {
-    let take = |number: i32| {
-        // SAFETY: fcntl only asks; a number that isn't open is refused before it is owned.
-        if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
-            return Err(io::Error::other("`vimana keeper` is started by other commands only"));
-        }
-        // SAFETY: the parent put an open descriptor here for this process, and nothing else in it uses the number.
-        Ok(unsafe { OwnedFd::from_raw_fd(number) })
-    };
-    let (assignment, control) = (take(ASSIGNMENT_FD)?, take(CONTROL_FD)?);
+    let (assignment, control) = (again::take(ASSIGNMENT)?, again::take(CONTROL)?);
     let assignment = Assignment::from_fd(assignment)?;
     match shared::is_shareable(&assignment) {
         true => shared::keep(assignment, control),
         false => {
             let lock = match assignment.lifetime {
                 Lifetime::Bound => None,
-                Lifetime::Independent => Some(take(LOCK_FD)?),
+                Lifetime::Independent => Some(again::take(LOCK)?),
             };
             host::keep(assignment, control, lock)
         }

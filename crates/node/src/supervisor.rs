@@ -111,6 +111,8 @@ pub enum Effect {
     Stop {
         /// Its number.
         attempt: u64,
+        /// Milliseconds that those whom it serves have to come to their end before it is told; nobody new comes to it meanwhile.
+        drain_ms: u64,
         /// Milliseconds between stop signal and kill.
         grace_ms: u64,
     },
@@ -280,7 +282,7 @@ impl State {
             turn.push(Effect::Find { attempt });
         }
         if self.phase == Phase::Stopping {
-            turn.push(Effect::Stop { attempt, grace_ms: self.rules.grace_ms });
+            turn.push(self.stop_effect());
         }
         (self, turn.effects)
     }
@@ -450,10 +452,22 @@ impl State {
         self.timers.clear_all(turn);
         self.after = Some(after);
         self.phase = Phase::Stopping;
-        let (attempt, grace_ms) = (self.attempt, self.rules.grace_ms);
-        turn.tell(Event::Stopping { attempt });
-        turn.push(Effect::Stop { attempt, grace_ms });
-        self.timers.set(Timer::Stop, grace_ms.saturating_add(STOP_PATIENCE_MS), turn);
+        turn.tell(Event::Stopping { attempt: self.attempt });
+        turn.push(self.stop_effect());
+        let allowed_ms = self.drain_ms().saturating_add(self.rules.grace_ms);
+        self.timers.set(Timer::Stop, allowed_ms.saturating_add(STOP_PATIENCE_MS), turn);
+    }
+
+    fn stop_effect(&self) -> Effect {
+        Effect::Stop { attempt: self.attempt, drain_ms: self.drain_ms(), grace_ms: self.rules.grace_ms }
+    }
+
+    /// What isn't well serves nobody to the end.
+    fn drain_ms(&self) -> u64 {
+        match self.after {
+            Some(After::Halt | After::Start) => self.rules.drain_ms,
+            Some(After::Judge(_)) | None => 0,
+        }
     }
 
     fn rest(&mut self, phase: Phase, turn: &mut Turn) {

@@ -63,6 +63,11 @@ enum Command {
     /// Keeps one spacecore; started by other commands
     #[command(hide = true)]
     Keeper,
+    /// Owns a deployment's ports; started by the node
+    #[command(hide = true, name = node::balance::COMMAND)]
+    Balance {
+        folder: std::path::PathBuf,
+    },
     /// Compiles a Wasm program; started by keepers
     #[command(hide = true, name = hypercore::driver::wasm::COMPILE)]
     Compile {
@@ -87,6 +92,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => return commands::run::run(args),
         Command::Keeper => return commands::keeper::run(),
+        Command::Balance { folder } => return commands::keeper::balance(&folder),
         Command::Compile { module, digest } => return commands::keeper::compile(&module, &digest),
         Command::CompileInside { module, digest } => {
             return commands::keeper::compile_inside(&module, &digest);

@@ -10,6 +10,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hypercore::network::Publish;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::spawn_blocking;
@@ -28,7 +29,10 @@ use crate::supervisor::End;
 const LOG_FILE: (u64, u32) = (8 * 1024 * 1024, 4);
 
 /// The program that this process executes, whatever lies at its path by now: a keeper understands the node that started it.
-const PROGRAM: &str = "/proc/self/exe";
+pub(super) const PROGRAM: &str = "/proc/self/exe";
+
+/// The variable in which a workload learns of its published ports.
+const PUBLIC_PORTS: &str = "VIMANA_PUBLIC_PORTS=";
 
 /// One attempt, as its task knows it.
 pub(super) struct Attempt {
@@ -77,7 +81,7 @@ impl Attempt {
         }
         let (digest, ports) = (
             prepared.plan.image_digest.clone(),
-            prepared.plan.publish.iter().map(ToString::to_string).collect(),
+            prepared.plan.publish.iter().map(|publish| shared(publish).to_string()).collect(),
         );
         self.say(|spacecore, attempt| Happening::Prepared { spacecore, attempt, digest, ports });
         let (keeper, log) = (self.keeper.clone(), self.log.clone());
@@ -127,8 +131,22 @@ fn launch(prepared: &Prepared, keeper: &str, log: PathBuf) -> Result<Session, En
     let failed = |error: &dyn std::error::Error| End::NotStarted(image::whole(error));
     let mut assignment =
         prepared.assignment(keeper, Lifetime::Independent).map_err(|error| failed(&error))?;
+    if !prepared.plan.publish.is_empty() {
+        let env = &mut assignment.configuration.process.env;
+        if !env.iter().any(|known| known.starts_with(PUBLIC_PORTS)) {
+            let ports =
+                prepared.plan.publish.iter().map(|publish| shared(publish).to_string().replace(' ', ""));
+            env.push(format!("{PUBLIC_PORTS}{}", ports.collect::<Vec<_>>().join(",")));
+        }
+    }
     assignment.log = Some(LogPlan { folder: log, file_bytes: LOG_FILE.0, files: LOG_FILE.1 });
     Session::start(Path::new(PROGRAM), &assignment).map_err(|error| failed(&error))
+}
+
+/// A port as the world sees it: the balancer's, which has the guest's number, and not the one that was chosen for this replica alone.
+fn shared(publish: &Publish) -> Publish {
+    let host = if publish.host == 0 { publish.guest } else { publish.host };
+    Publish { host, ..*publish }
 }
 
 /// What another attempt can't mend is a refusal; what comes from elsewhere may be there the next time.

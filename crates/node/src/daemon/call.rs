@@ -136,15 +136,15 @@ pub enum Refusal {
         /// The deployment.
         name: String,
     },
-    /// More replicas than one can't publish the same port yet.
+    /// A port of this machine can't be published.
     #[error(
-        "{replicas} replicas can't all publish the port {port} of this machine; this version runs one replica of what publishes ports"
+        "the port {port} of this machine can't be published: {reason}; name another in spec.networking.inbound_ports, or free it"
     )]
-    SharedPort {
-        /// How many there would be.
-        replicas: u32,
+    Port {
         /// The port.
-        port: String,
+        port: u16,
+        /// Why, and who has it, if that is known.
+        reason: String,
     },
     /// What can't be measured can't decide.
     #[error("spec.scaling.metric {metric} can't be measured by this version; cpu and memory can")]

@@ -7,20 +7,25 @@ mod answer;
 mod effects;
 mod moves;
 mod scale;
+mod service;
 mod show;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use self::service::{Draining, Hold};
 use super::attempt::Attempt;
+use super::balancer::Said;
 use super::call::{Call, Refusal, Reply};
 use super::events::Events;
 use super::record::{self, RecordError, Records};
 use super::sampler::Measured;
 use super::view::{Event, StatsView};
+use crate::balance;
 use crate::clock::{now_ns, unix_time_ns};
 use crate::home::Home;
 use crate::keeper::report::{FromKeeper, ToKeeper};
@@ -48,6 +53,10 @@ pub(super) enum Happening {
     Cleared { spacecore: String, failure: Option<String> },
     /// A deployment is to be looked at again.
     Wake { deployment: String, at_ms: u64 },
+    /// A balancer said something, or is gone.
+    Balancer { deployment: String, said: Said },
+    /// Those whom a spacecore serves have had their time.
+    DrainOver { spacecore: String, turn: u64 },
     /// A timer has run out.
     Timer { spacecore: String, timer: Timer, turn: u64 },
 }
@@ -71,6 +80,9 @@ struct Spacecore {
     /// How many of its attempts are being cleared away.
     clearing: u32,
     orders: Option<UnboundedSender<ToKeeper>>,
+    /// Where its ports are, as its keeper says: by the guest's number.
+    published: BTreeMap<u16, SocketAddr>,
+    draining: Option<Draining>,
     timers: BTreeMap<Timer, u64>,
     leaving: Option<Leaving>,
     /// Questions to its keeper: their numbers, and who waits.
@@ -96,6 +108,8 @@ pub(super) struct Core {
     events: Events,
     deployments: BTreeMap<String, Deployment>,
     spacecores: BTreeMap<String, Spacecore>,
+    /// Those that live, or are about to, by their deployments.
+    balancers: BTreeMap<String, Hold>,
     happenings: UnboundedReceiver<Happening>,
     tell: UnboundedSender<Happening>,
     permits: Arc<Semaphore>,
@@ -121,6 +135,7 @@ impl Core {
             events,
             deployments: BTreeMap::new(),
             spacecores: BTreeMap::new(),
+            balancers: BTreeMap::new(),
             happenings,
             tell,
             permits: Arc::new(Semaphore::new(cpus.saturating_mul(2))),
@@ -132,6 +147,8 @@ impl Core {
             let deployment = Deployment::read(record)?;
             core.deployments.insert(deployment.record.name.clone(), deployment);
         }
+        // Before the spacecores, some of which may have to be taken out of service.
+        core.find_balancers();
         for record in spacecores {
             core.recover(record);
         }
@@ -174,6 +191,7 @@ impl Core {
     fn reconcile_marked(&mut self) {
         while let Some(name) = self.marked.pop_first() {
             self.reconcile(&name);
+            self.serve(&name, Vec::new());
         }
     }
 
@@ -194,6 +212,8 @@ impl Core {
             Happening::Gone { spacecore, attempt, end } => self.gone(&spacecore, attempt, end),
             Happening::Cleared { spacecore, failure } => self.cleared(&spacecore, failure),
             Happening::Wake { deployment, at_ms } => self.woken(&deployment, at_ms),
+            Happening::Balancer { deployment, said } => self.balancer_said(&deployment, said),
+            Happening::DrainOver { spacecore, turn } => self.drain_over(&spacecore, turn),
             Happening::Timer { spacecore, timer, turn } => self.timer(&spacecore, timer, turn),
         }
     }
@@ -224,6 +244,13 @@ impl Core {
         let entries = std::fs::read_dir(self.home.run()).into_iter().flatten().flatten();
         let strays = entries.filter(|entry| !known.iter().any(|keeper| entry.file_name() == keeper.as_str()));
         for path in strays.map(|entry| entry.path()) {
+            if balance::is_folder(&path) {
+                let is_its = |name: &String| balance::folder(&self.home.run(), name) == path;
+                if !self.balancers.keys().any(is_its) {
+                    Self::end_stray(path);
+                }
+                continue;
+            }
             match run_folder::look(&path) {
                 Ok(Left::Ended(_)) => {
                     tokio::task::spawn_blocking(move || run_folder::clear(&path));
@@ -327,6 +354,8 @@ impl Spacecore {
             since_unix_ms: unix_ms(),
             clearing: 0,
             orders: None,
+            published: BTreeMap::new(),
+            draining: None,
             timers: BTreeMap::new(),
             leaving: None,
             next_request: 0,

@@ -24,6 +24,8 @@ pub struct DeploymentView {
     pub state: String,
     /// Why the last update was taken back or stopped, if it was.
     pub trouble: Option<String>,
+    /// Where its ports are published, for all its spacecores together.
+    pub ports: Vec<String>,
     /// Its spacecores, in the order of their numbers.
     pub spacecores: Vec<SpacecoreView>,
 }
@@ -55,7 +57,7 @@ pub struct SpacecoreView {
     pub unhealthy: Option<String>,
     /// The digest of the image that it runs, or ran last.
     pub image_digest: Option<String>,
-    /// Where its ports are published.
+    /// Where its ports are published, together with those of its deployment's others.
     pub ports: Vec<String>,
 }
 

@@ -15,7 +15,7 @@ use spacecore::wire::message::Configuration;
 use crate::volume::Form;
 
 /// The version of the assignment's form.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The largest assignment in bytes.
 const MAX_BYTES: u64 = 8 * 1024 * 1024;

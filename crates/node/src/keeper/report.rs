@@ -1,5 +1,6 @@
 //! What keeper and clients say to each other over a unix socket, in the frames of [`spacecore::wire`].
 
+use hypercore::network::Publish;
 use serde::{Deserialize, Serialize};
 use spacecore::wire::message::{ExitStatus, Probe, Process, Refusal, Stats, Step, TerminalSize};
 
@@ -61,6 +62,9 @@ pub enum ToKeeper {
 pub enum FromKeeper {
     /// Where the spacecore stands; the first message to every client, and again at each change.
     Standing(Standing),
+    /// Where the spacecore's ports are published, with those that the machine chose; once its network is ready, and to every client
+    /// that comes later.
+    Published(Vec<Publish>),
     /// The process that an `Exec` asked for has this number; its streams are open.
     Opened {
         /// The number from the question.

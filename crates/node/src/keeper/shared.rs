@@ -133,7 +133,7 @@ pub fn keep(assignment: Assignment, control: OwnedFd) -> io::Result<()> {
 }
 
 /// Lets this process have as many open files as it may: each of its programs may hold some hundred.
-fn allow_many_files() {
+pub(crate) fn allow_many_files() {
     let limit = getrlimit(Resource::Nofile);
     // Where that isn't possible, fewer programs fit in.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });

@@ -121,6 +121,7 @@ fn any_rules() -> impl Strategy<Value = Rules> {
             recovers,
             deadline_ms,
             grace_ms: 5000,
+            drain_ms: 2000,
             checks,
         })
 }

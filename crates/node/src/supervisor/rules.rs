@@ -30,6 +30,9 @@ pub struct Rules {
     pub deadline_ms: Option<u64>,
     /// Milliseconds between stop signal and kill.
     pub grace_ms: u64,
+    /// Milliseconds that those whom it serves have to come to their end before the stop signal.
+    #[serde(default)]
+    pub drain_ms: u64,
     /// The health checks.
     pub checks: Vec<CheckRule>,
 }
@@ -58,9 +61,10 @@ pub(super) enum Verdict {
 
 impl Rules {
     /// Reads a manifest's rules. A manifest says nothing of deadlines and of the time to stop: there is no deadline, and
-    /// [`GRACE_MS`].
+    /// [`GRACE_MS`], once more for connections to what it publishes.
     pub fn of(manifest: &Manifest) -> Self {
         let spec = &manifest.spec;
+        let publishes = !crate::balance::shared_ports(manifest).is_empty();
         Self {
             restart: spec.restart.policy,
             backoff_ms: spec.restart.backoff.as_millis(),
@@ -68,6 +72,7 @@ impl Rules {
             recovers: spec.failover.strategy == FailoverStrategy::AutoRecovery,
             deadline_ms: None,
             grace_ms: GRACE_MS,
+            drain_ms: if publishes { GRACE_MS } else { 0 },
             checks: spec.checks.iter().map(CheckRule::of).collect(),
         }
     }

@@ -62,6 +62,7 @@ fn a_manifest_s_rules_are_read() {
         recovers: false,
         deadline_ms: None,
         grace_ms: GRACE_MS,
+        drain_ms: 0,
         checks: vec![check],
     };
     assert_eq!(Rules::of(&manifest), expected);
@@ -383,7 +384,7 @@ fn a_stop_that_was_under_way_is_repeated_by_the_daemon_that_comes_back() {
     let mut twin = Twin::running(rules());
     twin.give(Input::Halt);
     let effects = twin.daemon_dies(twin.now_ms + 1000);
-    assert!(effects.contains(&Effect::Stop { attempt: 1, grace_ms: 5000 }));
+    assert!(effects.contains(&Effect::Stop { attempt: 1, drain_ms: 0, grace_ms: 5000 }));
     twin.pass(5000 + STOP_PATIENCE_MS - 1000);
     assert_eq!(twin.kills, 1);
 }
@@ -405,4 +406,20 @@ fn a_timer_that_comes_too_early_is_set_for_the_rest() {
     assert_eq!(effects, [Effect::SetTimer { timer: Timer::Backoff, after_ms: 500 }]);
     state.step(1010, Input::Timer(Timer::Backoff));
     assert_eq!(state.phase(), Phase::Starting);
+}
+
+#[test]
+fn whom_it_serves_come_to_their_end_before_it_is_stopped_unless_it_isn_t_well() {
+    let serving = Rules { drain_ms: 3000, deadline_ms: Some(10_000), ..rules() };
+    let stop = |drain_ms| Effect::Stop { attempt: 1, drain_ms, grace_ms: 5000 };
+    for input in [Input::Halt, Input::Restart] {
+        let mut twin = Twin::running(serving.clone());
+        let effects = twin.state.step(twin.now_ms, input);
+        assert!(effects.contains(&stop(3000)), "{effects:?}");
+        let after_ms = 3000 + 5000 + STOP_PATIENCE_MS;
+        assert!(effects.contains(&Effect::SetTimer { timer: Timer::Stop, after_ms }), "{effects:?}");
+    }
+    let mut twin = Twin::running(serving);
+    let effects = twin.state.step(twin.now_ms + 10_000, Input::Timer(Timer::Deadline));
+    assert!(effects.contains(&stop(0)), "{effects:?}");
 }

@@ -17,6 +17,7 @@ pub(super) fn rules() -> Rules {
         recovers: false,
         deadline_ms: None,
         grace_ms: 5000,
+        drain_ms: 0,
         checks: Vec::new(),
     }
 }

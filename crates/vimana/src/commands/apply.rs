@@ -114,10 +114,10 @@ fn conclude(out: &mut impl Write, deployment: &DeploymentView, reached: bool) ->
         let instead = if new == old { String::new() } else { format!(", so that {old} is there again") };
         writeln!(out, "  revision {new} failed{instead}: {trouble}")?;
     }
+    for port in &deployment.ports {
+        writeln!(out, "  {port}")?;
+    }
     for spacecore in &deployment.spacecores {
-        for port in &spacecore.ports {
-            writeln!(out, "  {} {port}", spacecore.name)?;
-        }
         let complaint = spacecore.unhealthy.as_ref().or(spacecore.last_end.as_ref());
         if let Some(complaint) = complaint.filter(|_| !reached) {
             writeln!(out, "  {} is {}: {complaint}", spacecore.name, spacecore.phase)?;

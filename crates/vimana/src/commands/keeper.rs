@@ -1,5 +1,5 @@
 //! `vimana keeper`: the process that owns one running spacecore. Other commands start it. `vimana compile`: the process that compiles
-//! a Wasm program for it.
+//! a Wasm program for it. `vimana balance`: the process that owns a deployment's ports.
 
 use std::io::Write;
 use std::path::Path;
@@ -13,6 +13,17 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             crate::complain(&anyhow::Error::new(error).context("the keeper gave up"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Owns a deployment's ports, as the node says.
+pub fn balance(folder: &Path) -> ExitCode {
+    match node::balance::balance_main(folder) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            crate::complain(&anyhow::Error::new(error).context("the balancer gave up"));
             ExitCode::FAILURE
         }
     }

@@ -1,6 +1,7 @@
 //! The node: what is applied runs, is changed, and goes on whatever happens to the daemon.
 
 mod api;
+mod balance;
 mod crashes;
 mod life;
 mod rig;

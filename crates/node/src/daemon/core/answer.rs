@@ -1,7 +1,6 @@
 //! What the node answers to what is asked.
 
 use hac::Manifest;
-use hac::model::NetworkType;
 
 use super::scale::check_metric;
 use super::{Core, Deployment, Spacecore, spacecore_name, unix_ms};
@@ -61,14 +60,15 @@ impl Core {
         let name = manifest.metadata.name.clone();
         let replicas = self.replicas_of(&manifest);
         check_metric(&manifest)?;
-        self.check_replicas(&name, replicas, &manifest)?;
+        self.check_replicas(&name, replicas)?;
         let Some(deployment) = self.deployments.get(&name) else {
             let applied = Applied { name: name.clone(), revision: 1, created: true, changes: Vec::new() };
-            return if dry_run {
-                Ok(applied)
-            } else {
-                self.create(manifest, names_isolation).map(|()| applied)
-            };
+            let bound = self.bind(&manifest)?;
+            if !dry_run {
+                self.create(manifest, names_isolation)?;
+                self.serve(&name, bound);
+            }
+            return Ok(applied);
         };
         if deployment.record.removing {
             return Err(Refusal::Removing { name });
@@ -86,7 +86,11 @@ impl Core {
         let revision = if replaces { newest.saturating_add(1) } else { newest };
         let applied = Applied { name: name.clone(), revision, created: false, changes };
         let is_so_already = applied.changes.is_empty() && !replaces && deployment.record.replicas == replicas;
-        if dry_run || is_so_already {
+        if is_so_already {
+            return Ok(applied);
+        }
+        let bound = self.bind(&manifest)?;
+        if dry_run {
             return Ok(applied);
         }
         let mut record = deployment.record.clone();
@@ -107,6 +111,7 @@ impl Core {
         record.revisions.retain(|kept| kept.number >= oldest || in_use.contains(&kept.number));
         record.replicas = replicas;
         self.replace(record)?;
+        self.serve(&name, bound);
         let text = if replaces { format!("revision {revision}") } else { "in place".to_owned() };
         self.events.note("applied", Some(&name), None, text);
         if !replaces {
@@ -160,9 +165,8 @@ impl Core {
 
     fn scale(&mut self, name: &str, replicas: u32) -> Result<DeploymentView, Refusal> {
         let deployment = self.deployment(name)?;
-        let manifest = deployment.newest().1.cloned().unwrap_or_default();
         let mut record = deployment.record.clone();
-        self.check_replicas(name, replicas, &manifest)?;
+        self.check_replicas(name, replicas)?;
         if record.replicas != replicas {
             record.replicas = replicas;
             self.replace(record)?;
@@ -176,7 +180,9 @@ impl Core {
         let mut record = self.deployment(name)?.record.clone();
         if record.running != running {
             record.running = running;
+            let bound = if running { self.bind_again(name)? } else { Vec::new() };
             self.replace(record)?;
+            self.serve(name, bound);
             let (kind, text) =
                 if running { ("started", "runs again") } else { ("stopped", "is to stand still") };
             self.events.note(kind, Some(name), None, text.to_owned());
@@ -214,20 +220,9 @@ impl Core {
     }
 
     /// Whether a deployment can have so many replicas.
-    pub(super) fn check_replicas(
-        &self,
-        name: &str,
-        replicas: u32,
-        manifest: &Manifest,
-    ) -> Result<(), Refusal> {
+    pub(super) fn check_replicas(&self, name: &str, replicas: u32) -> Result<(), Refusal> {
         if replicas > MOST {
             return Err(Refusal::TooMany { replicas, most: MOST });
-        }
-        let networking = &manifest.spec.networking;
-        let published =
-            networking.inbound_ports.iter().next().filter(|_| networking.network_type == NetworkType::Public);
-        if let (2.., Some((port, number))) = (replicas, published) {
-            return Err(Refusal::SharedPort { replicas, port: format!("{port} ({number})") });
         }
         for spacecore in (0..replicas).map(|index| spacecore_name(name, index)) {
             if let Some(other) = self.owner(&spacecore).filter(|other| other != name) {

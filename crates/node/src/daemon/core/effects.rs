@@ -1,10 +1,13 @@
 //! What happens to a spacecore, and what is done about it.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use hypercore::network::{Protocol, Publish};
 use spacecore::wire::message::Probe;
 
 use super::{Core, Happening, Leaving, Spacecore, now_ms, unix_ms};
+use crate::balance::shared_ports;
 use crate::daemon::view::StatsView;
 use crate::keeper::report::{FromKeeper, Standing, ToKeeper};
 use crate::prepare::Wanted;
@@ -35,8 +38,11 @@ impl Core {
             match effect {
                 Effect::Start { attempt } => self.start(name, attempt),
                 Effect::Find { attempt } => self.find(name, attempt),
-                Effect::Stop { grace_ms, .. } => spacecore.order(ToKeeper::Stop { grace_ms }),
-                Effect::Kill { .. } => spacecore.order(ToKeeper::Kill),
+                Effect::Stop { drain_ms, grace_ms, .. } => self.drain(name, drain_ms, grace_ms),
+                Effect::Kill { .. } => {
+                    spacecore.draining = None;
+                    spacecore.order(ToKeeper::Kill);
+                }
                 Effect::SetTimer { timer, after_ms } => self.set_timer(name, timer, after_ms),
                 Effect::ClearTimer(timer) => _ = spacecore.timers.remove(&timer),
                 Effect::RunCheck { attempt, check, timeout_ms } => {
@@ -100,7 +106,13 @@ impl Core {
         name.clone_into(&mut manifest.metadata.name);
         let named = deployment.record.revisions.iter().find(|kept| kept.number == revision);
         let names_isolation = named.is_some_and(|kept| kept.names_isolation);
-        Wanted::of(manifest, names_isolation).map_err(|error| image::whole(&error))
+        let ports = shared_ports(&manifest);
+        let mut wanted = Wanted::of(manifest, names_isolation).map_err(|error| image::whole(&error))?;
+        // The numbers of the manifest are the balancer's, which passes on to whatever the machine chooses for this one.
+        let (address, protocol) = (Ipv4Addr::LOCALHOST.into(), Protocol::Tcp);
+        wanted.request.publish =
+            ports.into_iter().map(|guest| Publish { address, host: 0, guest, protocol }).collect();
+        Ok(wanted)
     }
 
     fn set_timer(&mut self, name: &str, timer: Timer, after_ms: u64) {
@@ -141,6 +153,7 @@ impl Core {
         let Some(spacecore) = self.current(name, attempt) else { return };
         match message {
             FromKeeper::Standing(Standing::Running) => self.step(name, Input::Started { attempt }),
+            FromKeeper::Published(published) => self.published(name, &published),
             FromKeeper::Checked { request, failure } => {
                 let Some((attempt, check)) = spacecore.checks.remove(&request) else { return };
                 spacecore.unhealthy.clone_from(&failure);
@@ -176,6 +189,8 @@ impl Core {
     pub(super) fn gone(&mut self, name: &str, attempt: u64, end: End) {
         let Some(spacecore) = self.current(name, attempt) else { return };
         spacecore.orders = None;
+        spacecore.draining = None;
+        spacecore.published.clear();
         spacecore.checks.clear();
         // Those who wait for an answer learn by the end of their question that there is none.
         spacecore.stats.clear();

@@ -174,7 +174,7 @@ impl Core {
     pub(super) fn finish_removal(&mut self, deployment: &str) {
         let is_removing = self.deployments.get(deployment).is_some_and(|found| found.record.removing);
         let is_empty = !self.spacecores.values().any(|found| found.record.deployment == deployment);
-        if !is_removing || !is_empty {
+        if !is_removing || !is_empty || self.balancers.contains_key(deployment) {
             return;
         }
         match self.records.forget_deployment(deployment) {

@@ -1,5 +1,9 @@
 //! How deployments and spacecores are shown.
 
+use std::net::Ipv4Addr;
+
+use hypercore::network::{Protocol, Publish};
+
 use super::{Core, Deployment, Spacecore};
 use crate::daemon::call::Refusal;
 use crate::daemon::view::{DeploymentView, SpacecoreView};
@@ -57,9 +61,16 @@ impl Core {
             ready: u32::try_from(is(Phase::Ready)).unwrap_or(u32::MAX),
             state: state.to_owned(),
             trouble,
+            ports: self.ports(&record.name).into_iter().map(published).collect(),
             spacecores,
         }
     }
+}
+
+/// A port that replicas share, as it is published.
+fn published(port: u16) -> String {
+    let address = Ipv4Addr::LOCALHOST.into();
+    Publish { address, host: port, guest: port, protocol: Protocol::Tcp }.to_string()
 }
 
 impl Spacecore {

@@ -22,6 +22,9 @@ impl Host {
         };
         if let Ok(mut client) = WireSocket::new(stream.into()) {
             client.link.send_control(&FromKeeper::Standing(self.state.standing()));
+            if let Some(network) = &self.network {
+                client.link.send_control(&FromKeeper::Published(network.published().to_vec()));
+            }
             self.clients.insert(self.next_client, client);
             self.next_client = self.next_client.wrapping_add(1).max(PARENT + 1);
         }
@@ -150,6 +153,12 @@ impl Host {
 
     pub(super) fn tell_checked(&mut self, Asker { client, request }: Asker, failure: Option<String>) {
         self.tell(client, &FromKeeper::Checked { request, failure });
+    }
+
+    pub(super) fn tell_published(&mut self) {
+        let Some(network) = &self.network else { return };
+        let message = FromKeeper::Published(network.published().to_vec());
+        self.tell_all(&message);
     }
 
     pub(super) fn tell_all(&mut self, message: &FromKeeper) {

@@ -53,6 +53,7 @@ impl Host {
         if let (Some(plan), Some(joining)) = (&self.assignment.network, joining) {
             self.network = Some(joining.finish(plan)?);
             self.mark("network ready");
+            self.tell_published();
         }
         let mut guest = WireSocket::new(ours).map_err(|error| image::whole(&error))?;
         self.processes.open_workload(&mut guest.link, self.assignment.configuration.process.stdin);

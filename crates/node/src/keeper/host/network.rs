@@ -3,7 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use hypercore::driver::{Body, Wire};
-use hypercore::network::{Carrier, GuestNetwork, NetworkPlan};
+use hypercore::network::{Carrier, GuestNetwork, NetworkPlan, Publish};
 use hypercore::passt::Passt;
 use hypercore::routed::Routed;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -71,22 +71,30 @@ impl Joined {
     /// What the workload learns of itself, as variables: its own addresses, those that the world sees it at, and its ports there.
     pub(super) fn variables(&self) -> [String; 3] {
         let list = |all: &[String]| all.join(",");
-        let (own, outside, ports) = match &self.carried {
+        let (own, outside) = match &self.carried {
             Carried::Passt(passt) => {
                 let own = addresses(&passt.guest());
-                (own.clone(), own, passt.published())
+                (own.clone(), own)
             }
             Carried::Routed(routed) => {
                 let outside = routed.machine_addresses().iter().map(ToString::to_string).collect();
-                (addresses(&routed.guest()), outside, routed.published())
+                (addresses(&routed.guest()), outside)
             }
         };
-        let ports: Vec<String> = ports.iter().map(|port| port.to_string().replace(' ', "")).collect();
+        let ports: Vec<String> = self.published().iter().map(variable).collect();
         [
             format!("VIMANA_ADDRESSES={}", list(&own)),
             format!("VIMANA_PUBLIC_ADDRESSES={}", list(&outside)),
             format!("VIMANA_PUBLIC_PORTS={}", list(&ports)),
         ]
+    }
+
+    /// Its published ports, with those that were chosen for 0.
+    pub(super) fn published(&self) -> &[Publish] {
+        match &self.carried {
+            Carried::Passt(passt) => passt.published(),
+            Carried::Routed(routed) => routed.published(),
+        }
     }
 
     /// Becomes readable, for `poll`, when it has ended by itself, which only a process can.
@@ -104,6 +112,11 @@ impl Joined {
             Carried::Routed(_) => None,
         }
     }
+}
+
+/// A published port as the workload learns of it.
+fn variable(publish: &Publish) -> String {
+    publish.to_string().replace(' ', "")
 }
 
 fn addresses(guest: &GuestNetwork) -> Vec<String> {

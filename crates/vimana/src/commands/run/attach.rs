@@ -291,6 +291,7 @@ impl Foreground<'_> {
                 self.finish(Outcome::Refused(refusal))
             }
             FromKeeper::Started { .. }
+            | FromKeeper::Published(_)
             | FromKeeper::Ended { .. }
             | FromKeeper::Refused { .. }
             | FromKeeper::Checked { .. }

@@ -118,11 +118,20 @@ impl Node {
 
     /// The processes of keepers in this home.
     pub fn keepers(&self) -> Vec<i32> {
-        let is_keeper = |pid: &i32| {
+        self.processes("keeper")
+    }
+
+    /// The processes of balancers in this home.
+    pub fn balancers(&self) -> Vec<i32> {
+        self.processes("balance")
+    }
+
+    fn processes(&self, command: &str) -> Vec<i32> {
+        let is_meant = |pid: &i32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0).nth(1) == Some(b"keeper")
+            line.split(|byte| *byte == 0).nth(1) == Some(command.as_bytes())
         };
-        self.home.processes().into_iter().map(|(pid, _)| pid).filter(is_keeper).collect()
+        self.home.processes().into_iter().map(|(pid, _)| pid).filter(is_meant).collect()
     }
 
     /// What the daemon has said on standard error.
@@ -143,7 +152,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.daemon = None;
-        for pid in self.keepers() {
+        for pid in self.keepers().into_iter().chain(self.balancers()) {
             kill(u32::try_from(pid).unwrap(), libc::SIGKILL);
         }
     }
