@@ -9,7 +9,7 @@ use std::time::Duration;
 use hypercore::network::{Protocol, Publish};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::{Core, Happening, Spacecore};
+use super::{Core, Happening, Leaving, Spacecore};
 use crate::balance::{self, Service, shared_ports};
 use crate::daemon::attempt::PROGRAM;
 use crate::daemon::balancer::{self, Balancer, Order, Said, Wanted};
@@ -91,8 +91,10 @@ impl Core {
         let backends =
             ready.filter_map(|found| Some((found.record.keeper.clone()?, found.published.clone())));
         let leaving = self.of(name).filter(|found| found.draining.is_some());
-        let mut standing = self.of(name).map(|found| found.record.state.phase().is_restful());
-        let is_over = record.replicas == 0 || (self.of(name).next().is_some() && standing.all(|rests| rests));
+        // Who is about to be replaced comes again, and in the place of who is removed somebody may.
+        let mut staying = self.of(name).filter(|found| found.leaving != Some(Leaving::Remove)).peekable();
+        let rests = |found: &Spacecore| found.leaving.is_none() && found.record.state.phase().is_restful();
+        let is_over = record.replicas == 0 || (staying.peek().is_some() && staying.all(rests));
         Service {
             // What stands still, or goes, is nobody to call any more; who is connected already stays so.
             ports: if runs { self.ports(name) } else { BTreeSet::new() },

@@ -52,9 +52,14 @@ impl Caller {
 
 /// One request; the word on the page.
 fn call(port: u16) -> Result<String, String> {
+    call_for("/", port)
+}
+
+fn call_for(path: &str, port: u16) -> Result<String, String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(|error| format!("connect: {error}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(70))).unwrap();
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").map_err(|error| format!("write: {error}"))?;
+    let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(|error| format!("write: {error}"))?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).map_err(|error| format!("read: {error}"))?;
     match answer.strip_prefix("HTTP/1.0 200").or_else(|| answer.strip_prefix("HTTP/1.1 200")) {
@@ -67,7 +72,9 @@ fn call(port: u16) -> Result<String, String> {
 fn apply(node: &Node, port: u16, replicas: u32, word: &str, listens: u16) -> std::process::Output {
     let path = node.home.path().join("site.toml");
     let image = &node.home.image;
-    let script = format!("echo {word} > /tmp/index.html; exec httpd -f -p {listens} -h /tmp");
+    let slow = "mkdir /tmp/cgi-bin; (echo '#!/bin/sh'; echo 'echo; sleep 2; echo slow') > /tmp/cgi-bin/slow; \
+                chmod +x /tmp/cgi-bin/slow";
+    let script = format!("{slow}; echo {word} > /tmp/index.html; exec httpd -f -p {listens} -h /tmp");
     let manifest = format!(
         "[metadata]\nname = \"site\"\n[spec.deployment]\nimage = \"{image}\"\nreplicas = {replicas}\n\
          args = [\"sh\", \"-c\", \"{script}\"]\n[spec.resources]\nmemory = \"32Mi\"\n\
@@ -226,4 +233,56 @@ fn a_port_that_can_t_be_had_is_refused_with_who_has_it() {
     assert!(node.deployments().is_empty() && node.balancers().is_empty(), "nothing is half done");
     drop(taken);
     node.clear();
+}
+
+#[test]
+fn a_call_on_its_way_is_answered_before_its_replica_stops() {
+    let Some(mut node) = node("a_call_on_its_way_is_answered_before_its_replica_stops") else { return };
+    let port = 18_485;
+    applied(&node, port, 1, "one");
+    let begun = Instant::now();
+    let slow = std::thread::spawn(move || call_for("/cgi-bin/slow", port));
+    std::thread::sleep(Duration::from_millis(500));
+    node.does(&["restart", "site"]);
+    std::thread::sleep(Duration::from_millis(200));
+    // The drain is taken up again by the next node.
+    node.end(libc::SIGKILL);
+    node.start();
+    assert_eq!(slow.join().unwrap().as_deref(), Ok("slow"));
+    assert_eq!(call(port).as_deref(), Ok("one"), "it was held until the replica was there again");
+    assert!(
+        begun.elapsed() < Duration::from_secs(9),
+        "the stop followed the last call: {:?}",
+        begun.elapsed()
+    );
+    removed(node, port);
+}
+
+#[test]
+fn ports_are_there_while_the_deployment_runs_and_follow_its_manifest() {
+    let test = "ports_are_there_while_the_deployment_runs_and_follow_its_manifest";
+    let Some(node) = node(test) else { return };
+    let (old, new) = (18_486, 18_487);
+    let is_refused = |port: u16| TcpStream::connect(("127.0.0.1", port)).is_err();
+    applied(&node, old, 2, "one");
+    let said = crate::support::text(&{
+        let path = node.home.path().join("other.toml");
+        let manifest = std::fs::read_to_string(node.home.path().join("site.toml")).unwrap();
+        std::fs::write(&path, manifest.replace("name = \"site\"", "name = \"other\"")).unwrap();
+        node.vimana(&["apply", "-f", path.to_str().unwrap()]).stderr
+    });
+    assert!(said.contains("the deployment site has it"), "{said}");
+    node.does(&["stop", "site"]);
+    eventually("the port is free", 2, || is_refused(old).then_some(()));
+    eventually("the balancer is gone", 2, || node.balancers().is_empty().then_some(()));
+    node.does(&["start", "site"]);
+    assert_eq!(call(old).as_deref(), Ok("one"));
+    applied(&node, new, 2, "two");
+    assert_eq!(call(new).as_deref(), Ok("two"));
+    eventually("the old port is free", 2, || is_refused(old).then_some(()));
+    let ports = node.deployment("site").ports;
+    assert_eq!(ports, [format!("127.0.0.1:{new} -> {new}/tcp")]);
+    node.does(&["scale", "site", "0"]);
+    assert!(call(new).is_err(), "nobody comes any more, so that nobody is held");
+    removed(node, new);
 }
