@@ -253,6 +253,11 @@ impl Rollout {
         self.update.as_ref().map(|update| update.target)
     }
 
+    /// Whether the last update wanted this revision, and something else is aimed at by now.
+    pub fn has_given_up(&self, revision: u64) -> bool {
+        self.update.as_ref().is_some_and(|update| update.wanted == revision && update.target != revision)
+    }
+
     /// When [`plan`] has to be asked again even if nothing changes.
     pub fn wake_ms(&self) -> Option<u64> {
         self.update.as_ref().and_then(|update| update.wake_ms)

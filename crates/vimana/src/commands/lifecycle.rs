@@ -159,8 +159,9 @@ pub fn wait_for(args: &Wait) -> anyhow::Result<ExitCode> {
     let spacecores = waited.deployment.as_ref().map(|found| found.spacecores.as_slice()).unwrap_or_default();
     let state = waited.deployment.as_ref().map_or("gone", |found| found.state.as_str());
     let code = say(&format!("{name}: {state}"), waited.reached)?;
-    let failed = spacecores.iter().filter(|one| one.phase == "failed").map(|one| one.exit_code.unwrap_or(1));
-    match failed.filter(|code| *code != 0).next() {
+    let mut failed =
+        spacecores.iter().filter(|one| one.phase == "failed").map(|one| one.exit_code.unwrap_or(1));
+    match failed.find(|code| *code != 0) {
         Some(status) if args.what == "ended" && waited.reached => Ok(ExitCode::from(status)),
         _ => Ok(code),
     }

@@ -73,7 +73,7 @@ fn running(deployments: &[DeploymentView]) -> Vec<String> {
 }
 
 fn mib(bytes: u64) -> String {
-    format!("{}.{} MiB", bytes >> 20, (bytes & 0xf_ffff) * 10 >> 20)
+    format!("{}.{} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20)
 }
 
 fn seconds(us: u64) -> String {

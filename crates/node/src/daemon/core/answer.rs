@@ -171,7 +171,7 @@ impl Core {
             record.replicas = replicas;
             self.replace(record)?;
             self.events.note("scaled", Some(name), None, format!("to {replicas}"));
-            self.mark(&name);
+            self.mark(name);
         }
         self.shown(name)
     }
@@ -215,7 +215,7 @@ impl Core {
             self.events.note("removing", Some(name), None, "is to be gone".to_owned());
         }
         let view = self.shown(name)?;
-        self.mark(&name);
+        self.mark(name);
         Ok(view)
     }
 

@@ -104,12 +104,15 @@ impl Core {
         }
     }
 
-    /// The ports of a deployment: the newest revision's, and those of each that is still there.
+    /// The ports of a deployment: those of the revision that it is brought to, and of each that is still there.
     pub(super) fn ports(&self, name: &str) -> BTreeSet<u16> {
         let Some(deployment) = self.deployments.get(name) else { return BTreeSet::new() };
-        let newest = deployment.newest().1.into_iter();
-        let there = self.of(name).filter_map(|found| deployment.manifests.get(&found.record.revision));
-        newest.chain(there).flat_map(shared_ports).collect()
+        let rollout = &deployment.record.rollout;
+        let newest = Some(deployment.newest().0).filter(|newest| !rollout.has_given_up(*newest));
+        let aimed_at = newest.or(rollout.target());
+        let there = self.of(name).map(|found| found.record.revision);
+        let revisions = aimed_at.into_iter().chain(there);
+        revisions.filter_map(|number| deployment.manifests.get(&number)).flat_map(shared_ports).collect()
     }
 
     /// Binds what a manifest publishes and its deployment doesn't have yet.

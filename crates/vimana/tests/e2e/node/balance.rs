@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::rig::Node;
+use crate::leaks::Random;
 use crate::support::{eventually, kill, missing, page, skipped};
 
 /// Somebody who calls again and again, each time over a new connection.
@@ -285,4 +287,39 @@ fn ports_are_there_while_the_deployment_runs_and_follow_its_manifest() {
     node.does(&["scale", "site", "0"]);
     assert!(call(new).is_err(), "nobody comes any more, so that nobody is held");
     removed(node, new);
+}
+
+#[test]
+fn a_deployment_has_one_balancer_whenever_the_daemon_was_killed() {
+    let test = "a_deployment_has_one_balancer_whenever_the_daemon_was_killed";
+    let Some(mut node) = node(test) else { return };
+    let port = 18_488;
+    applied(&node, port, 1, "one");
+    let path = node.home.path().join("site.toml");
+    let seed = 20_261_129;
+    let mut random = Random(seed);
+    for round in 0..30 {
+        let args = match random.below(5) {
+            0 => vec!["rm", "-d", "site"],
+            1 => vec!["stop", "-d", "site"],
+            2 => vec!["start", "-d", "site"],
+            _ => vec!["apply", "-d", "-f", path.to_str().unwrap()],
+        };
+        let client = node.home.vimana(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let moment = Duration::from_micros(random.below(300_000));
+        std::thread::sleep(moment);
+        node.end(libc::SIGKILL);
+        client.unwrap().wait().unwrap();
+        eprintln!("{test}: seed {seed}, round {round}: {args:?} killed after {moment:?}");
+        node.start();
+        eventually("no two balance", 5, || (node.balancers().len() <= 1).then_some(()));
+    }
+    eventually("it can be applied", 20, || {
+        node.vimana(&["apply", "-d", "-f", path.to_str().unwrap()]).status.success().then_some(())
+    });
+    node.vimana(&["start", "site"]);
+    all_ready(&node, 1);
+    assert_eq!(call(port).as_deref(), Ok("one"));
+    assert_eq!(node.balancers().len(), 1);
+    removed(node, port);
 }
