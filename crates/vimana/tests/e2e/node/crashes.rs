@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::rig::Node;
 use crate::leaks::Random;
@@ -71,12 +71,15 @@ fn what_was_acknowledged_survives_every_kill_of_the_daemon_and_nothing_runs_twic
         folders.dedup();
         assert!(folders.len() == count || round % 10 != 9 || settled(&node), "round {round}: {folders:?}");
     }
-    eventually("all are ready", 60, || {
-        node.deployments()
-            .iter()
-            .all(|found| found.ready == found.replicas && found.state == "running")
-            .then_some(())
-    });
+    let are_ready = |node: &Node| {
+        node.deployments().iter().all(|found| found.ready == found.replicas && found.state == "running")
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !are_ready(&node) {
+        let standing = || format!("{}\n{}", node.does(&["ps", "--json"]), node.does(&["events"]));
+        assert!(Instant::now() < deadline, "not all are ready: {}", standing());
+        std::thread::sleep(Duration::from_millis(50));
+    }
     let wanted: u32 = node.deployments().iter().map(|found| found.replicas).sum();
     assert_eq!(node.keepers().len(), usize::try_from(wanted).unwrap(), "one keeper for each spacecore");
     node.clear();
