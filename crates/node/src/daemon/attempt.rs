@@ -98,7 +98,7 @@ impl Attempt {
                 Some(session) => session,
                 None => match line::adopt(&run_folder).await {
                     Ok(session) => session,
-                    Err(left) => break end_of(left, was_there),
+                    Err(left) => break end_of(left, was_there || has_lived(&run_folder)),
                 },
             };
             was_there = true;
@@ -177,11 +177,16 @@ fn end_by(error: PrepareError) -> End {
 fn end_of(left: Left, was_there: bool) -> End {
     match left {
         Left::Ended(outcome) => End::of(&outcome),
-        Left::Nothing if !was_there => End::NeverBegun,
+        Left::Nothing | Left::Deserted if !was_there => End::NeverBegun,
         Left::Held | Left::Deserted | Left::Nothing => {
             End::Lost("its keeper was killed, or the machine was restarted".to_owned())
         }
     }
+}
+
+/// Whether a keeper came to life here: whoever starts one makes the folder, and may die before it is executed.
+fn has_lived(run_folder: &Path) -> bool {
+    run_folder.join("keeper.sock").exists()
 }
 
 /// Nobody sees how the node prepares.
@@ -199,5 +204,19 @@ impl Watcher for Unwatched {
         options: &image::PullOptions,
     ) -> Result<image::Image, image::PullError> {
         store.pull(reference, options, &|_| {})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keeper_that_never_came_to_life_is_no_failure_of_its_workload() {
+        assert_eq!(end_of(Left::Nothing, false), End::NeverBegun);
+        assert_eq!(end_of(Left::Deserted, false), End::NeverBegun);
+        for left in [Left::Nothing, Left::Deserted] {
+            assert!(matches!(end_of(left, true), End::Lost(_)));
+        }
     }
 }

@@ -41,7 +41,7 @@ const PROGRAM: &str = r#"(module
     (i64.store (i32.const 432) (i64.const 0))
     (i32.store16 (i32.const 440) (i32.const 0))
     (loop $sleep
-      (drop (call $poll (i32.const 400) (i32.const 500) (i32.const 1) (i32.const 600)))
+      (drop (call $poll (i32.const 400) (i32.const 504) (i32.const 1) (i32.const 600)))
       (br $sleep))))"#;
 
 impl Node {
