@@ -33,7 +33,7 @@ pub mod view;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,6 +105,7 @@ fn folder(home: &Home) -> PathBuf {
 pub fn run(home: &Home, socket: &Path, ready: impl FnOnce(&Path)) -> Result<(), NodeError> {
     let records = Records::open(&folder(home))?;
     let _lock = lock(home)?;
+    crate::keeper::shared::allow_many_files();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(NodeError::Machine)?;
     let result = runtime.block_on(serve(home, records, socket, ready));
@@ -177,11 +178,13 @@ fn lock(home: &Home) -> Result<File, NodeError> {
     Ok(file)
 }
 
-/// Listens where its owner alone can connect. What lies there is a node's that was killed: this one holds the lock.
+/// Listens where its owner alone can connect. A socket that a killed node has left there makes room; nothing else does.
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
+    let is_socket = path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
+    let deserted = std::os::unix::net::UnixStream::connect(path)
+        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    if is_socket && deserted {
+        std::fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, Permissions::from_mode(0o600))?;

@@ -201,7 +201,9 @@ fn is_deserted_socket(path: &Path) -> bool {
 
 /// Whether somebody holds the folder. Two who ask at the same time don't take each other for its owner.
 fn is_held(path: &Path) -> bool {
-    match OpenOptions::new().read(true).open(path.join(LOCK)) {
+    // Whatever else lies there under this name neither blocks nor leads elsewhere.
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    match OpenOptions::new().read(true).custom_flags(flags).open(path.join(LOCK)) {
         Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockShared).is_err(),
         // A folder without a lock was being removed when its owner died.
         Err(error) => error.kind() != io::ErrorKind::NotFound,

@@ -160,6 +160,12 @@ pub enum Refusal {
         /// What can be had.
         most: u32,
     },
+    /// What stands still is started, not restarted.
+    #[error("{name} is stopped; start it with: vimana start {name}")]
+    Stopped {
+        /// The deployment.
+        name: String,
+    },
     /// What is asked of it needs it to run.
     #[error("the spacecore {name} isn't running: {phase}")]
     NotRunning {

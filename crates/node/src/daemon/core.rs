@@ -61,6 +61,28 @@ pub(super) enum Happening {
     Timer { spacecore: String, timer: Timer, turn: u64 },
 }
 
+impl Happening {
+    /// Whether it leaves everything as it is.
+    fn only_asks(&self) -> bool {
+        match self {
+            Self::Call(call) => match call {
+                Call::Deployments { .. }
+                | Call::Deployment { .. }
+                | Call::Spacecore { .. }
+                | Call::Stats { .. }
+                | Call::Keeper { .. } => true,
+                Call::Apply { .. }
+                | Call::Scale { .. }
+                | Call::SetRunning { .. }
+                | Call::Restart { .. }
+                | Call::Remove { .. } => false,
+            },
+            Self::Listen(..) | Self::ToMeasure(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// A deployment with its manifests as they were read.
 struct Deployment {
     record: record::Deployment,
@@ -170,12 +192,17 @@ impl Core {
 
     /// Deals with the next thing that happens; waits for it.
     pub(super) async fn turn(&mut self) {
-        let Some(happening) = self.happenings.recv().await else { return };
-        self.take(happening);
-        while let Ok(happening) = self.happenings.try_recv() {
+        let mut next = self.happenings.recv().await;
+        let mut changes = false;
+        while let Some(happening) = next {
+            // Who waits for a change asks again after each: an answer mustn't be one.
+            changes |= !happening.only_asks();
             self.take(happening);
+            next = self.happenings.try_recv().ok();
         }
-        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        if changes {
+            self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        }
     }
 
     fn take(&mut self, happening: Happening) {
@@ -284,18 +311,22 @@ impl Core {
         }
     }
 
-    /// Keeps a spacecore's record, if it has changed.
-    fn keep(&mut self, name: &str) {
-        let Some(spacecore) = self.spacecores.get_mut(name) else { return };
+    /// Keeps a spacecore's record, if it has changed; `false` where it can't be kept.
+    fn keep(&mut self, name: &str) -> bool {
+        let Some(spacecore) = self.spacecores.get_mut(name) else { return true };
         let bytes = serde_json::to_vec(&spacecore.record).unwrap_or_default();
         if bytes == spacecore.kept {
-            return;
+            return true;
         }
         match self.records.keep_spacecore(&spacecore.record) {
-            Ok(()) => spacecore.kept = bytes,
+            Ok(()) => {
+                spacecore.kept = bytes;
+                true
+            }
             Err(error) => {
                 let (deployment, text) = (spacecore.record.deployment.clone(), image::whole(&error));
                 self.events.note("not-kept", Some(&deployment), Some(name), text);
+                false
             }
         }
     }

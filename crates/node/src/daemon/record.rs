@@ -4,6 +4,7 @@
 //! spacecore's file says what the node was about to do with it, so that a node that is killed finds its spacecores again; a power
 //! cut ends the spacecores themselves, so that file needn't be on the disk before the node goes on.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -134,6 +135,8 @@ impl Records {
         let records = Self { root: root.to_owned() };
         for folder in [records.root.clone(), records.deployments(), records.spacecores()] {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(at(&folder))?;
+            // Who can write here has this user run what it likes.
+            crate::run_folder::check_own(&folder).map_err(at(&folder))?;
         }
         Ok(records)
     }
@@ -156,7 +159,11 @@ impl Records {
     /// # Errors
     /// A file can't be read, or isn't one of this version's.
     pub fn load(&self) -> Result<(Vec<Deployment>, Vec<Spacecore>), RecordError> {
-        Ok((load_all(&self.deployments())?, load_all(&self.spacecores())?))
+        let deployments = load_all(&self.deployments(), |found: &Deployment| (found.version, &found.name))?;
+        // A spacecore's file isn't synced, so that a power cut may have torn it; with the power its keeper has gone too.
+        set_torn_aside(&self.spacecores())?;
+        let spacecores = load_all(&self.spacecores(), |found: &Spacecore| (found.version, &found.name))?;
+        Ok((deployments, spacecores))
     }
 
     /// Keeps a deployment; it is on the disk when this returns.
@@ -197,7 +204,12 @@ fn at(path: &Path) -> impl Fn(io::Error) -> RecordError {
     move |source| RecordError::File { path: path.clone(), source }
 }
 
-fn load_all<T: DeserializeOwned>(folder: &Path) -> Result<Vec<T>, RecordError> {
+/// Reads every file of a folder. `says` is what a record says of its version and name, which must be this version and the file's name:
+/// a name becomes part of other paths.
+fn load_all<T: DeserializeOwned>(
+    folder: &Path,
+    says: impl Fn(&T) -> (u32, &String),
+) -> Result<Vec<T>, RecordError> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(at(folder))? {
         let path = entry.map_err(at(folder))?.path();
@@ -209,9 +221,32 @@ fn load_all<T: DeserializeOwned>(folder: &Path) -> Result<Vec<T>, RecordError> {
     paths.sort();
     let read = |path: &PathBuf| {
         let bytes = fs::read(path).map_err(at(path))?;
-        serde_json::from_slice(&bytes).map_err(|source| RecordError::Form { path: path.clone(), source })
+        let wrong = |source| RecordError::Form { path: path.clone(), source };
+        let record: T = serde_json::from_slice(&bytes).map_err(wrong)?;
+        let (version, name) = says(&record);
+        if version != VERSION || path.file_stem() != Some(OsStr::new(name)) {
+            let what = format!("it has version {version} and the name {name:?}");
+            return Err(wrong(serde::de::Error::custom(what)));
+        }
+        Ok(record)
     };
     paths.iter().map(read).collect()
+}
+
+/// Sets files aside, as `NAME.torn`, that were cut off before their end.
+fn set_torn_aside(folder: &Path) -> Result<(), RecordError> {
+    for entry in fs::read_dir(folder).map_err(at(folder))? {
+        let path = entry.map_err(at(folder))?.path();
+        if path.extension().is_none_or(|ending| ending != "json") {
+            continue;
+        }
+        let bytes = fs::read(&path).map_err(at(&path))?;
+        let read = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes);
+        if read.is_err_and(|error| error.is_eof() || bytes.iter().all(|byte| *byte == 0)) {
+            fs::rename(&path, path.with_extension("torn")).map_err(at(&path))?;
+        }
+    }
+    Ok(())
 }
 
 fn replace(folder: &Path, name: &str, value: &impl Serialize, durable: bool) -> Result<(), RecordError> {
@@ -235,5 +270,51 @@ fn remove(folder: &Path, name: &str) -> Result<(), RecordError> {
     match fs::remove_file(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(at(&path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn deployment(name: &str) -> Deployment {
+        Deployment {
+            version: VERSION,
+            name: name.to_owned(),
+            revisions: Vec::new(),
+            replicas: 1,
+            running: true,
+            removing: false,
+            rollout: Rollout::default(),
+            autoscaler: Autoscaler::default(),
+        }
+    }
+
+    #[test]
+    fn a_record_of_another_version_or_name_is_refused_and_a_torn_one_of_a_spacecore_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(folder.path()).unwrap();
+        records.keep_deployment(&deployment("web")).unwrap();
+        assert_eq!(records.load().unwrap().0.len(), 1);
+        for torn in ["", "{\"version\":1,\"na", "\0\0\0"] {
+            fs::write(folder.path().join("spacecores/web.json"), torn).unwrap();
+            assert!(records.load().unwrap().1.is_empty(), "{torn:?}");
+        }
+        let path = folder.path().join("deployments/web.json");
+        let good = fs::read_to_string(&path).unwrap();
+        for (from, to) in [("\"version\":1", "\"version\":2"), ("\"name\":\"web\"", "\"name\":\"../../x\"")] {
+            assert!(good.contains(from), "{good}");
+            fs::write(&path, good.replace(from, to)).unwrap();
+            assert!(matches!(records.load(), Err(RecordError::Form { .. })), "{to}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_to_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        Records::open(folder.path()).unwrap();
+        fs::set_permissions(folder.path().join("deployments"), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(Records::open(folder.path()), Err(RecordError::File { .. })));
     }
 }

@@ -79,7 +79,9 @@ pub(super) async fn wait(
         let shown = api.ask(|reply| Call::Deployment { name: name.clone(), reply }).await;
         let deployment = match shown {
             Ok(deployment) => deployment,
-            Err(_) if what == "gone" => return Ok(Json(WaitView { reached: true, deployment: None })),
+            Err(problem) if what == "gone" && problem.status == 404 => {
+                return Ok(Json(WaitView { reached: true, deployment: None }));
+            }
             Err(problem) => return Err(problem),
         };
         let reached = is_there(&deployment);
@@ -87,20 +89,12 @@ pub(super) async fn wait(
         let is_hopeless = what == "ready"
             && (deployment.state == "failed" || (is_taken_back && deployment.state == "running"));
         let reached = reached && !is_hopeless;
-        let is_late = !matches!(
-            tokio::time::timeout_at(end, async {
-                if reached || is_hopeless {
-                    return;
-                }
-                // The node tells of every change until it ends.
-                let _ = changes.changed().await;
-            })
-            .await,
-            Ok(())
-        );
+        let is_late = tokio::time::Instant::now() >= end;
         if reached || is_hopeless || is_late {
             return Ok(Json(WaitView { reached, deployment: Some(deployment) }));
         }
+        // The node tells of every change until it ends; whether it was the one, the next round sees.
+        let _ = tokio::time::timeout_at(end, changes.changed()).await;
     }
 }
 

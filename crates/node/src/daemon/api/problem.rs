@@ -36,6 +36,7 @@ impl From<Refusal> for Problem {
             Refusal::Unknown { .. } => (StatusCode::NOT_FOUND, "unknown"),
             Refusal::NameTaken { .. } => (StatusCode::CONFLICT, "name-taken"),
             Refusal::Removing { .. } => (StatusCode::CONFLICT, "removing"),
+            Refusal::Stopped { .. } => (StatusCode::CONFLICT, "stopped"),
             Refusal::NotRunning { .. } => (StatusCode::CONFLICT, "not-running"),
             Refusal::Metric { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "metric"),
             Refusal::Port { .. } => (StatusCode::CONFLICT, "port"),

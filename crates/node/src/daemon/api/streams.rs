@@ -1,6 +1,7 @@
 //! What streams: logs and events.
 
 use std::convert::Infallible;
+use std::io;
 use std::time::{Duration, UNIX_EPOCH};
 
 use axum::body::{Body, Bytes};
@@ -12,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 
 use super::Api;
 use super::problem::{Name, Problem, Query};
@@ -56,7 +58,9 @@ pub(super) async fn logs(
     let follow = which.follow.then_some((api, name));
     let chunks = stream::unfold((reader, follow), |(mut reader, follow)| async move {
         loop {
-            match reader.next_chunk() {
+            let (read, chunk) = next_chunk(reader).await?;
+            reader = read;
+            match chunk {
                 Ok(chunk) if !chunk.is_empty() => return Some((Ok(Bytes::from(chunk)), (reader, follow))),
                 Ok(_) => {}
                 Err(error) => return Some((Err(error), (reader, None))),
@@ -64,13 +68,23 @@ pub(super) async fn logs(
             let (api, name) = follow.as_ref()?;
             if api.ask(|reply| Call::Spacecore { name: name.clone(), reply }).await.is_err() {
                 // It is gone; what it said last was written before.
-                let last = reader.next_chunk().ok().filter(|chunk| !chunk.is_empty())?;
+                let (reader, last) = next_chunk(reader).await?;
+                let last = last.ok().filter(|chunk| !chunk.is_empty())?;
                 return Some((Ok(Bytes::from(last)), (reader, None)));
             }
             tokio::time::sleep(NAP).await;
         }
     });
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(chunks)).into_response())
+}
+
+/// Reads on a thread of its own: of a log that grows as fast as it is read there may be much that isn't wanted.
+async fn next_chunk(mut reader: Reader) -> Option<(Reader, io::Result<Vec<u8>>)> {
+    let read = spawn_blocking(move || {
+        let chunk = reader.next_chunk();
+        (reader, chunk)
+    });
+    read.await.ok()
 }
 
 /// Which events.

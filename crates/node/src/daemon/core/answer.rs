@@ -187,7 +187,9 @@ impl Core {
                 if running { ("started", "runs again") } else { ("stopped", "is to stand still") };
             self.events.note(kind, Some(name), None, text.to_owned());
         }
-        let spacecores: Vec<String> = self.of(name).map(|found| found.record.name.clone()).collect();
+        // One that is being replaced or removed runs as the one after it, or not at all.
+        let staying = self.of(name).filter(|found| !running || found.leaving.is_none());
+        let spacecores: Vec<String> = staying.map(|found| found.record.name.clone()).collect();
         for spacecore in spacecores {
             self.step(&spacecore, if running { Input::Run } else { Input::Halt });
         }
@@ -201,7 +203,17 @@ impl Core {
             names.push(self.spacecore(name)?.record.name.clone());
         }
         for name in &names {
-            self.step(name, Input::Restart);
+            let found = self.spacecore(name)?;
+            let record = &self.deployment(&found.record.deployment)?.record;
+            if !record.running {
+                return Err(Refusal::Stopped { name: record.name.clone() });
+            }
+        }
+        for name in &names {
+            // One that is being replaced starts anew as it is.
+            if self.spacecore(name)?.leaving.is_none() {
+                self.step(name, Input::Restart);
+            }
         }
         names.iter().map(|name| self.spacecore(name).map(Spacecore::show)).collect()
     }

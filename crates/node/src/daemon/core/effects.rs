@@ -77,7 +77,17 @@ impl Core {
         if let Some(spacecore) = self.spacecores.get_mut(name) {
             spacecore.record.keeper = Some(keeper.clone());
         }
-        self.keep(name);
+        if !self.keep(name) {
+            // What isn't kept would be nobody's after the node's death.
+            if let Some(spacecore) = self.spacecores.get_mut(name) {
+                spacecore.record.keeper = None;
+            }
+            let end = End::NotStarted(
+                "the node can't keep what it is about to do; its disk may be full".to_owned(),
+            );
+            let _ = self.tell.send(Happening::Gone { spacecore: name.to_owned(), attempt: number, end });
+            return;
+        }
         let attempt = self.attempt(name, number, keeper);
         tokio::spawn(attempt.begin(wanted, self.permits.clone()));
     }

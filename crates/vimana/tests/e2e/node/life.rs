@@ -85,6 +85,18 @@ fn what_can_t_be_done_is_refused_with_what_would_be_right() {
     assert!(node.refuses(&["exec", "nobody", "--", "true"]).contains("no spacecore"));
     assert!(node.refuses(&["scale", "web", "100000"]).contains("1000"));
     assert!(node.refuses(&["inspect", "../web"]).contains("no name"));
+    let begun = std::time::Instant::now();
+    assert!(!node.vimana(&["wait", "web", "--for", "ended", "--timeout", "1"]).status.success());
+    assert!((1..5).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    node.does(&["stop", "web"]);
+    assert!(node.refuses(&["restart", "web"]).contains("vimana start web"));
+    node.does(&["start", "web"]);
+    let precious = node.home.path().join("precious");
+    fs::write(&precious, "kept").unwrap();
+    let other = node.home.path().join("other");
+    let elsewhere = ["node", "--data-dir", other.to_str().unwrap(), "--listen", precious.to_str().unwrap()];
+    assert!(!node.vimana(&elsewhere).status.success());
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "kept");
     // The second replica of one would have the name of the other.
     node.apply("web-1", "", "", &[]);
     assert!(node.refuses(&["scale", "web", "2"]).contains("web-1"));
