@@ -22,6 +22,7 @@ pub mod diagnostic;
 pub mod fuzzing;
 pub mod import;
 pub mod model;
+pub mod node;
 mod parse;
 pub mod peer;
 pub mod policy;

@@ -6,6 +6,7 @@ use crate::model::{
     Observability, Placement, Pricing, Resources, Restart, Scaling, Security, Sidecar, Spec, Update,
     Verification, Virtualization,
 };
+use crate::node::{NodeSettings, OfferSettings};
 use crate::policy::{Identity, Policy, Registries, Scan, Signatures};
 use crate::preset::Operations;
 use crate::settings::{
@@ -192,6 +193,10 @@ table!(Scan {
     "unrated" => unrated,
     "ignore" => ignore
 });
+
+table!(NodeSettings { "offer" => offer });
+
+table!(OfferSettings { "cpu" => cpu, "memory" => memory, "disk" => disk, "oversell" => oversell });
 
 table!(Settings { "apiVersion" => api_version, "spec" => spec });
 

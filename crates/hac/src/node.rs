@@ -1,0 +1,113 @@
+//! What an operator says of a machine that runs a node: `node.toml`.
+//!
+//! ```
+//! let settings = hac::node::parse("[offer]\nmemory = \"8GiB\"\n")?;
+//! assert_eq!(settings.offer.memory, Some(hac::units::Bytes::from_gib(8)));
+//! assert_eq!((settings.offer.cpu, settings.offer.oversell), (None, 150));
+//! # Ok::<(), hac::Diagnostics>(())
+//! ```
+
+use crate::decode::{Context, Decode};
+use crate::diagnostic::{Diagnostics, LineIndex};
+use crate::tree::{self, Format};
+use crate::units::{Bytes, MilliCpu};
+
+/// What a node is to do. The default offers nearly all of the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeSettings {
+    /// What of the machine spacecores may have.
+    pub offer: OfferSettings,
+}
+
+/// What of the machine spacecores may have: `[offer]`. Without an amount the node decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferSettings {
+    /// How much CPU.
+    pub cpu: Option<MilliCpu>,
+    /// How much memory.
+    pub memory: Option<Bytes>,
+    /// How much of the file system in which the node's home lies.
+    pub disk: Option<Bytes>,
+    /// How much memory burstable spacecores may be promised together, in percent of what no guaranteed one has; 100 to 1000.
+    pub oversell: u32,
+}
+
+/// The bounds of [`OfferSettings::oversell`].
+const OVERSELL: std::ops::RangeInclusive<u32> = 100..=1000;
+
+impl Default for OfferSettings {
+    fn default() -> Self {
+        Self { cpu: None, memory: None, disk: None, oversell: 150 }
+    }
+}
+
+/// Reads a node's settings, which are TOML.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn parse(source: &str) -> Result<NodeSettings, Diagnostics> {
+    let root = tree::read(source, Format::Toml)
+        .map_err(|error| Diagnostics(vec![error.into_diagnostic(&LineIndex::new(source))]))?;
+    let mut context = Context::of("the node's settings", Some(source), other_place);
+    let settings = NodeSettings::decode(&root, "", &mut context).unwrap_or_default();
+    if !OVERSELL.contains(&settings.offer.oversell) {
+        context.conflict(
+            &["offer.oversell"],
+            format!(
+                "`offer.oversell` is {} %; it can be {} to {}",
+                settings.offer.oversell,
+                OVERSELL.start(),
+                OVERSELL.end()
+            ),
+            "write 100 to promise no more than there is, 150 for half as much again".to_owned(),
+        );
+    }
+    context.finish().map(|()| settings)
+}
+
+/// Where a key belongs that stands elsewhere.
+fn other_place(key: &str) -> Option<&'static str> {
+    let plain = key.to_ascii_lowercase();
+    let places = ["offer.cpu", "offer.memory", "offer.disk", "offer.oversell"];
+    places.into_iter().find(|place| place.rsplit('.').next() == Some(plain.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(source: &str) -> String {
+        parse(source).unwrap_err().render("node.toml", source, false)
+    }
+
+    #[test]
+    fn nothing_said_offers_what_the_node_decides() {
+        assert_eq!(parse("").unwrap(), NodeSettings::default());
+        assert_eq!(parse("[offer]\n").unwrap(), NodeSettings::default());
+    }
+
+    #[test]
+    fn amounts_are_written_as_in_a_manifest() {
+        let settings =
+            parse("[offer]\ncpu = 1.5\nmemory = \"2Gi\"\ndisk = \"10GiB\"\noversell = 200").unwrap();
+        let offer = OfferSettings {
+            cpu: Some(MilliCpu(1500)),
+            memory: Some(Bytes::from_gib(2)),
+            disk: Some(Bytes::from_gib(10)),
+            oversell: 200,
+        };
+        assert_eq!(settings.offer, offer);
+    }
+
+    #[test]
+    fn mistakes_are_shown_where_they_stand_all_at_once() {
+        let said = wrong("[offer]\nmemroy = \"2Gi\"\ncpu = \"lots\"\n");
+        for part in ["node.toml:2:1", "did you mean `memory`?", "node.toml:3:7"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        let said = wrong("[offer]\noversell = 50\n");
+        assert!(said.contains("node.toml:2:") && said.contains("100 to 1000"), "{said}");
+        let said = wrong("memory = \"2Gi\"\n");
+        assert!(said.contains("offer.memory"), "{said}");
+    }
+}
