@@ -94,6 +94,11 @@ impl Home {
         self.root.join("policy.toml")
     }
 
+    /// What the operator says of the node.
+    pub fn node_settings(&self) -> PathBuf {
+        self.root.join("node.toml")
+    }
+
     /// Run folders of the spacecores that run.
     pub fn run(&self) -> PathBuf {
         self.root.join("run")

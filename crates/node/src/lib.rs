@@ -6,6 +6,8 @@
 //! - [`daemon`]: `vimana node`, which keeps many of them running.
 //! - [`supervisor`]: what keeps one spacecore running, decided without I/O.
 //! - [`rollout`]: what brings a deployment to another revision or number, decided without I/O.
+//! - [`inventory`]: what this machine has.
+//! - [`capacity`]: what of it is offered, what is allocated, and whether more fits.
 //! - [`autoscale`]: how many replicas a measured load asks for.
 //! - [`balance`]: the process that owns a deployment's published ports.
 //! - [`session`]: the process that starts a keeper and speaks to it.
@@ -19,6 +21,7 @@
 mod again;
 pub mod autoscale;
 pub mod balance;
+pub mod capacity;
 pub mod clock;
 pub mod daemon;
 pub mod folder;
@@ -27,6 +30,7 @@ pub mod folder;
 pub mod fuzzing;
 pub mod gather;
 pub mod home;
+pub mod inventory;
 pub mod keeper;
 pub mod log;
 pub mod plan;
