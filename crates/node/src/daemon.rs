@@ -26,6 +26,7 @@ mod events;
 mod line;
 mod notify;
 mod port;
+mod offer;
 pub mod record;
 mod sampler;
 pub mod view;
@@ -46,11 +47,11 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
-use self::api::Api;
+use self::api::{Api, Identity};
 use self::core::Core;
 use self::events::Events;
 use self::record::{RecordError, Records};
-use self::view::NodeView;
+use crate::capacity::TooMuch;
 use crate::clock::unix_time_ns;
 use crate::home::Home;
 
@@ -76,6 +77,28 @@ pub enum NodeError {
     /// What it keeps can't be used.
     #[error(transparent)]
     Records(#[from] RecordError),
+    /// What the operator says of the node has mistakes, which are shown.
+    #[error("the node's settings have mistakes, so it doesn't run\n\n{rendered}")]
+    Settings {
+        /// Every mistake with its line.
+        rendered: String,
+    },
+    /// What the operator says of the node can't be read.
+    #[error("can't read the node's settings {}", path.display())]
+    SettingsFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// More is offered than there is.
+    #[error("can't offer what {} says", path.display())]
+    Offer {
+        /// The file.
+        path: PathBuf,
+        /// Of what.
+        source: TooMuch,
+    },
     /// It can't listen.
     #[error("can't listen on {}", path.display())]
     Listen {
@@ -124,8 +147,9 @@ async fn serve(
     let _pipe = signal(SignalKind::pipe()).map_err(NodeError::Machine)?;
     let mut ends = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
     let events = Events::open(&folder(home)).map_err(NodeError::Machine)?;
-    let mut core = Core::open(home.clone(), records.clone(), events)?;
-    let node = NodeView {
+    let offer = offer::read(home)?;
+    let mut core = Core::open(home.clone(), records.clone(), events, offer)?;
+    let node = Identity {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         since_unix_ms: unix_time_ns() / 1_000_000,

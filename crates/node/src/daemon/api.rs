@@ -6,17 +6,18 @@
 mod apply;
 mod deployments;
 mod keeper;
+mod node;
 mod openapi;
 mod problem;
 mod spacecores;
 mod streams;
 
 use axum::Router;
-use axum::extract::State;
 use axum::routing::{MethodRouter, delete, get, post, put};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{oneshot, watch};
 
+pub(super) use self::node::Identity;
 use self::openapi::Endpoint;
 use self::problem::{Json, Problem};
 use super::call::{Applied, Call, Refusal, Reply};
@@ -32,7 +33,7 @@ pub(super) struct Api {
     pub(super) records: Records,
     pub(super) tell: UnboundedSender<Happening>,
     pub(super) changes: watch::Receiver<u64>,
-    pub(super) node: NodeView,
+    pub(super) node: Identity,
 }
 
 impl Api {
@@ -49,7 +50,9 @@ impl Api {
 fn endpoints() -> Vec<Endpoint> {
     let of = |method, path, router: MethodRouter<Api>| Endpoint::new(method, path, router);
     vec![
-        of("get", "/v1/node", get(node)).says("Says which node this is").gives::<NodeView>(),
+        of("get", "/v1/node", get(node::show))
+            .says("Says which node this is, what its machine has, what it offers and who holds how much of it")
+            .gives::<NodeView>(),
         of("get", "/v1/deployments", get(deployments::list))
             .says("Lists all deployments")
             .gives::<Vec<DeploymentView>>(),
@@ -115,8 +118,4 @@ pub(super) fn router(api: Api) -> Router {
 #[must_use]
 pub fn openapi() -> serde_json::Value {
     openapi::document(&endpoints())
-}
-
-async fn node(State(api): State<Api>) -> Json<NodeView> {
-    Json(api.node)
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use tokio::sync::oneshot;
 
 use super::difference::Difference;
-use super::view::{DeploymentView, SpacecoreView, StatsView};
+use super::view::{Allocation, DeploymentView, SpacecoreView, StatsView};
+use crate::capacity::{NoRoom, Offer};
 
 /// A question with the way for its answer.
 pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
@@ -81,6 +82,11 @@ pub enum Call {
         name: String,
         /// Answers once the guest has.
         reply: Reply<StatsView>,
+    },
+    /// What the node offers, and who holds how much of it.
+    Capacity {
+        /// Answers with both.
+        reply: Reply<(Offer, Allocation)>,
     },
     /// Where a spacecore's keeper listens.
     Keeper {
@@ -166,6 +172,9 @@ pub enum Refusal {
         /// The deployment.
         name: String,
     },
+    /// It doesn't fit into what the node offers.
+    #[error("{0}")]
+    NoRoom(Box<NoRoom>),
     /// What is asked of it needs it to run.
     #[error("the spacecore {name} isn't running: {phase}")]
     NotRunning {

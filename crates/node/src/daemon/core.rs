@@ -8,6 +8,7 @@ mod effects;
 mod moves;
 mod scale;
 mod service;
+mod room;
 mod show;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ use super::record::{self, RecordError, Records};
 use super::sampler::Measured;
 use super::view::{Event, StatsView};
 use crate::balance;
+use crate::capacity::Offer;
 use crate::clock::{now_ns, unix_time_ns};
 use crate::home::Home;
 use crate::keeper::report::{FromKeeper, ToKeeper};
@@ -126,6 +128,9 @@ enum Leaving {
 /// The node's thought.
 pub(super) struct Core {
     home: Home,
+    offer: Offer,
+    /// Whether containers are a user's.
+    rootless: bool,
     records: Records,
     events: Events,
     deployments: BTreeMap<String, Deployment>,
@@ -147,12 +152,19 @@ impl Core {
     ///
     /// # Errors
     /// It can't be read.
-    pub(super) fn open(home: Home, records: Records, events: Events) -> Result<Self, RecordError> {
+    pub(super) fn open(
+        home: Home,
+        records: Records,
+        events: Events,
+        offer: Offer,
+    ) -> Result<Self, RecordError> {
         let (deployments, spacecores) = records.load()?;
         let (tell, happenings) = unbounded_channel();
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let mut core = Self {
             home,
+            offer,
+            rootless: !rustix::process::geteuid().is_root(),
             records,
             events,
             deployments: BTreeMap::new(),

@@ -3,6 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::capacity::{Claim, Holder, Offer};
+use crate::inventory::Inventory;
+
 /// A deployment, as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeploymentView {
@@ -121,4 +124,19 @@ pub struct NodeView {
     pub since_unix_ms: u64,
     /// Where it keeps everything.
     pub home: String,
+    /// What of the machine it offers to spacecores.
+    pub offer: Offer,
+    /// Who holds how much of that.
+    pub allocation: Allocation,
+    /// What the machine has.
+    pub inventory: Inventory,
+}
+
+/// Who holds how much of what a node offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Allocation {
+    /// All together.
+    pub total: Claim,
+    /// Each deployment, in the order of their names.
+    pub deployments: Vec<Holder>,
 }

@@ -410,6 +410,7 @@ fn not_yet(manifest: &Manifest) -> Vec<String> {
     } = &manifest.spec;
     let by_the_node = [
         (deployment.replicas > 1, "replicas"),
+        (resources.class != defaults.resources.class, "class"),
         (!checks.is_empty(), "checks"),
         (scaling.is_some(), "scaling"),
         (*update != defaults.update, "update"),
@@ -419,7 +420,6 @@ fn not_yet(manifest: &Manifest) -> Vec<String> {
     let by_nobody = [
         (resources.gpu > 0 || !resources.accelerators.is_empty(), "GPUs and accelerators"),
         (resources.cpu_pinning, "CPU pinning"),
-        (resources.class != defaults.resources.class, "the memory class"),
         (virtualization.criteria.performance == Level::High, "criteria.performance"),
         (!sidecars.is_empty() || observability.sidecar, "sidecars"),
         (security.attestation != defaults.security.attestation, "security.attestation"),

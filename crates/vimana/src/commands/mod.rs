@@ -8,6 +8,7 @@ pub mod exec;
 pub mod hac;
 pub mod image;
 pub mod inspect;
+pub mod inventory;
 pub mod keeper;
 pub mod kernel;
 pub mod lifecycle;

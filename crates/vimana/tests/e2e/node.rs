@@ -2,6 +2,7 @@
 
 mod api;
 mod balance;
+mod capacity;
 mod crashes;
 mod life;
 mod rig;

@@ -41,6 +41,7 @@ impl From<Refusal> for Problem {
             Refusal::Metric { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "metric"),
             Refusal::Port { .. } => (StatusCode::CONFLICT, "port"),
             Refusal::TooMany { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "too-many"),
+            Refusal::NoRoom(_) => (StatusCode::CONFLICT, "no-room"),
             Refusal::NotKept(_) => (StatusCode::INSUFFICIENT_STORAGE, "not-kept"),
             Refusal::Ending => (StatusCode::SERVICE_UNAVAILABLE, "ending"),
         };

@@ -43,6 +43,7 @@ impl Core {
                 }
                 Err(refusal) => _ = reply.send(Err(refusal)),
             },
+            Call::Capacity { reply } => _ = reply.send(Ok((self.offer, self.allocation()))),
             Call::Keeper { name, reply } => {
                 let run = self.home.run();
                 let found = self.running(&name).map(|found| found.record.keeper.clone().unwrap_or_default());
@@ -61,6 +62,7 @@ impl Core {
         let replicas = self.replicas_of(&manifest);
         check_metric(&manifest)?;
         self.check_replicas(&name, replicas)?;
+        self.check_room(&name, &manifest, replicas)?;
         let Some(deployment) = self.deployments.get(&name) else {
             let applied = Applied { name: name.clone(), revision: 1, created: true, changes: Vec::new() };
             let bound = self.bind(&manifest)?;
@@ -167,6 +169,7 @@ impl Core {
         let deployment = self.deployment(name)?;
         let mut record = deployment.record.clone();
         self.check_replicas(name, replicas)?;
+        self.check_scale(name, replicas)?;
         if record.replicas != replicas {
             record.replicas = replicas;
             self.replace(record)?;
@@ -178,6 +181,9 @@ impl Core {
 
     fn set_running(&mut self, name: &str, running: bool) -> Result<DeploymentView, Refusal> {
         let mut record = self.deployment(name)?.record.clone();
+        if running {
+            self.check_revival(name)?;
+        }
         if record.running != running {
             record.running = running;
             let bound = if running { self.bind_again(name)? } else { Vec::new() };
@@ -207,6 +213,9 @@ impl Core {
             let record = &self.deployment(&found.record.deployment)?.record;
             if !record.running {
                 return Err(Refusal::Stopped { name: record.name.clone() });
+            }
+            if found.has_ended() {
+                self.check_revival(&found.record.deployment)?;
             }
         }
         for name in &names {

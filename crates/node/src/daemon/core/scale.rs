@@ -37,7 +37,8 @@ impl Core {
         let Some(replicas) = decided else { return };
         let mut record = deployment.record.clone();
         record.replicas = replicas;
-        let kept = self.check_replicas(name, replicas).and_then(|()| self.replace(record));
+        let fits = self.check_replicas(name, replicas).and_then(|()| self.check_scale(name, replicas));
+        let kept = fits.and_then(|()| self.replace(record));
         let average = samples.iter().sum::<u64>() / u64::try_from(samples.len()).unwrap_or(1).max(1) / 10;
         let (kind, text) = match kept {
             Ok(()) => {
