@@ -24,6 +24,7 @@ mod core;
 pub mod difference;
 mod events;
 mod line;
+mod metrics;
 mod notify;
 mod port;
 mod offer;

@@ -6,6 +6,7 @@
 mod apply;
 mod deployments;
 mod keeper;
+mod metrics;
 mod node;
 mod openapi;
 mod problem;
@@ -22,6 +23,7 @@ use self::openapi::Endpoint;
 use self::problem::{Json, Problem};
 use super::call::{Applied, Call, Refusal, Reply};
 use super::core::Happening;
+use super::metrics::CONTENT_TYPE;
 use super::record::Records;
 use super::view::{DeploymentView, Event, NodeView, SpacecoreView, StatsView, WaitView};
 use crate::home::Home;
@@ -101,6 +103,9 @@ fn endpoints() -> Vec<Endpoint> {
             .says("Streams what has happened, one event in JSON on each line")
             .asks::<streams::Since>()
             .streams_each::<Event>("application/x-ndjson"),
+        of("get", "/metrics", get(metrics::show))
+            .says("Says what the node measures, as OpenMetrics text; waits at most 2 s for what guests say")
+            .streams(CONTENT_TYPE),
     ]
 }
 

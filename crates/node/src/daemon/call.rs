@@ -1,5 +1,6 @@
 //! What can be asked of the node, and why it may say no. The local API is one who asks; a gatekeeper will be another.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use tokio::sync::oneshot;
@@ -87,6 +88,11 @@ pub enum Call {
     Capacity {
         /// Answers with both.
         reply: Reply<(Offer, Allocation)>,
+    },
+    /// How many events there were since the node started.
+    EventCounts {
+        /// Answers with the number of each kind.
+        reply: Reply<BTreeMap<String, u64>>,
     },
     /// Where a spacecore's keeper listens.
     Keeper {

@@ -3,7 +3,7 @@
 //! `events` under the node's folder has one event in JSON on each line, `events.1` those before. A line that a power cut has torn is
 //! left out when the file is read again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -28,6 +28,8 @@ pub(super) struct Events {
     size: u64,
     next: u64,
     last: VecDeque<Event>,
+    /// How many there were of each kind since this was opened.
+    counts: BTreeMap<String, u64>,
     listeners: broadcast::Sender<Event>,
 }
 
@@ -52,7 +54,15 @@ impl Events {
             // What was torn ends here.
             file.write_all(b"\n")?;
         }
-        Ok(Self { path, file, size, next, last, listeners: broadcast::Sender::new(BEHIND) })
+        Ok(Self {
+            path,
+            file,
+            size,
+            next,
+            last,
+            counts: BTreeMap::new(),
+            listeners: broadcast::Sender::new(BEHIND),
+        })
     }
 
     /// Notes what has happened. A full disk is no reason to stop: listeners still hear of it.
@@ -72,6 +82,8 @@ impl Events {
             text,
         };
         self.next = self.next.saturating_add(1);
+        let count = self.counts.entry(kind.to_owned()).or_default();
+        *count = count.saturating_add(1);
         let _ = self.write(&event);
         if self.last.len() == REMEMBERED {
             self.last.pop_front();
@@ -92,6 +104,11 @@ impl Events {
         self.file.write_all(&line)?;
         self.size = self.size.saturating_add(line.len() as u64);
         Ok(())
+    }
+
+    /// How many events there were of each kind, which are few, since the node started.
+    pub(super) fn counts(&self) -> BTreeMap<String, u64> {
+        self.counts.clone()
     }
 
     /// What happened after the event of this number, as far as it is remembered, and all that happens from now on.

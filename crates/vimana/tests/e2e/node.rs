@@ -5,4 +5,5 @@ mod balance;
 mod capacity;
 mod crashes;
 mod life;
+mod metrics;
 mod rig;

@@ -38,12 +38,15 @@ impl Core {
             Call::Stats { name, reply } => match self.running(&name) {
                 Ok(spacecore) => {
                     let request = spacecore.request();
+                    // Who has waited long enough for a guest that says nothing is gone.
+                    spacecore.stats.retain(|_, reply| !reply.is_closed());
                     spacecore.stats.insert(request, reply);
                     spacecore.order(ToKeeper::Stats { request });
                 }
                 Err(refusal) => _ = reply.send(Err(refusal)),
             },
             Call::Capacity { reply } => _ = reply.send(Ok((self.offer, self.allocation()))),
+            Call::EventCounts { reply } => _ = reply.send(Ok(self.events.counts())),
             Call::Keeper { name, reply } => {
                 let run = self.home.run();
                 let found = self.running(&name).map(|found| found.record.keeper.clone().unwrap_or_default());

@@ -1,0 +1,47 @@
+//! `GET /metrics`: what the node measures.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures_util::future::join_all;
+use tokio::time::{Instant, timeout_at};
+
+use super::Api;
+use super::problem::Problem;
+use crate::daemon::call::Call;
+use crate::daemon::metrics::{self, CONTENT_TYPE, Measured};
+
+/// How long all guests together may take to say what they use: a scraper waits for some seconds.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(super) async fn show(State(api): State<Api>) -> Result<Response, Problem> {
+    let until = Instant::now() + PATIENCE;
+    let (offer, allocation) = api.ask(|reply| Call::Capacity { reply }).await?;
+    let deployments = api.ask(|reply| Call::Deployments { reply }).await?;
+    let events = api.ask(|reply| Call::EventCounts { reply }).await?;
+    let running: Vec<String> = metrics::listed(&deployments)
+        .filter(|one| one.phase == "ready" || one.phase == "running")
+        .map(|one| one.name.clone())
+        .collect();
+    let asked = running.iter().map(|name| {
+        let name = name.clone();
+        timeout_at(until, api.ask(|reply| Call::Stats { name, reply }))
+    });
+    // One that has ended meanwhile says as little as one that is stuck.
+    let said = join_all(asked).await.into_iter().filter_map(|answer| answer.ok()?.ok());
+    let stats: BTreeMap<_, _> = said.map(|stats| (stats.name.clone(), stats)).collect();
+    let text = metrics::text(&Measured {
+        version: &api.node.version,
+        since_unix_ms: api.node.since_unix_ms,
+        offer,
+        allocation: &allocation,
+        deployments: &deployments,
+        events: &events,
+        silent: running.len().saturating_sub(stats.len()),
+        stats: &stats,
+    });
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
