@@ -30,6 +30,7 @@ fn deployment(spacecores: Vec<SpacecoreView>) -> DeploymentView {
         ready: 0,
         state: String::new(),
         trouble: None,
+        ports: Vec::new(),
         spacecores,
     }
 }
