@@ -6,9 +6,9 @@
 mod answer;
 mod effects;
 mod moves;
+mod room;
 mod scale;
 mod service;
-mod room;
 mod show;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,7 +72,9 @@ impl Happening {
                 | Call::Deployment { .. }
                 | Call::Spacecore { .. }
                 | Call::Stats { .. }
-                | Call::Keeper { .. } => true,
+                | Call::Keeper { .. }
+                | Call::Capacity { .. }
+                | Call::EventCounts { .. } => true,
                 Call::Apply { .. }
                 | Call::Scale { .. }
                 | Call::SetRunning { .. }
