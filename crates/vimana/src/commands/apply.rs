@@ -8,7 +8,7 @@ use node::daemon::call::Applied;
 use node::daemon::difference::Difference;
 use node::daemon::view::{DeploymentView, WaitView};
 
-use super::run::request::{Streams, Workload};
+use super::run::request::{Streams, Workload, beside};
 use crate::client::{At, Client};
 
 /// Makes a deployment of the node's be as a manifest says: makes it, updates it, or does nothing
@@ -51,8 +51,10 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let workload = Workload { source: args.file.or(args.source), name: args.name, ..Workload::default() };
-    let wanted = workload.wanted(Streams::default())?;
-    let manifest = &wanted.request.manifest;
+    let mut wanted = workload.wanted(Streams::default())?;
+    let manifest = &mut wanted.request.manifest;
+    // A node looks for it from another folder.
+    manifest.spec.deployment.image = beside(&std::env::current_dir()?, &manifest.spec.deployment.image);
     let name = &manifest.metadata.name;
     let path =
         format!("/v1/deployments/{name}?dry_run={}&names_isolation={}", args.dry_run, wanted.names_isolation);

@@ -269,7 +269,7 @@ fn own_network(name: &str, path: &Path) -> anyhow::Result<String> {
 }
 
 /// An image in a file or folder is looked for from the manifest's folder, as the manifest's mounts are.
-fn beside(base: &Path, image: &str) -> String {
+pub fn beside(base: &Path, image: &str) -> String {
     for transport in ["oci:", "oci-archive:", "docker-archive:", "wasm:"] {
         if let Some(rest) = image.strip_prefix(transport)
             && !rest.starts_with('/')

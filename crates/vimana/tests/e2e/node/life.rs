@@ -215,3 +215,15 @@ fn a_deployment_under_load_gets_as_many_spacecores_as_it_may_have() {
     assert!(events.contains("from 1 to ") && events.contains(": cpu at "), "{events}");
     node.clear();
 }
+
+#[test]
+fn an_image_beside_the_manifest_is_found_by_a_node_in_another_folder() {
+    let test = "an_image_beside_the_manifest_is_found_by_a_node_in_another_folder";
+    let Some(mut node) = Node::new(test) else { return };
+    fs::rename(node.manifest("web", "", ""), node.home.path().join("hac.toml")).unwrap();
+    let applied = node.home.vimana(&["apply"]).current_dir(node.home.path()).output().unwrap();
+    assert!(applied.status.success(), "{applied:?}");
+    let image = node.deployment("web").image;
+    assert!(image.starts_with("wasm:/"), "{image}");
+    node.clear();
+}
