@@ -175,26 +175,6 @@ fn a_log_that_is_taken_away_meanwhile_begins_again() {
     assert!(text(&plan.folder).contains("some words"));
 }
 
-/// By hand: `cargo test --release -p node log::write::tests::throughput -- --ignored --nocapture`.
-#[test]
-#[ignore = "measures"]
-fn throughput() {
-    for length in [20, 100, 1000] {
-        let home = tempfile::tempdir().unwrap();
-        let mut writer = Writer::new(&plan(&home, 64 << 20, 2));
-        let line = [vec![b'x'; length - 1], b"\n".to_vec()].concat();
-        let batch = line.repeat(65_536 / length);
-        let total = 512 << 20;
-        let start = std::time::Instant::now();
-        for _ in 0..total / batch.len() {
-            writer.take(Stream::Stdout, &batch, NOW);
-            writer.flush(NOW);
-        }
-        let rate = total as f64 / start.elapsed().as_secs_f64() / 1e6;
-        eprintln!("lines of {length} bytes: {rate:.0} MB/s of output");
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
