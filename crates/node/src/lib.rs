@@ -36,6 +36,7 @@ pub mod log;
 pub mod plan;
 pub mod policy;
 pub mod prepare;
+mod replace;
 pub mod rollout;
 pub mod run_folder;
 pub mod secret;

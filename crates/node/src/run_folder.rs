@@ -10,7 +10,7 @@
 //! these is the case.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
@@ -23,6 +23,7 @@ use hypercore::routed;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::keeper::report::Outcome;
+use crate::replace::{Durable, replace};
 
 const LOCK: &str = "lock";
 /// What an independent keeper leaves.
@@ -156,12 +157,8 @@ pub fn look(path: &Path) -> io::Result<Left> {
 /// The folder can't be written.
 pub(crate) fn leave(path: &Path, outcome: &Outcome) -> io::Result<()> {
     let unfinished = path.join("outcome.json.tmp");
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    file.write_all(&serde_json::to_vec(outcome)?)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path.join(OUTCOME))?;
-    File::open(path)?.sync_all()
+    let outcome = serde_json::to_vec(outcome)?;
+    replace(&path.join(OUTCOME), &unfinished, &outcome, Durable::Yes)
 }
 
 /// Removes the folders under `run` whose owners are gone; returns how many there were. Folders of a keeper that ended by

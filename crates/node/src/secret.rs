@@ -8,13 +8,15 @@
 //! log, an argument or a record.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::Zeroizing;
+
+use crate::replace::Durable;
 
 /// The longest value in bytes.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -197,13 +199,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), SecretError> {
     let mut new = path.as_os_str().to_owned();
     new.push(format!(".{}.new", std::process::id()));
     let new = PathBuf::from(new);
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, path)
-    };
-    write().map_err(at(path))
+    crate::replace::replace(path, &new, bytes, Durable::Yes).map_err(at(path))
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::keeper::assignment::VolumeUse;
+use crate::replace::{Durable, replace};
 
 /// The size of a volume for which none is asked: 10 GiB, of which only what is written takes room.
 pub const DEFAULT_BYTES: u64 = 10 * 1024 * 1024 * 1024;
@@ -324,10 +325,7 @@ fn write(folder: &Path, content: Content) -> Result<(), VolumeError> {
     let record = Record { version: VERSION, content };
     let temporary = folder.join("volume.json.new");
     let bytes = serde_json::to_vec(&record).map_err(|error| failed(error.into()))?;
-    fs::write(&temporary, bytes).map_err(failed)?;
-    let synced = File::open(&temporary).and_then(|file| file.sync_all());
-    synced.and_then(|()| fs::rename(&temporary, &path)).map_err(failed)?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    replace(&path, &temporary, &bytes, Durable::Yes).map_err(failed)
 }
 
 #[cfg(test)]

@@ -201,9 +201,7 @@ pub fn ago(unix_ms: u64) -> String {
 /// # Errors
 /// It isn't a name.
 pub fn check_name(name: &str) -> anyhow::Result<&str> {
-    let is_name = !name.is_empty()
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    match is_name {
+    match node::daemon::call::is_name(name) {
         true => Ok(name),
         false => bail!("{name:?} is no name; vimana ps lists those that there are"),
     }

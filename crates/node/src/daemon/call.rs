@@ -9,6 +9,13 @@ use super::difference::Difference;
 use super::view::{Allocation, DeploymentView, SpacecoreView, StatsView};
 use crate::capacity::{NoRoom, Offer};
 
+/// Whether this can be the name of a deployment or spacecore: small letters, digits and hyphens, at most 80.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=80).contains(&name.len()) && name.bytes().all(is_plain)
+}
+
 /// A question with the way for its answer.
 pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 

@@ -5,15 +5,16 @@
 //! cut ends the spacecores themselves, so that file needn't be on the disk before the node goes on.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::autoscale::Autoscaler;
+use crate::replace::Durable;
 use crate::rollout::Rollout;
 use crate::supervisor::State;
 
@@ -171,7 +172,7 @@ impl Records {
     /// # Errors
     /// It can't be written; what was there before still is.
     pub fn keep_deployment(&self, deployment: &Deployment) -> Result<(), RecordError> {
-        replace(&self.deployments(), &deployment.name, deployment, true)
+        replace(&self.deployments(), &deployment.name, deployment, Durable::Yes)
     }
 
     /// Keeps a spacecore, for a node that comes after this one.
@@ -179,7 +180,7 @@ impl Records {
     /// # Errors
     /// It can't be written; what was there before still is.
     pub fn keep_spacecore(&self, spacecore: &Spacecore) -> Result<(), RecordError> {
-        replace(&self.spacecores(), &spacecore.name, spacecore, false)
+        replace(&self.spacecores(), &spacecore.name, spacecore, Durable::No)
     }
 
     /// Forgets a deployment.
@@ -249,20 +250,11 @@ fn set_torn_aside(folder: &Path) -> Result<(), RecordError> {
     Ok(())
 }
 
-fn replace(folder: &Path, name: &str, value: &impl Serialize, durable: bool) -> Result<(), RecordError> {
+fn replace(folder: &Path, name: &str, value: &impl Serialize, durable: Durable) -> Result<(), RecordError> {
     let (path, new) = (folder.join(format!("{name}.json")), folder.join(format!("{name}.new")));
     let bytes =
         serde_json::to_vec(value).map_err(|source| RecordError::Form { path: path.clone(), source })?;
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&bytes)?;
-        if durable {
-            file.sync_all()?;
-        }
-        fs::rename(&new, &path)?;
-        if durable { File::open(folder)?.sync_all() } else { Ok(()) }
-    };
-    write().map_err(at(&path))
+    crate::replace::replace(&path, &new, &bytes, durable).map_err(at(&path))
 }
 
 fn remove(folder: &Path, name: &str) -> Result<(), RecordError> {

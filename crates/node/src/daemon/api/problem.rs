@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::daemon::call::Refusal;
+use crate::daemon::call::{Refusal, is_name};
 
 /// Why a request wasn't served.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -113,9 +113,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
         let read = axum::extract::Path::<String>::from_request_parts(parts, state).await;
         let axum::extract::Path(name) =
             read.map_err(|wrong| Problem::new(wrong.status(), "path", wrong.body_text()))?;
-        let is_name = (1..=80).contains(&name.len())
-            && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        match is_name {
+        match is_name(&name) {
             true => Ok(Self(name)),
             false => Err(Problem::new(
                 StatusCode::BAD_REQUEST,

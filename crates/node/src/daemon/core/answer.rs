@@ -151,8 +151,15 @@ impl Core {
     /// Keeps a deployment's record, then takes it for what is wanted.
     pub(super) fn replace(&mut self, record: record::Deployment) -> Result<(), Refusal> {
         self.keep_deployment(&record)?;
-        let deployment = Deployment::read(record).map_err(|error| Refusal::NotKept(image::whole(&error)))?;
-        self.deployments.insert(deployment.record.name.clone(), deployment);
+        match self.deployments.get_mut(&record.name) {
+            // Its manifests needn't be read again.
+            Some(found) if found.record.revisions == record.revisions => found.record = record,
+            _ => {
+                let read =
+                    Deployment::read(record).map_err(|error| Refusal::NotKept(image::whole(&error)))?;
+                self.deployments.insert(read.record.name.clone(), read);
+            }
+        }
         Ok(())
     }
 

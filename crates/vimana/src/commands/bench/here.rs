@@ -252,19 +252,9 @@ pub fn now() -> String {
     date(seconds)
 }
 
-/// Days since 1970 as year, month and day: the Gregorian calendar repeats itself every 400 years, 146097 days.
 fn date(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86400, seconds % 86400);
-    // Counted from the 1st of March of the year 0, so that a leap day is a year's last.
-    let days = days.saturating_add(719_468);
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let of_month = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = era * 400 + year + next;
-    format!("{year:04}-{month:02}-{of_month:02} {:02}:{:02} UTC", rest / 3600, rest % 3600 / 60)
+    let time = node::log::line::time(seconds.saturating_mul(1_000_000_000));
+    format!("{} {} UTC", &time[..10], &time[11..16])
 }
 
 #[cfg(test)]
