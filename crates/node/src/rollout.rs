@@ -258,6 +258,14 @@ impl Rollout {
         self.update.as_ref().is_some_and(|update| update.wanted == revision && update.target != revision)
     }
 
+    /// Whether the last update has failed, so that the same manifest is another try.
+    pub fn has_failed(&self) -> bool {
+        match self.stage() {
+            Some(Stage::Reverting { .. } | Stage::Reverted { .. } | Stage::Stopped { .. }) => true,
+            Some(Stage::Updating | Stage::Done) | None => false,
+        }
+    }
+
     /// When [`plan`] has to be asked again even if nothing changes.
     pub fn wake_ms(&self) -> Option<u64> {
         self.update.as_ref().and_then(|update| update.wake_ms)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::core::Happening;
+use super::line::look;
 use super::port;
 use crate::balance::{self, FromBalancer, Lines, SOCKET, Service, ToBalancer, VERSION};
 use crate::run_folder::{self, Left};
@@ -238,11 +239,6 @@ impl Wanted {
             Entry::Vacant(place) => Ok(place.insert(port::bind(port)?)),
         }
     }
-}
-
-fn look(folder: &Path) -> Left {
-    // What can't be read may still be held: it is looked at again.
-    run_folder::look(folder).unwrap_or(Left::Held)
 }
 
 /// Ends a balancer of a deployment that isn't there any more.

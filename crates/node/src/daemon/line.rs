@@ -90,7 +90,8 @@ pub(super) async fn end_of(run_folder: &Path) -> Left {
     }
 }
 
-fn look(run_folder: &Path) -> Left {
+/// What is left of whoever has this run folder, as far as it can be told.
+pub(super) fn look(run_folder: &Path) -> Left {
     // What can't be read may still be held: it is looked at again.
     run_folder::look(run_folder).unwrap_or(Left::Held)
 }

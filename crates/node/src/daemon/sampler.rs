@@ -1,12 +1,13 @@
 //! Measures the load of deployments that scale by themselves, and tells it.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use hac::model::ScalingMetric;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 
 use super::call::Call;
 use super::core::Happening;
@@ -50,6 +51,24 @@ pub(super) async fn run(tell: UnboundedSender<Happening>) {
     }
 }
 
+/// What these spacecores use, as far as they say so in time: one that has ended meanwhile says as little as one that is stuck.
+pub(super) async fn ask_all(
+    tell: &UnboundedSender<Happening>,
+    spacecores: &[String],
+    until: Instant,
+) -> BTreeMap<String, StatsView> {
+    let ask = |name: &String| {
+        let (reply, answer) = oneshot::channel();
+        let asked = tell.send(Happening::Call(Call::Stats { name: name.clone(), reply }));
+        async move {
+            asked.ok()?;
+            timeout_at(until, answer).await.ok()?.ok()?.ok()
+        }
+    };
+    let answers = join_all(spacecores.iter().map(ask)).await;
+    answers.into_iter().flatten().map(|stats| (stats.name.clone(), stats)).collect()
+}
+
 /// One sample from each spacecore that answers, in thousandths of what it may use.
 async fn measure(
     tell: &UnboundedSender<Happening>,
@@ -57,17 +76,8 @@ async fn measure(
     before: &Before,
     seen: &mut Before,
 ) -> Vec<u64> {
-    let ask = |name: &String| {
-        let (reply, answer) = oneshot::channel();
-        let asked = tell.send(Happening::Call(Call::Stats { name: name.clone(), reply }));
-        async move {
-            asked.ok()?;
-            tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()?.ok()
-        }
-    };
-    let answers = join_all(wanted.spacecores.iter().map(ask)).await;
     let mut samples = Vec::new();
-    for stats in answers.into_iter().flatten() {
+    for stats in ask_all(tell, &wanted.spacecores, Instant::now() + PATIENCE).await.into_values() {
         let now = Instant::now();
         let earlier = before.get(&stats.name).copied();
         seen.insert(stats.name.clone(), (stats.cpu_us, now));

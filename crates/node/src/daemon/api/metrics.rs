@@ -1,18 +1,17 @@
 //! `GET /metrics`: what the node measures.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use futures_util::future::join_all;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::Api;
 use super::problem::Problem;
 use crate::daemon::call::Call;
 use crate::daemon::metrics::{self, CONTENT_TYPE, Measured};
+use crate::daemon::sampler::ask_all;
 
 /// How long all guests together may take to say what they use: a scraper waits for some seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -26,13 +25,7 @@ pub(super) async fn show(State(api): State<Api>) -> Result<Response, Problem> {
         .filter(|one| one.phase == "ready" || one.phase == "running")
         .map(|one| one.name.clone())
         .collect();
-    let asked = running.iter().map(|name| {
-        let name = name.clone();
-        timeout_at(until, api.ask(|reply| Call::Stats { name, reply }))
-    });
-    // One that has ended meanwhile says as little as one that is stuck.
-    let said = join_all(asked).await.into_iter().filter_map(|answer| answer.ok()?.ok());
-    let stats: BTreeMap<_, _> = said.map(|stats| (stats.name.clone(), stats)).collect();
+    let stats = ask_all(&api.tell, &running, until).await;
     let text = metrics::text(&Measured {
         version: &api.node.version,
         since_unix_ms: api.node.since_unix_ms,

@@ -10,7 +10,7 @@ use crate::daemon::difference::differences;
 use crate::daemon::record::{self, REVISIONS};
 use crate::daemon::view::{DeploymentView, SpacecoreView};
 use crate::keeper::report::ToKeeper;
-use crate::rollout::{Rollout, Stage};
+use crate::rollout::Rollout;
 use crate::supervisor::Input;
 
 /// The most replicas of a deployment on one node.
@@ -82,11 +82,7 @@ impl Core {
             return Err(Refusal::NotKept(format!("the deployment {name} has no revision")));
         };
         let changes = differences(old, &manifest);
-        // After an update that failed the same manifest is another try.
-        let is_another_try = matches!(
-            deployment.record.rollout.stage(),
-            Some(Stage::Reverting { .. } | Stage::Reverted { .. } | Stage::Stopped { .. })
-        );
+        let is_another_try = deployment.record.rollout.has_failed();
         let replaces = is_another_try || changes.iter().any(|change| change.replaces);
         let revision = if replaces { newest.saturating_add(1) } else { newest };
         let applied = Applied { name: name.clone(), revision, created: false, changes };

@@ -65,13 +65,7 @@ impl Core {
         let old = found.and_then(|found| found.newest().1);
         if let Some(newest) = newest {
             wish.asks.push(self.ask(newest));
-            // After an update that failed the same manifest is another try.
-            let is_another_try = found.is_some_and(|found| {
-                matches!(
-                    found.record.rollout.stage(),
-                    Some(Stage::Reverting { .. } | Stage::Reverted { .. } | Stage::Stopped { .. })
-                )
-            });
+            let is_another_try = found.is_some_and(|found| found.record.rollout.has_failed());
             wish.settled &= !is_another_try && !old.is_some_and(|old| is_replaced(old, newest));
         }
         wish.settled &= !revives;
