@@ -26,9 +26,11 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use self::filter::{Filter, Rates};
 use self::policy::Gate;
+use crate::cgroup::{self, Group, Limits};
 use crate::jail::Ids;
 use crate::network::route;
 use crate::network::{GuestNetwork, MAC, NetworkPlan, PortError, Protocol, Publish};
@@ -44,6 +46,9 @@ pub const MTU: u16 = 32_000;
 
 /// How much passt may have sent that the filter hasn't read, in bytes.
 const SENT_AHEAD: usize = 4 << 20;
+
+/// What it may take: it has one thread, tables of a fixed size, and what the kernel keeps for its connections.
+const LIMITS: Limits = Limits { cpu_milli: 1000, memory_bytes: 512 << 20, threads: 8 };
 
 /// Why there is no network.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +70,9 @@ pub enum PasstError {
     /// It can't be executed.
     #[error("can't start passt")]
     Execute(#[source] io::Error),
+    /// It can't be held to what it may take.
+    #[error("can't put passt into a control group")]
+    Group(#[source] io::Error),
 }
 
 /// A running passt. It ends when the machine closes its end of the wire, and when this is dropped.
@@ -76,6 +84,8 @@ pub struct Passt {
     published: Vec<Publish>,
     guest: GuestNetwork,
     filter: Filter,
+    /// It is removed once passt has ended.
+    group: Option<Group>,
 }
 
 impl Passt {
@@ -88,13 +98,20 @@ impl Passt {
     /// with the machine instead.
     pub fn start(plan: &NetworkPlan) -> Result<(Self, OwnedFd, GuestNetwork), PasstError> {
         let (ours, machine) = UnixStream::pair().map_err(PasstError::Execute)?;
-        let (passt, guest) = Self::start_on(plan, ours.into())?;
+        let (passt, guest) = Self::start_on(plan, ours.into(), None)?;
         Ok((passt, machine.into(), guest))
     }
 
     /// Starts on one end of a stream socket pair whose other end the machine has already, as a container's driver needs
     /// it, which can't start in a process with threads. What the machine sends before is kept by the socket.
-    pub fn start_on(plan: &NetworkPlan, socket: OwnedFd) -> Result<(Self, GuestNetwork), PasstError> {
+    ///
+    /// The folder, which exists, names a control group that passt is put into where there can be one: at most one processor, 512 MiB, 8
+    /// threads. Who sweeps up after this process clears the folder's group ([`cgroup::clear`]).
+    pub fn start_on(
+        plan: &NetworkPlan,
+        socket: OwnedFd,
+        folder: Option<&Path>,
+    ) -> Result<(Self, GuestNetwork), PasstError> {
         let program = spawn::find("passt").ok_or(PasstError::NoProgram)?;
         let host = route::Host::look();
         let published = plan.published.iter().map(free).collect::<Result<Vec<_>, _>>()?;
@@ -110,6 +127,9 @@ impl Passt {
             .or_else(|_| rustix::net::sockopt::set_socket_send_buffer_size(&theirs, SENT_AHEAD));
         let spawned =
             spawn::spawn(&program, &args, vec![theirs.into()], None).map_err(PasstError::Execute)?;
+        let folder = folder.filter(|_| cgroup::usable().is_ok());
+        let group =
+            folder.map(|folder| limit(spawned.pid(), folder)).transpose().map_err(PasstError::Group)?;
         let is_udp = |publish: &&Publish| publish.protocol == Protocol::Udp;
         let ports = published.iter().filter(is_udp).map(|publish| publish.guest).collect();
         let gate = Gate::new(plan.policy.clone(), MAC, &guest, ports, route::Host::look);
@@ -117,7 +137,7 @@ impl Passt {
         let announced = filter::announce(&helper, MAC, guest.ipv4.map(|(address, _, _)| address));
         let filter = announced.and_then(|()| Filter::start(socket, helper.into(), gate, rates));
         let filter = filter.map_err(PasstError::Execute)?;
-        Ok((Self { filter, spawned, _ids: ids, published, guest: guest.clone() }, guest))
+        Ok((Self { filter, spawned, _ids: ids, published, guest: guest.clone(), group }, guest))
     }
 
     /// Its process.
@@ -158,7 +178,22 @@ impl Drop for Passt {
         let _ = self.spawned.kill();
         let _ = self.spawned.wait();
         self.filter.join();
+        if let Some(group) = &self.group {
+            // What can't be removed now, the next command clears away.
+            let _ = group.remove();
+        }
     }
+}
+
+/// Holds a process to what passt may take, in the group of this folder.
+fn limit(pid: i32, folder: &Path) -> io::Result<Group> {
+    let group = Group::prepare(folder)?;
+    group.make(&LIMITS)?;
+    group.put(pid).inspect_err(|_| {
+        // Why it couldn't be limited matters more than what can't be cleared away.
+        let _ = group.remove();
+    })?;
+    Ok(group)
 }
 
 /// Finds out whether a port is free, before a machine is started for it.

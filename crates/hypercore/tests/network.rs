@@ -118,3 +118,32 @@ fn a_guest_answers_on_its_published_port_and_reaches_no_service_of_its_host() {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+#[test]
+fn passt_has_a_control_group_as_long_as_it_runs() {
+    const TEST: &str = "passt_has_a_control_group_as_long_as_it_runs";
+    let folder = tempfile::tempdir().unwrap();
+    if let Err(reason) = hypercore::cgroup::usable() {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {TEST}: {reason}");
+        return;
+    }
+    let (ours, machine) = UnixStream::pair().unwrap();
+    let passt = match Passt::start_on(&NetworkPlan::default(), ours.into(), Some(folder.path())) {
+        Ok((passt, _)) => passt,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: {TEST}: {error}");
+            return;
+        }
+    };
+    // The hierarchy of processes on version 1, the only one on version 2.
+    let listed = std::fs::read_to_string(format!("/proc/{}/cgroup", passt.pid())).unwrap();
+    let of = |which: &str| listed.lines().find_map(|line| Some(line.split_once(which)?.1.to_owned()));
+    let place = match of(":pids:") {
+        Some(own) => format!("/sys/fs/cgroup/pids{own}"),
+        None => format!("/sys/fs/cgroup{}", of("0::").unwrap()),
+    };
+    assert_eq!(std::fs::read_to_string(format!("{place}/pids.max")).unwrap(), "8\n");
+    drop(passt);
+    assert!(!std::path::Path::new(&place).exists(), "{place} is left");
+    drop(machine);
+}

@@ -32,6 +32,8 @@ const OUTCOME: &str = "outcome.json";
 pub(crate) const CONTAINER: &str = "container";
 /// The folder that a virtual machine's driver has there.
 pub(crate) const MACHINE: &str = "machine";
+/// The folder there that passt's control group is named by.
+pub(crate) const NETWORK: &str = "network";
 
 /// A run folder that this process holds.
 #[derive(Debug)]
@@ -105,12 +107,14 @@ pub(crate) fn make(path: &Path) -> io::Result<()> {
 /// Something can't be removed.
 pub fn clear(path: &Path) -> io::Result<()> {
     let is_folder = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.is_dir());
-    let (container, machine) = (path.join(CONTAINER), path.join(MACHINE));
+    let container = path.join(CONTAINER);
     if is_folder(&container) {
         container::clear(&container)?;
     }
-    if is_folder(&machine) {
-        cgroup::clear(&machine)?;
+    for grouped in [path.join(MACHINE), path.join(NETWORK)] {
+        if is_folder(&grouped) {
+            cgroup::clear(&grouped)?;
+        }
     }
     match remove_tree(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

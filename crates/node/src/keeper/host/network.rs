@@ -1,6 +1,7 @@
 //! The spacecore's network, whoever carries it: begun before its machine is started, finished after.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use hypercore::driver::{Body, Wire};
 use hypercore::network::{Carrier, GuestNetwork, NetworkPlan, Publish};
@@ -8,6 +9,8 @@ use hypercore::passt::Passt;
 use hypercore::routed::Routed;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use spacecore::wire::message::Network;
+
+use crate::run_folder;
 
 /// A network whose machine isn't started yet.
 pub(super) enum Joining {
@@ -46,11 +49,14 @@ impl Joining {
         }
     }
 
-    /// Finishes, once the machine is started.
-    pub(super) fn finish(self, plan: &NetworkPlan) -> Result<Joined, String> {
+    /// Finishes, once the machine is started. The run folder gets a folder for passt's control group.
+    pub(super) fn finish(self, plan: &NetworkPlan, run_folder: &Path) -> Result<Joined, String> {
         match self {
             Self::Passt(wire) => {
-                let (passt, guest) = Passt::start_on(plan, wire).map_err(|error| image::whole(&error))?;
+                let folder = run_folder.join(run_folder::NETWORK);
+                run_folder::make(&folder).map_err(|error| image::whole(&error))?;
+                let started = Passt::start_on(plan, wire, Some(&folder));
+                let (passt, guest) = started.map_err(|error| image::whole(&error))?;
                 Ok(Joined { carried: Carried::Passt(Box::new(passt)), told: told(&guest) })
             }
             Self::Routed(mut routed) => {
