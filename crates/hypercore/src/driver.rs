@@ -156,7 +156,7 @@ pub struct Wasm {
     pub mounts: Vec<Mount>,
     /// The most elements in all of the program's tables.
     pub table_elements: u64,
-    /// The folder that the control group of its process is named by, where it has a process in a jail of its own; no group without.
+    /// The folder that the control group of its process is named by, where programs run in jails: with one it has a process of its own.
     #[serde(default)]
     pub folder: Option<PathBuf>,
 }

@@ -188,7 +188,7 @@ impl Plan {
             cpu_milli: self.cpu_milli,
             memory_mib: self.memory_mib,
             network: self.network.then_some(Network { mac: MAC, mtu: passt::MTU, carrier: self.carrier }),
-            body: self.machine_body(home, &run_folder, initramfs),
+            body: self.machine_body(home, &run_folder, initramfs, lifetime),
         };
         let volumes: Vec<_> = self.volumes.iter().map(|volume| self.volume_use(home, volume)).collect();
         Assignment {

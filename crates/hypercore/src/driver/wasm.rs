@@ -106,7 +106,7 @@ pub struct Wasm {
 struct Jails {
     program: PathBuf,
     cache: Option<PathBuf>,
-    /// The process that runs all programs without a network.
+    /// The process that runs all programs that have none of their own.
     for_all: OnceLock<Result<Arc<Runner>, String>>,
 }
 
@@ -181,8 +181,8 @@ impl Wasm {
 
     /// Has all programs run in jails from now on: `program`, executed with the argument [`RUN`], calls
     /// [`run_inside`]; and compiled in jails of their own: executed with [`COMPILE_INSIDE`] it calls [`compile_inside`]. A program
-    /// with a network has its process from its start, which must be made by a thread that lives as long: the process
-    /// ends with it. Root alone can have jails; nothing happens where there are some already.
+    /// with a network, or with a folder, has its process from its start, which must be made by a thread that lives as long: the
+    /// process ends with it. Root alone can have jails; nothing happens where there are some already.
     pub fn jail(&self, program: &Path, cache: Option<&Path>) {
         if let Some(compiler) = self.shared.compiler() {
             compiler.jail(program, cache);
@@ -191,8 +191,8 @@ impl Wasm {
         self.jails.get_or_init(|| Jails { program, cache, for_all: OnceLock::new() });
     }
 
-    /// Starts the process for programs without a network, which ends with the thread that calls this. Nothing happens where there are
-    /// no jails, or where it runs. Where it can't be had every start of such a program fails with the reason.
+    /// Starts the process for programs with neither network nor folder, which ends with the thread that calls this. Nothing happens
+    /// where there are no jails, or where it runs. Where it can't be had every start of such a program fails with the reason.
     pub fn run_for_all(&self) {
         let Some(jails) = self.jails.get() else { return };
         jails.for_all.get_or_init(|| match Runner::for_all(&jails.program, jails.cache.as_deref()) {
@@ -205,8 +205,8 @@ impl Wasm {
 impl Jails {
     /// The process for a program.
     fn runner(&self, has_network: bool, group: Option<&(PathBuf, Limits)>) -> io::Result<Arc<Runner>> {
-        if has_network {
-            let runner = Runner::for_one(&self.program, self.cache.as_deref(), group);
+        if has_network || group.is_some() {
+            let runner = Runner::for_one(&self.program, self.cache.as_deref(), group, has_network);
             return runner
                 .map(Arc::new)
                 .map_err(|error| io::Error::new(error.kind(), format!("a jail for the program: {error}")));
@@ -214,7 +214,7 @@ impl Jails {
         match self.for_all.get() {
             Some(Ok(runner)) => Ok(Arc::clone(runner)),
             Some(Err(reason)) => Err(io::Error::other(reason.clone())),
-            None => Err(io::Error::other("no jail for programs without a network was made")),
+            None => Err(io::Error::other("no jail for all programs was made")),
         }
     }
 }
@@ -263,8 +263,8 @@ impl Driver for Wasm {
                 wanted: "a folder of the host: a Wasm program can be given no others",
             });
         }
-        let folder = wasm.folder.clone().filter(|_| machine.network.is_some());
-        let group = folder.map(|folder| (folder, runner::limits(wasm, memory_bytes, machine.cpu_milli)));
+        let group =
+            wasm.folder.clone().map(|folder| (folder, runner::limits(wasm, memory_bytes, machine.cpu_milli)));
         Ok(Prepared {
             driver: NAME,
             network: machine.network.is_some(),

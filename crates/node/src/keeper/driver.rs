@@ -13,8 +13,8 @@ use super::assignment::Assignment;
 /// One for the process, so that what is compiled for one program is there for the next. A keeper is `vimana`, which compiles.
 static WASM: LazyLock<Wasm> = LazyLock::new(|| Wasm::compiled_by("/proc/self/exe".into()));
 
-/// Has Wasm programs run in jails, where the caller is root. To be called by the main thread, with which that of programs without a
-/// network ends. A keeper whose program has one keeps no other, and starts none for those.
+/// Has Wasm programs run in jails, where the caller is root. To be called by the main thread, with which that of all programs ends. A
+/// keeper whose program has a process of its own keeps no other, and starts none for all.
 ///
 /// # Errors
 /// The program that this process executes can't be told.
@@ -24,7 +24,7 @@ pub(super) fn jail_wasm(assignment: &Assignment) -> io::Result<()> {
     {
         let cache = wasm.cache.parent().map(|cache| cache.join("jail"));
         WASM.jail(&std::env::current_exe()?, cache.as_deref());
-        if assignment.machine.network.is_none() {
+        if assignment.machine.network.is_none() && wasm.folder.is_none() {
             WASM.run_for_all();
         }
     }

@@ -16,7 +16,7 @@ use super::{
     WasmFacts, checks, folder_stream, layer_serial, scratch_path, volume_serial,
 };
 use crate::home::Home;
-use crate::keeper::assignment::{FolderShare, Patience, ScratchDisk, VolumeUse};
+use crate::keeper::assignment::{FolderShare, Lifetime, Patience, ScratchDisk, VolumeUse};
 use crate::run_folder::{CONTAINER, MACHINE};
 use crate::volume::{self, Form};
 
@@ -283,6 +283,7 @@ impl Plan {
         home: &Home,
         run_folder: &Path,
         initramfs: Option<&Path>,
+        lifetime: Lifetime,
     ) -> driver::Body {
         match &self.body {
             Body::Virtual(machine) => {
@@ -332,7 +333,9 @@ impl Plan {
                 cache: home.cache().join("wasm"),
                 mounts: self.driver_mounts(home),
                 table_elements: u64::from(wasm.table_elements),
-                folder: (wasm.limited && self.network).then(|| run_folder.join(MACHINE)),
+                // Programs that share a keeper share a process, unless they have a network.
+                folder: (wasm.limited && (self.network || lifetime == Lifetime::Independent))
+                    .then(|| run_folder.join(MACHINE)),
             }),
         }
     }

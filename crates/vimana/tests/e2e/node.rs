@@ -6,4 +6,4 @@ mod capacity;
 mod crashes;
 mod life;
 mod metrics;
-mod rig;
+pub mod rig;

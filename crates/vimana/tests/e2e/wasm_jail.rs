@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::compiling::cat;
 use crate::network::{carriers, free_port};
+use crate::node::rig::Node;
 use crate::support::{Home, Killed, eventually, kill, text};
 
 /// A component that looks up a name and then sends back what it is sent first on each connection to port 8080.
@@ -179,4 +180,24 @@ fn a_wasm_program_of_root_s_with_a_network_has_a_jailed_process_of_its_own_which
         assert!(!is_held(&own), "{carrier}");
         assert!(groups.iter().all(|folder| !Path::new(folder).exists()), "{carrier}: {groups:?}");
     }
+}
+
+#[test]
+fn under_a_node_each_wasm_program_of_root_s_has_a_jailed_process_and_a_control_group_of_its_own() {
+    let test = "under_a_node_each_wasm_program_of_root_s_has_a_jailed_process_and_a_control_group_of_its_own";
+    let Some(mut node) = Node::new(test) else { return };
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: {test}: needs root");
+        return;
+    }
+    node.apply("pair", "replicas = 2", "", &[]);
+    let runners: Vec<i32> = node.keepers().into_iter().flat_map(children).collect();
+    assert_eq!(runners.len(), 2);
+    runners.iter().copied().for_each(assert_jailed);
+    let groups: Vec<String> = runners.iter().copied().flat_map(groups).collect();
+    assert_eq!(groups.is_empty(), hypercore::cgroup::usable().is_err(), "{groups:?}");
+    let different: std::collections::BTreeSet<&String> = groups.iter().collect();
+    assert_eq!(different.len(), groups.len(), "each has its own: {groups:?}");
+    node.clear();
+    assert!(groups.iter().all(|folder| !Path::new(folder).exists()), "{groups:?}");
 }

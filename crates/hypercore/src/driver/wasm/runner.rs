@@ -12,9 +12,9 @@
 //!     |---pause, resume, stop, observe-------------->|         line: its end says that the program's is over
 //! ```
 //!
-//! One process runs all programs of a keeper that have no network. A program that has one gets a process of its own: the network
-//! namespace of the jail is then that program's, and the keeper sets it up. Its system calls are those of the other kind and what
-//! sockets of TCP and UDP need, and a control group holds it to what the manifest says.
+//! One process runs all programs of a keeper of many. A program that has a network or a keeper of its own gets a process of its own,
+//! which a control group holds to what the manifest says. With a network the namespace of the jail is that program's, and the keeper
+//! sets it up; the process's system calls are those of the other kind and what sockets of TCP and UDP need.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -100,7 +100,18 @@ pub(super) struct Runner {
     _jail: Jail,
     /// After the process, which must have ended.
     group: Option<Limited>,
-    is_for_one: bool,
+    whose: Whose,
+}
+
+/// Which programs a process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// All of a keeper's without a network.
+    All,
+    /// One, without a network.
+    One,
+    /// One with a network.
+    NetworkedOne,
 }
 
 /// A control group, which is removed when this is dropped.
@@ -118,16 +129,17 @@ impl Drop for Limited {
 }
 
 impl Runner {
-    /// Starts `program` with the argument [`RUN`] in its jail, for all programs without a network. Root alone can.
+    /// Starts `program` with the argument [`RUN`] in its jail, for all programs that have no process of their own. Root alone can.
     pub(super) fn for_all(program: &Path, cache: Option<&Path>) -> io::Result<Self> {
-        Self::start(program, cache, None, false)
+        Self::start(program, cache, None, Whose::All)
     }
 
-    /// The same for one program with a network; the control group is named by the folder.
+    /// The same for one program; the control group is named by the folder.
     pub(super) fn for_one(
         program: &Path,
         cache: Option<&Path>,
         group: Option<&(PathBuf, Limits)>,
+        has_network: bool,
     ) -> io::Result<Self> {
         let limited = group.map(|(folder, limits)| {
             let group = Group::prepare(folder)?;
@@ -138,21 +150,17 @@ impl Runner {
         let limited = limited.map_err(|error: io::Error| {
             io::Error::new(error.kind(), format!("the program's control group: {error}"))
         })?;
-        Self::start(program, cache, limited, true)
+        Self::start(program, cache, limited, if has_network { Whose::NetworkedOne } else { Whose::One })
     }
 
-    fn start(
-        program: &Path,
-        cache: Option<&Path>,
-        group: Option<Limited>,
-        is_for_one: bool,
-    ) -> io::Result<Self> {
+    fn start(program: &Path, cache: Option<&Path>, group: Option<Limited>, whose: Whose) -> io::Result<Self> {
         let (ours, theirs) = pair()?;
         let ids = Ids::take()?;
         let namespace = container::namespace(ids.first())?;
-        let (calls, open_files, threads) = match is_for_one {
-            true => (Calls::WasmSockets, OPEN_FILES_OF_ONE, THREADS_OF_ONE),
-            false => (Calls::Wasm, OPEN_FILES, THREADS),
+        let (calls, open_files, threads) = match whose {
+            Whose::All => (Calls::Wasm, OPEN_FILES, THREADS),
+            Whose::One => (Calls::Wasm, OPEN_FILES_OF_ONE, THREADS_OF_ONE),
+            Whose::NetworkedOne => (Calls::WasmSockets, OPEN_FILES_OF_ONE, THREADS_OF_ONE),
         };
         let jail = Jail {
             shown: jail::closure(program, cache)?,
@@ -167,7 +175,7 @@ impl Runner {
             without: Vec::new(),
         };
         let spawned = jail.start(program, &[RUN.into()], vec![theirs])?;
-        Ok(Self { socket: ours, spawned, namespace, _jail: jail, group, is_for_one })
+        Ok(Self { socket: ours, spawned, namespace, _jail: jail, group, whose })
     }
 
     /// Has a program started; what its process asks is answered by a thread of this one. With a network, it is the only one that
@@ -207,7 +215,7 @@ impl Runner {
     fn prepare_network(&self, card: Card) -> io::Result<Seen> {
         let its_own = File::open(format!("/proc/{}/ns/net", self.spawned.pid()))?;
         let of_machine = File::open("/proc/thread-self/ns/net")?;
-        if !self.is_for_one || its_own.metadata()?.ino() == of_machine.metadata()?.ino() {
+        if self.whose != Whose::NetworkedOne || its_own.metadata()?.ino() == of_machine.metadata()?.ino() {
             return Err(io::Error::other("the process in the jail has no network namespace for the program"));
         }
         Seen::make(its_own.into(), card).map_err(|refusal| io::Error::other(refusal.message))
@@ -215,7 +223,10 @@ impl Runner {
 
     /// What a process that has died died of, as far as it is known.
     fn why_it_died(&self) -> String {
-        let whose = if self.is_for_one { "the program" } else { "all of this user's Wasm programs" };
+        let whose = match self.whose {
+            Whose::All => "all of this user's Wasm programs",
+            Whose::One | Whose::NetworkedOne => "the program",
+        };
         let stderr = self.spawned.stderr();
         let limited = self.group.as_ref().filter(|limited| limited.group.killed_for_memory() > 0);
         match limited {
