@@ -7,6 +7,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use hypercore::cgroup::{self, Group, Limits};
+use hypercore::driver::Class;
 use hypercore::driver::qemu::Qemu;
 use hypercore::jail::{Calls, Device, Ids, Jail, Part, closure};
 
@@ -21,7 +22,8 @@ const ALL: [Part; 8] = [
     Part::Group,
 ];
 
-const LIMITS: Limits = Limits { cpu_milli: 2000, memory_bytes: 1 << 30, threads: 100 };
+const LIMITS: Limits =
+    Limits { cpu_milli: 2000, memory_bytes: 1 << 30, threads: 100, class: Class::Burstable };
 
 fn main() -> Result<(), Box<dyn Error>> {
     let rounds = std::env::args().nth(1).map_or(Ok(21), |word| word.parse::<usize>())?.max(1);
@@ -47,6 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 threads: 100,
                 ids: root.then(Ids::take).transpose()?,
                 group: group.clone(),
+                class: Class::Burstable,
                 profile: None,
                 without: without.to_vec(),
             };

@@ -17,7 +17,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hypercore::driver::qemu::Qemu;
-use hypercore::driver::{Accelerator, Body, DiskRates, Driver, Machine, Network, Virtual, Wire, Wiring};
+use hypercore::driver::{
+    Accelerator, Body, Class, DiskRates, Driver, Machine, Network, Virtual, Wire, Wiring,
+};
 use hypercore::initramfs;
 use hypercore::kernel::KernelStore;
 use hypercore::network::{Carrier, MAC, NetworkPlan};
@@ -301,6 +303,7 @@ fn guest(kernels: &Path, folder: &Path, script: &str) -> Fallible<Machine> {
         name: "speed".into(),
         cpu_milli: 1000,
         memory_mib: 128,
+        class: Class::default(),
         network: Some(Network { mac: MAC, mtu: u16::try_from(MTU)?, carrier: Carrier::Routed }),
         body: Body::Virtual(Virtual {
             accelerator: Accelerator::Tcg,

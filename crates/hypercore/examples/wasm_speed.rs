@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hypercore::driver::wasm::Wasm;
-use hypercore::driver::{self, Body, Driver, Instance, Machine, Wiring};
+use hypercore::driver::{self, Body, Class, Driver, Instance, Machine, Wiring};
 use sha2::{Digest, Sha256};
 use spacecore::wire::link::{Incoming, Link};
 use spacecore::wire::message::{Configuration, Process, ToGuest, ToHost};
@@ -49,7 +49,14 @@ fn machine(module: &Path, cache: &Path, cpu_milli: u32) -> Result<Machine, Failu
         table_elements: 100_000,
         folder: None,
     };
-    Ok(Machine { name: "speed".into(), cpu_milli, memory_mib: 64, network: None, body: Body::Wasm(body) })
+    Ok(Machine {
+        name: "speed".into(),
+        cpu_milli,
+        memory_mib: 64,
+        class: Class::default(),
+        network: None,
+        body: Body::Wasm(body),
+    })
 }
 
 fn start(wasm: &Wasm, machine: &Machine) -> Result<Kept, Failure> {

@@ -24,7 +24,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use crate::driver::Observation;
 use delegation::Delegated;
 pub use limits::Limits;
-pub(crate) use limits::{PERIOD_US, quota_us};
+pub(crate) use limits::{PERIOD_US, quota_us, shares};
 
 /// Where control groups are mounted.
 pub(crate) const ROOT: &str = "/sys/fs/cgroup";

@@ -52,6 +52,28 @@ impl fmt::Display for Accelerator {
     }
 }
 
+/// How firmly a machine has its processors and its memory, where others want them too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// They are its own: whoever else wants them gets what it leaves.
+    Guaranteed,
+    /// It has a share of them.
+    #[default]
+    Burstable,
+}
+
+impl Class {
+    /// How early the kernel ends a process of it when the whole machine is short of memory (`oom_score_adj`, proc(5), from -1000 to
+    /// 1000): before any that has no score of its own, as the node has none.
+    pub fn oom_score(self) -> u16 {
+        match self {
+            Self::Guaranteed => 200,
+            Self::Burstable => 500,
+        }
+    }
+}
+
 /// A machine as it is wanted, in no driver's words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
@@ -62,6 +84,9 @@ pub struct Machine {
     pub cpu_milli: u32,
     /// Memory in MiB: that of a virtual machine, at least 32; the most that a container or a Wasm program may use.
     pub memory_mib: u64,
+    /// How firmly it has these, where there is a control group.
+    #[serde(default)]
+    pub class: Class,
     /// The network card, if there is one; its wire is [`Wiring::network`].
     pub network: Option<Network>,
     /// What the workload is kept in.
@@ -287,6 +312,8 @@ pub enum Execution {
         cache: Option<PathBuf>,
         /// Whether it gets the AppArmor profile of monitors.
         profile: bool,
+        /// How firmly it has processors and memory.
+        class: Class,
         /// The folder that its control group is named by, and what the group may take.
         group: Option<(PathBuf, Limits)>,
     },
@@ -542,6 +569,7 @@ mod tests {
                 vcpus: 1,
                 cache: None,
                 profile: false,
+                class: Class::default(),
                 group: None,
             },
         };

@@ -51,6 +51,7 @@ pub use self::closure::closure;
 pub use self::ids::{FIRST_ID, IDS, Ids};
 use crate::cgroup::Group;
 use crate::driver::Accelerator;
+use crate::driver::Class;
 use crate::spawn::{self, Spawned};
 
 /// A device that a program in a jail may be given.
@@ -147,6 +148,8 @@ pub struct Jail {
     pub ids: Option<Ids>,
     /// The control group that it is put into before it begins; whoever made it removes it.
     pub group: Option<Group>,
+    /// How early the kernel ends it when the machine is short of memory.
+    pub class: Class,
     /// The AppArmor profile that it gets as it is executed, which must be loaded.
     pub profile: Option<&'static str>,
     /// What is left out.
@@ -229,6 +232,7 @@ impl Jail {
             filter: self.has(Part::Filter).then(|| compiled(self.calls)),
             limits: if self.has(Part::Limits) { self.limits(user.is_some()) } else { Vec::new() },
             drops: self.has(Part::User),
+            oom_score: self.class.oom_score().to_string().into_bytes(),
             profile: self.profile.map(|name| format!("exec {name}").into_bytes()),
         })
     }

@@ -31,6 +31,7 @@ use std::path::Path;
 use self::filter::{Filter, Rates};
 use self::policy::Gate;
 use crate::cgroup::{self, Group, Limits};
+use crate::driver::Class;
 use crate::jail::Ids;
 use crate::network::route;
 use crate::network::{GuestNetwork, MAC, NetworkPlan, PortError, Protocol, Publish};
@@ -48,7 +49,9 @@ pub const MTU: u16 = 32_000;
 const SENT_AHEAD: usize = 4 << 20;
 
 /// What it may take: it has one thread, tables of a fixed size, and what the kernel keeps for its connections.
-const LIMITS: Limits = Limits { cpu_milli: 1000, memory_bytes: 512 << 20, threads: 8 };
+const fn limits(class: Class) -> Limits {
+    Limits { cpu_milli: 1000, memory_bytes: 512 << 20, threads: 8, class }
+}
 
 /// Why there is no network.
 #[derive(Debug, thiserror::Error)]
@@ -105,12 +108,12 @@ impl Passt {
     /// Starts on one end of a stream socket pair whose other end the machine has already, as a container's driver needs
     /// it, which can't start in a process with threads. What the machine sends before is kept by the socket.
     ///
-    /// The folder, which exists, names a control group that passt is put into where there can be one: at most one processor, 512 MiB, 8
+    /// The folder of `group`, which exists, names a control group that passt is put into where there can be one: at most one processor, 512 MiB, 8
     /// threads. Who sweeps up after this process clears the folder's group ([`cgroup::clear`]).
     pub fn start_on(
         plan: &NetworkPlan,
         socket: OwnedFd,
-        folder: Option<&Path>,
+        group: Option<(&Path, Class)>,
     ) -> Result<(Self, GuestNetwork), PasstError> {
         let program = spawn::find("passt").ok_or(PasstError::NoProgram)?;
         let host = route::Host::look();
@@ -127,9 +130,9 @@ impl Passt {
             .or_else(|_| rustix::net::sockopt::set_socket_send_buffer_size(&theirs, SENT_AHEAD));
         let spawned =
             spawn::spawn(&program, &args, vec![theirs.into()], None).map_err(PasstError::Execute)?;
-        let folder = folder.filter(|_| cgroup::usable().is_ok());
-        let group =
-            folder.map(|folder| limit(spawned.pid(), folder)).transpose().map_err(PasstError::Group)?;
+        let group = group.filter(|_| cgroup::usable().is_ok());
+        let group = group.map(|(folder, class)| limit(spawned.pid(), folder, class));
+        let group = group.transpose().map_err(PasstError::Group)?;
         let is_udp = |publish: &&Publish| publish.protocol == Protocol::Udp;
         let ports = published.iter().filter(is_udp).map(|publish| publish.guest).collect();
         let gate = Gate::new(plan.policy.clone(), MAC, &guest, ports, route::Host::look);
@@ -186,9 +189,9 @@ impl Drop for Passt {
 }
 
 /// Holds a process to what passt may take, in the group of this folder.
-fn limit(pid: i32, folder: &Path) -> io::Result<Group> {
+fn limit(pid: i32, folder: &Path, class: Class) -> io::Result<Group> {
     let group = Group::prepare(folder)?;
-    group.make(&LIMITS)?;
+    group.make(&limits(class))?;
     group.put(pid).inspect_err(|_| {
         // Why it couldn't be limited matters more than what can't be cleared away.
         let _ = group.remove();

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use hypercore::driver::qemu::Qemu;
-use hypercore::driver::{Driver, Network, Wire, Wiring};
+use hypercore::driver::{Class, Driver, Network, Wire, Wiring};
 use hypercore::network::{Carrier, NetworkPlan, Protocol, Publish};
 use hypercore::passt::Passt;
 
@@ -128,7 +128,11 @@ fn passt_has_a_control_group_as_long_as_it_runs() {
         return;
     }
     let (ours, machine) = UnixStream::pair().unwrap();
-    let passt = match Passt::start_on(&NetworkPlan::default(), ours.into(), Some(folder.path())) {
+    let passt = match Passt::start_on(
+        &NetworkPlan::default(),
+        ours.into(),
+        Some((folder.path(), Class::Burstable)),
+    ) {
         Ok((passt, _)) => passt,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "SKIPPED: {TEST}: {error}");

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use hac::model::Isolation;
 use hac::settings::Tightened;
-use hypercore::driver::{Machine, Network};
+use hypercore::driver::{self, Machine, Network};
 use hypercore::network::{Carrier, MAC, NetworkPlan, Publish};
 use hypercore::passt;
 use serde::Serialize;
@@ -45,6 +45,8 @@ pub struct Plan {
     pub driver: &'static str,
     /// Processor time in thousandths of a CPU.
     pub cpu_milli: u32,
+    /// How firmly it has processors and memory.
+    pub class: hac::model::Class,
     /// Memory in MiB.
     pub memory_mib: u64,
     /// The image's name.
@@ -140,6 +142,7 @@ impl Plan {
             isolation: spec.virtualization.isolation,
             driver: decided.body.driver(),
             cpu_milli: spec.resources.cpu.0,
+            class: spec.resources.class,
             memory_mib: spec.resources.memory.as_mib_ceil(),
             image: facts.image.reference.clone(),
             image_digest: facts.image.digest.clone(),
@@ -187,6 +190,10 @@ impl Plan {
             name: id.to_owned(),
             cpu_milli: self.cpu_milli,
             memory_mib: self.memory_mib,
+            class: match self.class {
+                hac::model::Class::Guaranteed => driver::Class::Guaranteed,
+                hac::model::Class::Burstable => driver::Class::Burstable,
+            },
             network: self.network.then_some(Network { mac: MAC, mtu: passt::MTU, carrier: self.carrier }),
             body: self.machine_body(home, &run_folder, initramfs, lifetime),
         };

@@ -24,7 +24,7 @@ use crate::steps::Steps;
 use spacecore::refusal::{OrRefuse, refuse};
 
 /// How much sooner than PID 1 the kernel ends a process for want of memory, in thousandths of the limit.
-const OOM_SCORE: &str = "100";
+const OOM_SCORE: i32 = 100;
 
 /// Takes the channel that the runtime has left open.
 ///
@@ -58,9 +58,11 @@ pub(crate) fn apply(configuration: &Configuration, steps: &mut Steps) -> Result<
     Ok(())
 }
 
-/// Lets the kernel end the calling process, and what it starts, before PID 1.
+/// Lets the kernel end the calling process, and what it starts, before PID 1, whose score it has until then.
 pub(crate) fn be_ended_first() {
-    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
+    const FILE: &str = "/proc/self/oom_score_adj";
+    let own = std::fs::read_to_string(FILE).ok().and_then(|score| score.trim().parse::<i32>().ok());
+    let _ = std::fs::write(FILE, own.unwrap_or(0).saturating_add(OOM_SCORE).min(1000).to_string());
 }
 
 /// Kills every process of the container but PID 1, at once: the kernel lets none of them fork in between.

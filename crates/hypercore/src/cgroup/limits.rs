@@ -5,11 +5,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Group, ROOT};
+use crate::driver::Class;
 
 /// The period over which processor time is shared out, in microseconds.
 pub(crate) const PERIOD_US: u64 = 100_000;
 /// The least share of it that the kernel takes, in microseconds.
 const LEAST_QUOTA_US: u64 = 1000;
+
+/// The weight of a whole processor on version 1, where a process that belongs to nobody's group has this too, and the bounds.
+const SHARES: u64 = 1024;
+const SHARES_RANGE: std::ops::RangeInclusive<u64> = 2..=262_144;
+/// The same on version 2.
+const WEIGHT: u64 = 100;
+const WEIGHT_RANGE: std::ops::RangeInclusive<u64> = 1..=10_000;
+/// How many times as heavy a guaranteed processor is as one that is shared: on a processor where seven others want all of it, who has it
+/// guaranteed keeps nine tenths.
+const GUARANTEED: u64 = 64;
 
 /// What the processes of a group may take together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -21,6 +32,26 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// Processes and threads at a time.
     pub threads: u64,
+    /// How firmly they have processors and memory.
+    pub class: Class,
+}
+
+/// How heavy so many thousandths of a CPU are beside what others have, on version 1.
+pub(crate) fn shares(cpu_milli: u32, class: Class) -> u64 {
+    weighed(SHARES, cpu_milli, class).clamp(*SHARES_RANGE.start(), *SHARES_RANGE.end())
+}
+
+/// The same on version 2.
+fn weight(cpu_milli: u32, class: Class) -> u64 {
+    weighed(WEIGHT, cpu_milli, class).clamp(*WEIGHT_RANGE.start(), *WEIGHT_RANGE.end())
+}
+
+fn weighed(unit: u64, cpu_milli: u32, class: Class) -> u64 {
+    let times = match class {
+        Class::Guaranteed => GUARANTEED,
+        Class::Burstable => 1,
+    };
+    u64::from(cpu_milli).saturating_mul(unit).saturating_mul(times) / 1000
 }
 
 /// How much of each period so many thousandths of a CPU are, in microseconds.
@@ -54,6 +85,11 @@ impl Group {
         set("memory.max", limits.memory_bytes.to_string())?;
         optional(set("memory.swap.max", "0".to_owned()))?;
         optional(set("memory.oom.group", "1".to_owned()))?;
+        if limits.class == Class::Guaranteed {
+            // Never taken back for others. A kernel before 4.18 doesn't know it.
+            optional(set("memory.min", limits.memory_bytes.to_string()))?;
+        }
+        set("cpu.weight", weight(limits.cpu_milli, limits.class).to_string())?;
         set("cpu.max", format!("{} {PERIOD_US}", quota_us(limits.cpu_milli)))?;
         set("pids.max", limits.threads.to_string())
     }
@@ -69,6 +105,7 @@ impl Group {
         set("memory", "memory.limit_in_bytes", memory.clone())?;
         // The same with swap as without, so that there is none. A kernel may not count swap.
         optional(set("memory", "memory.memsw.limit_in_bytes", memory))?;
+        set("cpu", "cpu.shares", shares(limits.cpu_milli, limits.class).to_string())?;
         set("cpu", "cpu.cfs_period_us", PERIOD_US.to_string())?;
         set("cpu", "cpu.cfs_quota_us", quota_us(limits.cpu_milli).to_string())?;
         set("pids", "pids.max", limits.threads.to_string())
@@ -126,5 +163,25 @@ fn optional(written: io::Result<()>) -> io::Result<()> {
     match written {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_guaranteed_outweighs_what_is_shared_and_all_stays_within_what_the_kernel_takes() {
+        for cpu_milli in [100, 1000, 1500] {
+            assert!(shares(cpu_milli, Class::Guaranteed) >= 60 * shares(cpu_milli, Class::Burstable));
+            assert!(weight(cpu_milli, Class::Guaranteed) >= 60 * weight(cpu_milli, Class::Burstable));
+        }
+        assert_eq!((shares(1000, Class::Burstable), weight(1000, Class::Burstable)), (1024, 100));
+        assert_eq!((shares(1000, Class::Guaranteed), weight(1000, Class::Guaranteed)), (65_536, 6400));
+        assert_eq!((shares(1, Class::Burstable), weight(1, Class::Burstable)), (2, 1));
+        assert_eq!(
+            (shares(u32::MAX, Class::Guaranteed), weight(u32::MAX, Class::Burstable)),
+            (262_144, 10_000)
+        );
     }
 }

@@ -274,13 +274,14 @@ impl Driver for ContainerDriver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::{Container, Mount, MountSource};
+    use crate::driver::{Class, Container, Mount, MountSource};
 
     fn machine() -> Machine {
         Machine {
             name: "box".into(),
             cpu_milli: 500,
             memory_mib: 64,
+            class: Class::default(),
             network: None,
             body: Body::Container(Container {
                 layers: vec!["/layer".into()],

@@ -137,6 +137,7 @@ impl Driver for Qemu {
             cpu_milli: machine.cpu_milli,
             memory_bytes: machine.memory_mib.saturating_add(overhead).saturating_mul(1 << 20),
             threads: u64::from(vcpus).saturating_add(THREADS),
+            class: machine.class,
         };
         let kernel = [&hardware.kernel, &hardware.initramfs].map(|path| absolute(path).map(PathBuf::from));
         let kernel = kernel.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -153,6 +154,7 @@ impl Driver for Qemu {
                 vcpus,
                 cache: hardware.cache.clone(),
                 profile: hardware.profile,
+                class: machine.class,
                 group: hardware.folder.clone().map(|folder| (folder, limits)),
             },
         })
@@ -161,8 +163,18 @@ impl Driver for Qemu {
     fn start(&self, prepared: &Prepared, wiring: Wiring) -> Result<Box<dyn Instance>, StartError> {
         wired("a network", prepared.network, wiring.network.is_some())?;
         wired("a console", prepared.console, wiring.console.is_some())?;
-        let Execution::Program { program, args, disks, shown, accelerator, vcpus, cache, profile, group } =
-            &prepared.execution
+        let Execution::Program {
+            program,
+            args,
+            disks,
+            shown,
+            accelerator,
+            vcpus,
+            cache,
+            profile,
+            class,
+            group,
+        } = &prepared.execution
         else {
             return Err(StartError::Prepared { driver: self.name(), other: prepared.driver });
         };
@@ -202,6 +214,7 @@ impl Driver for Qemu {
             threads: u64::from(*vcpus).saturating_add(THREADS),
             ids: root.then(Ids::take).transpose().map_err(failed)?,
             group: group.as_ref().map(|(group, _)| group.clone()),
+            class: *class,
             profile: profile.then_some(PROFILE),
             without: Vec::new(),
         };
@@ -514,13 +527,14 @@ fn observation(stat: &str, statm: &str) -> Option<Observation> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::{Mac, Network};
+    use crate::driver::{Class, Mac, Network};
 
     fn machine() -> Machine {
         Machine {
             name: "test".into(),
             cpu_milli: 1000,
             memory_mib: 128,
+            class: Class::default(),
             network: None,
             body: Body::Virtual(Virtual {
                 accelerator: Accelerator::Tcg,

@@ -263,8 +263,10 @@ impl Driver for Wasm {
                 wanted: "a folder of the host: a Wasm program can be given no others",
             });
         }
-        let group =
-            wasm.folder.clone().map(|folder| (folder, runner::limits(wasm, memory_bytes, machine.cpu_milli)));
+        let group = wasm
+            .folder
+            .clone()
+            .map(|folder| (folder, runner::limits(wasm, memory_bytes, machine.cpu_milli, machine.class)));
         Ok(Prepared {
             driver: NAME,
             network: machine.network.is_some(),

@@ -14,9 +14,6 @@ use crate::mount_attributes::{self, Attributes, NODEV, NOEXEC, NOSUID, RDONLY};
 const BUILT_AT: &CStr = c"/proc";
 /// How much the folders of the root may take.
 const ROOT_OPTIONS: &CStr = c"mode=0755,size=1m,nr_inodes=1024";
-/// The score from -1000 to 1000 by which the kernel chooses who dies when memory is short (proc(5)): before any process
-/// of the machine that has none of its own.
-const OOM_SCORE: &[u8] = b"500";
 
 /// A step that failed, and the kernel's reason.
 pub(crate) type Failed = (Step, i32);
@@ -138,6 +135,8 @@ pub(crate) struct Ready {
     pub(super) filter: Option<Vec<libc::sock_filter>>,
     pub(super) limits: Vec<(u32, u64)>,
     pub(super) drops: bool,
+    /// How early the kernel ends it for want of memory, as a number in digits.
+    pub(super) oom_score: Vec<u8>,
     /// What the kernel is told of the AppArmor profile.
     pub(super) profile: Option<Vec<u8>>,
 }
@@ -155,7 +154,7 @@ impl Ready {
 
     /// Builds the root, sets limits and user. Nothing that the program may do is refused yet.
     pub(crate) fn enter(&self) -> Result<(), Failed> {
-        write(Step::Score, c"/proc/self/oom_score_adj", OOM_SCORE)?;
+        write(Step::Score, c"/proc/self/oom_score_adj", &self.oom_score)?;
         if let Some(profile) = &self.profile {
             // While there is a `/proc`. It has effect at the execution.
             write(Step::Profile, c"/proc/self/attr/exec", profile)?;

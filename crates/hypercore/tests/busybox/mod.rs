@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use hypercore::driver::qemu::Qemu;
-use hypercore::driver::{Accelerator, Body, DiskRates, Machine, Virtual};
+use hypercore::driver::{Accelerator, Body, Class, DiskRates, Machine, Virtual};
 use hypercore::initramfs;
 use hypercore::kernel::{self, Kernel, KernelStore};
 
@@ -54,6 +54,7 @@ pub(crate) fn machine(folder: &Path, modules: &[&str], script: &str) -> Result<M
         name: "test".into(),
         cpu_milli: 1000,
         memory_mib: 128,
+        class: Class::default(),
         network: None,
         body: Body::Virtual(Virtual {
             accelerator: Accelerator::Tcg,

@@ -384,7 +384,7 @@ fn the_workload_has_no_more_than_it_is_given() {
         "CapAmb: 0000000000000000",
         "NoNewPrivs: 1",
         "Seccomp: 2",
-        "0 1 2 3 0\n100\n",
+        "0 1 2 3 500\n600\n",
         "0022",
         "lo",
         "\n0\n",

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hypercore::driver::container::ContainerDriver;
-use hypercore::driver::{Body, Container, Driver, Instance, Machine, Wiring};
+use hypercore::driver::{Body, Class, Container, Driver, Instance, Machine, Wiring};
 use spacecore::wire::link::{Incoming, Link};
 use spacecore::wire::message::{Configuration, ExitStatus, Process, Refusal, Stats, ToGuest, ToHost};
 use spacecore::wire::{self, stderr_of, stdin_of, stdout_of};
@@ -51,6 +51,7 @@ impl Image {
             name: "test".into(),
             cpu_milli: 1000,
             memory_mib: 128,
+            class: Class::default(),
             network: None,
             body: Body::Container(Container {
                 layers: vec![self.layer()],

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use hypercore::cgroup::{self, Group, Limits};
+use hypercore::driver::Class;
 use hypercore::jail::{Calls, Device, Ids, Jail, Part, Strength, closure};
 use hypercore::spawn::Status;
 use prisoner::{ATTACKS, Attack, BY_SOCKETS};
@@ -28,7 +29,7 @@ const OTHER_USER: u32 = 65_534;
 const DISK_BYTES: u64 = 65_536;
 const THREADS: u64 = 40;
 /// What the prisoners may take together.
-const TAKEN: Limits = Limits { cpu_milli: 150, memory_bytes: 64 << 20, threads: 60 };
+const TAKEN: Limits = Limits { cpu_milli: 150, memory_bytes: 64 << 20, threads: 60, class: Class::Burstable };
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -154,6 +155,7 @@ impl Rig {
             threads: THREADS,
             ids: root.then(|| Ids::take().unwrap()),
             group: self.group.clone(),
+            class: Class::Burstable,
             profile: None,
             without: without.to_vec(),
         }

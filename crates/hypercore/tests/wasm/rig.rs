@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hypercore::driver::wasm::Wasm;
-use hypercore::driver::{self, Body, Driver, Instance, Machine, Mount, MountSource, Wiring};
+use hypercore::driver::{self, Body, Class, Driver, Instance, Machine, Mount, MountSource, Wiring};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sha2::{Digest, Sha256};
 use spacecore::wire::link::{Incoming, Link};
@@ -57,6 +57,7 @@ impl Rig {
             name: "test".into(),
             cpu_milli: 1000,
             memory_mib: 64,
+            class: Class::default(),
             network: None,
             body: Body::Wasm(body),
         };

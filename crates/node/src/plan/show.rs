@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use hac::model::Class;
 use hac::units::{Bytes, MilliCpu};
 use hypercore::driver::qemu::overhead_mib;
 use hypercore::network::Carrier;
@@ -87,6 +88,9 @@ impl fmt::Display for Plan {
                 let cpu = MilliCpu(self.cpu_milli);
                 row(f, "cpu, memory", &format_args!("{cpu} CPU, {} MiB at most", self.memory_mib))?;
             }
+        }
+        if self.class == Class::Guaranteed {
+            row(f, "", &"guaranteed: before whoever has a share of them")?;
         }
         row(f, "image", &self.image)?;
         row(f, "", &self.image_digest)?;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use hypercore::cgroup::{Group, Limits};
+use hypercore::driver::Class;
 
 /// The argument with which this program does nothing else.
 pub const ARGUMENT: &str = "try-a-group";
@@ -14,7 +15,9 @@ pub const ARGUMENT: &str = "try-a-group";
 pub fn hold() -> ExitCode {
     let folder = tempfile::tempdir().unwrap();
     let group = Group::prepare(folder.path()).unwrap();
-    group.make(&Limits { cpu_milli: 250, memory_bytes: 32 << 20, threads: 8 }).unwrap();
+    group
+        .make(&Limits { cpu_milli: 250, memory_bytes: 32 << 20, threads: 8, class: Class::Guaranteed })
+        .unwrap();
     // It begins when it is in the group.
     let mut eater = Command::new("sh")
         .args(["-c", "read go; exec dd if=/dev/zero of=/dev/null bs=64M count=1"])
@@ -28,6 +31,8 @@ pub fn hold() -> ExitCode {
     let place = Path::new("/sys/fs/cgroup").join(own);
     let read = |name: &str| fs::read_to_string(place.join(name)).unwrap().trim().to_owned();
     assert_eq!(read("memory.max"), (32 << 20).to_string());
+    // A quarter of a processor, guaranteed; never taken back for others.
+    assert_eq!((read("cpu.weight").as_str(), read("memory.min")), ("1600", (32 << 20).to_string()));
     assert_eq!((read("cpu.max").as_str(), read("pids.max").as_str()), ("25000 100000", "8"));
     drop(eater.stdin.take());
     let ended = eater.wait().unwrap();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hypercore::driver::{Accelerator, Body, DiskRates, Machine, Virtual};
+use hypercore::driver::{Accelerator, Body, Class, DiskRates, Machine, Virtual};
 use hypercore::kernel::{Kernel, KernelStore};
 use node::keeper::assignment::{Assignment, FolderShare, Lifetime, Patience, VERSION};
 use node::keeper::report::{FromKeeper, Outcome, Standing, ToKeeper};
@@ -121,6 +121,7 @@ fn assignment(home: &Home, kernel: &Kernel, initramfs: PathBuf, boot_ms: u64) ->
             name: "attacked".into(),
             cpu_milli: 1000,
             memory_mib: 128,
+            class: Class::default(),
             network: None,
             body: Body::Virtual(Virtual {
                 accelerator: Accelerator::Tcg,

@@ -89,6 +89,7 @@ pub(super) fn config(machine: &Machine, container: &Container, ids: Ids) -> Resu
             },
             "rlimits": [{ "type": "RLIMIT_CORE", "soft": 0, "hard": 0 }],
             "noNewPrivileges": true,
+            "oomScoreAdj": machine.class.oom_score(),
         },
         "root": { "path": "root", "readonly": container.readonly },
         "hostname": container.hostname,
@@ -163,7 +164,7 @@ fn resources(machine: &Machine, container: &Container) -> Value {
     json!({
         // The same with swap as without, so that there is none.
         "memory": { "limit": memory, "swap": memory },
-        "cpu": { "quota": quota, "period": PERIOD_US },
+        "cpu": { "quota": quota, "period": PERIOD_US, "shares": cgroup::shares(machine.cpu_milli, machine.class) },
         // One of them is PID 1.
         "pids": { "limit": u64::from(container.pids).saturating_add(1) },
         "devices": devices(),

@@ -108,6 +108,7 @@ fn jailed(program: &Path, cache: Option<&Path>, path: &Path, digest: &str) -> Re
             threads: 64,
             ids: Some(Ids::take()?),
             group: None,
+            class: crate::driver::Class::default(),
             profile: None,
             without: Vec::new(),
         };

@@ -33,7 +33,7 @@ use super::network::{Card, Seen};
 use super::questions::{self, FDS_MAX, MESSAGE_MAX, pair, receive, send};
 use crate::cgroup::{Group, Limits};
 use crate::driver::{
-    ControlError, Ended, Instance, MountSource, Observation, ObserveError, StopError, Wasm, container,
+    Class, ControlError, Ended, Instance, MountSource, Observation, ObserveError, StopError, Wasm, container,
 };
 use crate::jail::{self, Calls, Device, Ids, Jail};
 use crate::spawn::Spawned;
@@ -79,14 +79,14 @@ pub(super) const OVER: u8 = b'e';
 const DYING: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 
 /// What the process of one program may take: what the program may, and the process itself.
-pub(super) fn limits(wasm: &Wasm, memory_bytes: u64, cpu_milli: u32) -> Limits {
+pub(super) fn limits(wasm: &Wasm, memory_bytes: u64, cpu_milli: u32, class: Class) -> Limits {
     // A program that isn't there is refused when it is looked for.
     let program = fs::metadata(&wasm.module).map_or(0, |status| status.len());
     let memory_bytes = memory_bytes
         .saturating_add(OWN_BYTES)
         .saturating_add(wasm.table_elements.saturating_mul(ELEMENT_BYTES))
         .saturating_add(program.saturating_mul(LOADED));
-    Limits { cpu_milli, memory_bytes, threads: THREADS_OF_ONE }
+    Limits { cpu_milli, memory_bytes, threads: THREADS_OF_ONE, class }
 }
 
 /// The jailed process. It ends with the thread that started it.
@@ -119,6 +119,7 @@ enum Whose {
 struct Limited {
     group: Group,
     memory_bytes: u64,
+    class: Class,
 }
 
 impl Drop for Limited {
@@ -144,7 +145,7 @@ impl Runner {
         let limited = group.map(|(folder, limits)| {
             let group = Group::prepare(folder)?;
             group.make(limits)?;
-            Ok(Limited { group, memory_bytes: limits.memory_bytes })
+            Ok(Limited { group, memory_bytes: limits.memory_bytes, class: limits.class })
         });
         let limited = limited.transpose();
         let limited = limited.map_err(|error: io::Error| {
@@ -171,6 +172,7 @@ impl Runner {
             threads,
             ids: Some(ids),
             group: group.as_ref().map(|limited| limited.group.clone()),
+            class: group.as_ref().map_or_else(Class::default, |limited| limited.class),
             profile: None,
             without: Vec::new(),
         };

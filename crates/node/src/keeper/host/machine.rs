@@ -51,7 +51,8 @@ impl Host {
         self.machine = Some(driver.start(&prepared, wiring).map_err(|error| image::whole(&error))?);
         self.mark("machine started");
         if let (Some(plan), Some(joining)) = (&self.assignment.network, joining) {
-            self.network = Some(joining.finish(plan, &self.assignment.run_folder)?);
+            self.network =
+                Some(joining.finish(plan, &self.assignment.run_folder, self.assignment.machine.class)?);
             self.mark("network ready");
             self.tell_published();
         }

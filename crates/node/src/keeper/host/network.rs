@@ -3,7 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use hypercore::driver::{Body, Wire};
+use hypercore::driver::{Body, Class, Wire};
 use hypercore::network::{Carrier, GuestNetwork, NetworkPlan, Publish};
 use hypercore::passt::Passt;
 use hypercore::routed::Routed;
@@ -49,13 +49,18 @@ impl Joining {
         }
     }
 
-    /// Finishes, once the machine is started. The run folder gets a folder for passt's control group.
-    pub(super) fn finish(self, plan: &NetworkPlan, run_folder: &Path) -> Result<Joined, String> {
+    /// Finishes, once the machine is started. The run folder gets a folder for passt's control group, which is as firm as the machine.
+    pub(super) fn finish(
+        self,
+        plan: &NetworkPlan,
+        run_folder: &Path,
+        class: Class,
+    ) -> Result<Joined, String> {
         match self {
             Self::Passt(wire) => {
                 let folder = run_folder.join(run_folder::NETWORK);
                 run_folder::make(&folder).map_err(|error| image::whole(&error))?;
-                let started = Passt::start_on(plan, wire, Some(&folder));
+                let started = Passt::start_on(plan, wire, Some((&folder, class)));
                 let (passt, guest) = started.map_err(|error| image::whole(&error))?;
                 Ok(Joined { carried: Carried::Passt(Box::new(passt)), told: told(&guest) })
             }
