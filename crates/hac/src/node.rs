@@ -30,6 +30,8 @@ pub struct OfferSettings {
     pub disk: Option<Bytes>,
     /// How much memory burstable spacecores may be promised together, in percent of what no guaranteed one has; 100 to 1000.
     pub oversell: u32,
+    /// How much of the machine's memory should be available always; with less, burstable spacecores have to go.
+    pub evict_below: Option<Bytes>,
 }
 
 /// The bounds of [`OfferSettings::oversell`].
@@ -37,7 +39,7 @@ const OVERSELL: std::ops::RangeInclusive<u32> = 100..=1000;
 
 impl Default for OfferSettings {
     fn default() -> Self {
-        Self { cpu: None, memory: None, disk: None, oversell: 150 }
+        Self { cpu: None, memory: None, disk: None, oversell: 150, evict_below: None }
     }
 }
 
@@ -68,7 +70,7 @@ pub fn parse(source: &str) -> Result<NodeSettings, Diagnostics> {
 /// Where a key belongs that stands elsewhere.
 fn other_place(key: &str) -> Option<&'static str> {
     let plain = key.to_ascii_lowercase();
-    let places = ["offer.cpu", "offer.memory", "offer.disk", "offer.oversell"];
+    let places = ["offer.cpu", "offer.memory", "offer.disk", "offer.oversell", "offer.evict_below"];
     places.into_iter().find(|place| place.rsplit('.').next() == Some(plain.as_str()))
 }
 
@@ -88,13 +90,16 @@ mod tests {
 
     #[test]
     fn amounts_are_written_as_in_a_manifest() {
-        let settings =
-            parse("[offer]\ncpu = 1.5\nmemory = \"2Gi\"\ndisk = \"10GiB\"\noversell = 200").unwrap();
+        let settings = parse(
+            "[offer]\ncpu = 1.5\nmemory = \"2Gi\"\ndisk = \"10GiB\"\noversell = 200\nevict_below = \"1GiB\"",
+        )
+        .unwrap();
         let offer = OfferSettings {
             cpu: Some(MilliCpu(1500)),
             memory: Some(Bytes::from_gib(2)),
             disk: Some(Bytes::from_gib(10)),
             oversell: 200,
+            evict_below: Some(Bytes::from_gib(1)),
         };
         assert_eq!(settings.offer, offer);
     }

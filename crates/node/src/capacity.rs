@@ -37,6 +37,8 @@ pub struct Offer {
     pub disk: u64,
     /// How much burstable memory may be promised, in percent of what isn't guaranteed.
     pub oversell: u32,
+    /// Bytes of the machine's memory that should be available always: with fewer, burstable replicas have to go.
+    pub evict_below: u64,
 }
 
 /// What one replica of a manifest asks for.

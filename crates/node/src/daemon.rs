@@ -28,6 +28,7 @@ mod metrics;
 mod notify;
 mod offer;
 mod port;
+mod pressure;
 pub mod record;
 mod sampler;
 pub mod view;
@@ -159,6 +160,7 @@ async fn serve(
     let api = Api { home: home.clone(), records, tell: core.teller(), changes: core.changes(), node };
     let listener = listen(socket).map_err(|source| NodeError::Listen { path: socket.to_owned(), source })?;
     tokio::spawn(sampler::run(core.teller()));
+    tokio::spawn(pressure::run(core.teller(), offer.evict_below));
     tokio::spawn(accept(listener, api::router(api)));
     ready(socket);
     notify::ready();

@@ -24,6 +24,7 @@ pub mod balance;
 pub mod capacity;
 pub mod clock;
 pub mod daemon;
+pub mod eviction;
 pub mod folder;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -9,10 +9,10 @@
 //!                   |    v                                 v
 //!                Waiting <---- what the restart policy says of the end ----> Completed, Failed
 //!                                               ^
-//!                              Ended, unhealthy | or overdue
+//!                              Ended, unhealthy | or overdue, or evicted
 //!                                               |
 //!   Starting, Running, Ready ---------------> Stopping --> Halted    Ended after Halt
-//!        Halt, Restart, unhealthy, overdue            `--> Starting  Ended after Restart
+//!   Halt, Restart, Evict, unhealthy, overdue          `--> Starting  Ended after Restart
 //! ```
 //!
 //! - **Idle**: nobody has asked for it yet.
@@ -33,6 +33,7 @@
 //! - **Back-off**: the first wait is `backoff_ms`; each restart in a row doubles it, up to [`BACKOFF_CAP_MS`]. A row ends
 //!   with an attempt that was ready for that long (for `backoff_ms`, if that is longer), and when somebody starts it anew.
 //! - **Giving up**: after `max_attempts` restarts in a row the next end is final.
+//! - **Eviction** is nobody's fault: it counts in no row, and the next attempt follows whatever the policy says.
 //! - **Commands**: `Run` is a wish that may be repeated: it starts what is idle or halted, and changes nothing else, so
 //!   that a result isn't overwritten. `Halt` is kept until `Run` or `Restart`, and forgets neither attempt nor result.
 //!   `Restart` starts anew from everywhere, without a wait.
@@ -94,6 +95,11 @@ pub enum Input {
         check: usize,
         /// Nothing, or why the check failed.
         result: Result<(), String>,
+    },
+    /// It has to go for now, because the machine can't keep it.
+    Evict {
+        /// Why.
+        reason: String,
     },
     /// A timer that was set has run out.
     Timer(Timer),
@@ -300,6 +306,7 @@ impl State {
                 self.checked(check, result, &mut turn);
             }
             Input::Started { .. } | Input::Ended { .. } | Input::Checked { .. } => {}
+            Input::Evict { reason } => self.evict(reason, &mut turn),
             Input::Timer(timer) => self.ran_out(timer, &mut turn),
         }
         turn.effects
@@ -369,6 +376,16 @@ impl State {
         }
     }
 
+    fn evict(&mut self, reason: String, turn: &mut Turn) {
+        match self.phase {
+            Phase::Starting | Phase::Running | Phase::Ready => {
+                self.stop(After::Judge(End::Evicted(reason)), turn);
+            }
+            Phase::Idle | Phase::Waiting | Phase::Stopping => {}
+            Phase::Completed | Phase::Failed | Phase::Halted => {}
+        }
+    }
+
     fn started(&mut self, turn: &mut Turn) {
         if self.phase != Phase::Starting {
             return;
@@ -408,6 +425,10 @@ impl State {
     /// Lets the policy say what follows from an end.
     fn judge(&mut self, end: End, turn: &mut Turn) {
         let verdict = self.rules.verdict(&end);
+        if matches!(end, End::Evicted(_)) {
+            // It has done nothing wrong.
+            self.row = 0;
+        }
         self.last_end = Some(end);
         match verdict {
             Verdict::Completed => self.rest(Phase::Completed, turn),

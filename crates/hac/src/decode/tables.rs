@@ -196,7 +196,7 @@ table!(Scan {
 
 table!(NodeSettings { "offer" => offer });
 
-table!(OfferSettings { "cpu" => cpu, "memory" => memory, "disk" => disk, "oversell" => oversell });
+table!(OfferSettings { "cpu" => cpu, "memory" => memory, "disk" => disk, "oversell" => oversell, "evict_below" => evict_below });
 
 table!(Settings { "apiVersion" => api_version, "spec" => spec });
 

@@ -64,6 +64,7 @@ impl Offer {
             )?,
             disk: bounded("offer.disk", Resource::Disk, asked_disk, machine.disk, machine.disk_free)?,
             oversell: settings.oversell,
+            evict_below: settings.evict_below.map_or(kept / 2, |memory| memory.as_u64()).min(machine.memory),
         })
     }
 }
@@ -85,6 +86,8 @@ mod tests {
             (found.cpu_millis, found.memory, found.disk, found.oversell),
             (4000, 7680 << 20, 40 << 30, 150)
         );
+        assert_eq!(found.evict_below, 256 << 20, "half of it");
+        assert_eq!(offer("[offer]\nevict_below = \"1GiB\"").unwrap().evict_below, 1 << 30);
         let small = Machine { memory: 1000, ..MACHINE };
         assert_eq!(Offer::of(&OfferSettings::default(), small).unwrap().memory, 900);
     }
@@ -93,7 +96,10 @@ mod tests {
     fn what_the_operator_says_holds_as_far_as_the_machine_has_it() {
         let found =
             offer("[offer]\ncpu = \"500m\"\nmemory = \"8GiB\"\ndisk = \"90GiB\"\noversell = 100").unwrap();
-        assert_eq!(found, Offer { cpu_millis: 500, memory: 8 << 30, disk: 90 << 30, oversell: 100 });
+        assert_eq!(
+            found,
+            Offer { cpu_millis: 500, memory: 8 << 30, disk: 90 << 30, oversell: 100, evict_below: 256 << 20 }
+        );
         let said = offer("[offer]\nmemory = \"9GiB\"").unwrap_err().to_string();
         assert_eq!(
             said,

@@ -81,7 +81,7 @@ proptest! {
         history in prop::collection::vec(steps(), 1..40),
         choices in prop::collection::vec(0..4usize, 64),
     ) {
-        let offer = Offer { cpu_millis: 8000, memory: 10_000, disk: 8000, oversell };
+        let offer = Offer { cpu_millis: 8000, memory: 10_000, disk: 8000, oversell, evict_below: 0 };
         let mut held: BTreeMap<String, Replicas> = BTreeMap::new();
         for step in history {
             let (name, newest, replicas) = match step {
@@ -146,7 +146,7 @@ proptest! {
 
 #[test]
 fn what_is_guaranteed_leaves_less_to_be_oversold() {
-    let offer = Offer { cpu_millis: 4000, memory: 8 * GIB, disk: 0, oversell: 150 };
+    let offer = Offer { cpu_millis: 4000, memory: 8 * GIB, disk: 0, oversell: 150, evict_below: 0 };
     let held = [("db", Class::Guaranteed, 4), ("cache", Class::Burstable, 2)];
     let others: Vec<Holder> = held
         .map(|(name, class, gib)| Holder {
@@ -183,7 +183,7 @@ fn what_is_guaranteed_leaves_less_to_be_oversold() {
 
 #[test]
 fn what_grows_no_further_is_never_refused() {
-    let offer = Offer { cpu_millis: 0, memory: GIB, disk: 0, oversell: 100 };
+    let offer = Offer { cpu_millis: 0, memory: GIB, disk: 0, oversell: 100, evict_below: 0 };
     let with = |count: u32| Claim::of(&[ask(Class::Burstable, 1000, u64::from(count) * GIB)], 100);
     let request = Request {
         name: "web",

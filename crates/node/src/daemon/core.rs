@@ -5,6 +5,7 @@
 
 mod answer;
 mod effects;
+mod evict;
 mod moves;
 mod room;
 mod scale;
@@ -23,6 +24,7 @@ use super::attempt::Attempt;
 use super::balancer::Said;
 use super::call::{Call, Refusal, Reply};
 use super::events::Events;
+use super::pressure::Evictable;
 use super::record::{self, RecordError, Records};
 use super::sampler::Measured;
 use super::view::{Event, StatsView};
@@ -43,6 +45,10 @@ pub(super) enum Happening {
     Listen(u64, oneshot::Sender<(Vec<Event>, tokio::sync::broadcast::Receiver<Event>)>),
     /// Somebody wants to know which deployments are to be measured.
     ToMeasure(oneshot::Sender<Vec<Measured>>),
+    /// Somebody wants to know who can go when memory is short.
+    ToEvict(oneshot::Sender<Vec<Evictable>>),
+    /// A spacecore has to go, for this reason.
+    Evict { spacecore: String, reason: String },
     /// The load of a deployment that scales by itself: one sample of each spacecore that could be measured, in thousandths.
     Load { deployment: String, samples: Vec<u64> },
     /// An attempt is about to start its keeper.
@@ -81,7 +87,7 @@ impl Happening {
                 | Call::Restart { .. }
                 | Call::Remove { .. } => false,
             },
-            Self::Listen(..) | Self::ToMeasure(_) => true,
+            Self::Listen(..) | Self::ToMeasure(_) | Self::ToEvict(_) => true,
             _ => false,
         }
     }
@@ -241,6 +247,8 @@ impl Core {
             Happening::Call(call) => self.answer(call),
             Happening::Listen(after, reply) => _ = reply.send(self.events.listen(after)),
             Happening::ToMeasure(reply) => _ = reply.send(self.to_measure()),
+            Happening::ToEvict(reply) => _ = reply.send(self.to_evict()),
+            Happening::Evict { spacecore, reason } => self.evict(&spacecore, reason),
             Happening::Load { deployment, samples } => self.load(&deployment, &samples),
             Happening::Prepared { spacecore, attempt, digest, ports } => {
                 if let Some(found) = self.current(&spacecore, attempt) {

@@ -26,6 +26,8 @@ pub enum End {
     NeverBegun,
     /// A check failed too often. The supervisor's own verdict.
     Unhealthy(String),
+    /// The machine couldn't keep it, for this reason. The supervisor's own verdict.
+    Evicted(String),
     /// The workload ran longer than it may. The supervisor's own verdict.
     Overdue {
         /// How long it may run.
@@ -84,6 +86,7 @@ impl fmt::Display for End {
             Self::Lost(reason) => write!(f, "lost: {reason}"),
             Self::NeverBegun => f.write_str("never begun"),
             Self::Unhealthy(reason) => write!(f, "unhealthy: {reason}"),
+            Self::Evicted(reason) => write!(f, "evicted: {reason}"),
             Self::Overdue { after_ms } => write!(f, "still running after {after_ms} ms"),
         }
     }

@@ -26,6 +26,7 @@ enum Happening {
     Run,
     Halt,
     Restart,
+    Evict,
     /// The daemon dies; the attempt lives on.
     DaemonDies,
     /// The daemon dies, and the attempt with it or before it.
@@ -90,6 +91,7 @@ fn anything() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::Run),
         1 => Just(Happening::Halt),
         1 => Just(Happening::Restart),
+        1 => Just(Happening::Evict),
         1 => Just(Happening::Reboot),
     ]
 }
@@ -146,6 +148,7 @@ impl Twin {
             Happening::Run => self.give(Input::Run),
             Happening::Halt => self.give(Input::Halt),
             Happening::Restart => self.give(Input::Restart),
+            Happening::Evict => self.give(Input::Evict { reason: "no memory".to_owned() }),
             Happening::DaemonDies => drop(self.daemon_dies(self.now_ms)),
             Happening::BothDie(end) => {
                 self.daemon_dies(self.now_ms);

@@ -86,6 +86,7 @@ impl Rules {
             End::Exited(_) if end.is_success() && self.restart != RestartPolicy::Always => Verdict::Completed,
             End::Exited(_) | End::Overdue { .. } => by_policy,
             End::Refused(_) => Verdict::Failed,
+            End::Evicted(_) => Verdict::Again,
             End::Stopped | End::NotStarted(_) | End::Lost(_) | End::NeverBegun | End::Unhealthy(_) => {
                 if self.recovers { Verdict::Again } else { by_policy }
             }

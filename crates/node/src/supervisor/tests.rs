@@ -423,3 +423,25 @@ fn whom_it_serves_come_to_their_end_before_it_is_stopped_unless_it_isn_t_well() 
     let effects = twin.state.step(twin.now_ms + 10_000, Input::Timer(Timer::Deadline));
     assert!(effects.contains(&stop(0)), "{effects:?}");
 }
+
+#[test]
+fn what_is_evicted_comes_back_whatever_its_policy_and_however_often_it_failed() {
+    let rules = Rules { max_attempts: 1, ..with_policy(RestartPolicy::Never) };
+    let mut twin = Twin::running(rules);
+    for _ in 0..3 {
+        twin.give(Input::Evict { reason: "the machine was short of memory".to_owned() });
+        assert_eq!(twin.phase(), Phase::Stopping);
+        twin.give(Input::Evict { reason: "again".to_owned() });
+        twin.ended(exit(0));
+        assert_eq!(twin.phase(), Phase::Waiting);
+        let reason = "the machine was short of memory".to_owned();
+        assert_eq!(twin.state.last_end(), Some(&End::Evicted(reason)));
+        twin.pass(1000);
+        twin.started();
+        assert_eq!(twin.phase(), Phase::Ready);
+    }
+    twin.give(Input::Halt);
+    twin.ended(End::Stopped);
+    twin.give(Input::Evict { reason: "it isn't there".to_owned() });
+    assert_eq!(twin.phase(), Phase::Halted);
+}

@@ -16,7 +16,7 @@ use crate::client::{At, Client};
   vimana inventory
   vimana inventory --json
 
-What is offered is said in node.toml, under [offer]: cpu, memory, disk, oversell.")]
+What is offered is said in node.toml, under [offer]: cpu, memory, disk, oversell, evict_below.")]
 pub struct Args {
     /// Print JSON
     #[arg(long)]

@@ -3,6 +3,7 @@
 mod api;
 mod balance;
 mod capacity;
+mod contention;
 mod crashes;
 mod life;
 mod metrics;

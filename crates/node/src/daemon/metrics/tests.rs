@@ -40,7 +40,7 @@ fn measured(deployments: &[DeploymentView], stats: &BTreeMap<String, StatsView>)
     text(&Measured {
         version: "1.2.3",
         since_unix_ms: 1_700_000_000_123,
-        offer: Offer { cpu_millis: 4000, memory: 100, disk: 200, oversell: 150 },
+        offer: Offer { cpu_millis: 4000, memory: 100, disk: 200, oversell: 150, evict_below: 0 },
         allocation: &Allocation { total, deployments: Vec::new() },
         deployments,
         events: &BTreeMap::from([("applied".to_owned(), 2)]),
