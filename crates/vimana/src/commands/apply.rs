@@ -50,7 +50,8 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let workload = Workload { source: args.file.or(args.source), name: args.name, ..Workload::default() };
+    let source = args.file.or(args.source);
+    let workload = Workload { source, name: args.name, for_a_node: true, ..Workload::default() };
     let mut wanted = workload.wanted(Streams::default())?;
     let manifest = &mut wanted.request.manifest;
     // A node looks for it from another folder.

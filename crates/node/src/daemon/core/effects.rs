@@ -113,6 +113,9 @@ impl Core {
         let deployment = self.deployments.get(deployment).ok_or("its deployment is gone")?;
         let manifest = deployment.manifests.get(&revision).ok_or("its revision isn't kept any more")?;
         let mut manifest = manifest.clone();
+        // No manifest can name this one: a name has no dot.
+        let own = || format!("{}.replicas", deployment.record.name);
+        manifest.spec.networking.private_network.get_or_insert_with(own);
         name.clone_into(&mut manifest.metadata.name);
         let named = deployment.record.revisions.iter().find(|kept| kept.number == revision);
         let names_isolation = named.is_some_and(|kept| kept.names_isolation);

@@ -19,6 +19,9 @@ pub struct Workload {
     /// .wasm), or an image's name [default: ./hac.toml]
     #[arg(value_name = "MANIFEST | IMAGE")]
     pub source: Option<String>,
+    /// Whether a node runs it, which knows whose private network it is in.
+    #[arg(skip)]
+    pub for_a_node: bool,
     /// Arguments in place of the image's own
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<String>,
@@ -186,12 +189,21 @@ impl Workload {
         Ok(Wanted { pull: self.pull, plain_http: self.plain_http, kernel: self.kernel.clone(), ..wanted })
     }
 
+    fn read(&self, path: &Path) -> anyhow::Result<Source> {
+        let mut source = read(path)?;
+        let networking = &mut source.manifest.spec.networking;
+        if networking.private_network.is_none() && !self.for_a_node {
+            networking.private_network = Some(own_network(&source.manifest.metadata.name, path)?);
+        }
+        Ok(source)
+    }
+
     fn source(&self) -> anyhow::Result<Source> {
         let image = |manifest| Ok(Source { manifest, names_isolation: false });
         match &self.source {
-            Some(source) if looks_like_manifest(source) => read(Path::new(source)),
+            Some(source) if looks_like_manifest(source) => self.read(Path::new(source)),
             Some(folder) if Path::new(folder).join("hac.toml").is_file() => {
-                read(&Path::new(folder).join("hac.toml"))
+                self.read(&Path::new(folder).join("hac.toml"))
             }
             Some(program) if is_wasm_file(program) => image(wasm_program(&format!("wasm:{program}"))),
             Some(program) if program.starts_with("wasm:") => image(wasm_program(program)),
@@ -206,7 +218,7 @@ impl Workload {
                         "there is no hac.toml in this folder; name a manifest or an image, or make one with: vimana hac init"
                     );
                 };
-                read(found)
+                self.read(found)
             }
         }
     }
@@ -243,10 +255,6 @@ fn read(path: &Path) -> anyhow::Result<Source> {
             diagnostics.render(&name, &source, false).trim_end()
         )
     })?;
-    let networking = &mut manifest.spec.networking;
-    if networking.private_network.is_none() {
-        networking.private_network = Some(own_network(&manifest.metadata.name, path)?);
-    }
     let base = path.parent().unwrap_or(Path::new(".")).to_owned();
     manifest.spec.deployment.image = beside(&base, &manifest.spec.deployment.image);
     let names_isolation = hac::says(&source, format, "spec.virtualization.type");

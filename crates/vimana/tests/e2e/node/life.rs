@@ -227,3 +227,18 @@ fn an_image_beside_the_manifest_is_found_by_a_node_in_another_folder() {
     assert!(image.starts_with("wasm:/"), "{image}");
     node.clear();
 }
+
+#[test]
+fn a_manifest_that_was_moved_changes_nothing() {
+    let Some(mut node) = Node::new("a_manifest_that_was_moved_changes_nothing") else { return };
+    let path = node.manifest("web", "", "");
+    node.does(&["apply", "-f", path.to_str().unwrap()]);
+    let folder = node.home.path().join("elsewhere");
+    fs::create_dir(&folder).unwrap();
+    let moved = folder.join("renamed.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&moved, text.replace("wasm:sleeper.wasm", "wasm:../sleeper.wasm")).unwrap();
+    let said = node.does(&["apply", "-f", moved.to_str().unwrap()]);
+    assert!(said.contains("nothing changes"), "{said}");
+    node.clear();
+}
