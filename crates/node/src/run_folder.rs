@@ -9,6 +9,8 @@
 //! keeper is on its way and its folder seems to be nobody's. Such a keeper leaves its outcome there. [`look`] tells which of
 //! these is the case.
 
+mod holder;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -24,6 +26,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::keeper::report::Outcome;
 use crate::replace::{Durable, replace};
+
+pub(crate) use self::holder::kill_holder;
 
 const LOCK: &str = "lock";
 /// What an independent keeper leaves.

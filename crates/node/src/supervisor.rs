@@ -61,10 +61,14 @@ pub use rules::{BACKOFF_CAP_MS, CheckRule, GRACE_MS, Rules};
 pub use timers::Timer;
 use timers::Timers;
 
-/// How long after the grace period the end of an attempt that was told to stop is awaited, and again after each kill.
+/// How long after the grace period the end of an attempt that was told to stop is awaited.
 ///
 /// It is more than a keeper's own patience, so that a kill meets only a keeper that is stuck.
 pub const STOP_PATIENCE_MS: u64 = 15_000;
+
+/// How long the end of an attempt is awaited whose keeper was told to end it at once, which takes no time, and again after each
+/// [`Effect::Destroy`].
+pub const KILL_PATIENCE_MS: u64 = 5_000;
 
 /// What has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,8 +126,13 @@ pub enum Effect {
         /// Milliseconds between stop signal and kill.
         grace_ms: u64,
     },
-    /// Ends an attempt at once. It may come more than once.
+    /// Has an attempt's keeper end it at once.
     Kill {
+        /// Its number.
+        attempt: u64,
+    },
+    /// Kills the keeper of an attempt itself, which hasn't done as it was told. It may come more than once.
+    Destroy {
         /// Its number.
         attempt: u64,
     },
@@ -246,6 +255,9 @@ pub struct State {
     last_end: Option<End>,
     /// Whether the attempt's start was overtaken by the daemon's death, so that it may never have begun.
     doubtful: bool,
+    /// How often the attempt was killed, and didn't end.
+    #[serde(default)]
+    kills: u32,
 }
 
 impl State {
@@ -264,6 +276,7 @@ impl State {
             restarts: 0,
             last_end: None,
             doubtful: false,
+            kills: 0,
         }
     }
 
@@ -325,6 +338,12 @@ impl State {
     /// How often it was started again without anybody asking.
     pub fn restarts(&self) -> u32 {
         self.restarts
+    }
+
+    /// How many restarts in a row there were; none after somebody has started it anew.
+    pub fn restarts_in_a_row(&self) -> u32 {
+        // The one that is waited for hasn't been yet.
+        self.row.saturating_sub(u32::from(self.phase == Phase::Waiting))
     }
 
     /// How the last attempt that is over ended: the result of what has completed.
@@ -479,6 +498,24 @@ impl State {
         self.timers.set(Timer::Stop, allowed_ms.saturating_add(STOP_PATIENCE_MS), turn);
     }
 
+    /// First its keeper is asked; one that doesn't do it is killed itself, which is said once and done until it has ended.
+    fn kill(&mut self, turn: &mut Turn) {
+        let attempt = self.attempt;
+        match self.kills {
+            0 => {
+                turn.tell(Event::Killing { attempt });
+                turn.push(Effect::Kill { attempt });
+            }
+            1 => {
+                turn.tell(Event::Destroying { attempt });
+                turn.push(Effect::Destroy { attempt });
+            }
+            _ => turn.push(Effect::Destroy { attempt }),
+        }
+        self.kills = self.kills.saturating_add(1);
+        self.timers.set(Timer::Stop, KILL_PATIENCE_MS, turn);
+    }
+
     fn stop_effect(&self) -> Effect {
         Effect::Stop { attempt: self.attempt, drain_ms: self.drain_ms(), grace_ms: self.rules.grace_ms }
     }
@@ -503,6 +540,7 @@ impl State {
         self.ready_ms = None;
         self.health.clear();
         self.doubtful = false;
+        self.kills = 0;
     }
 
     fn ran_out(&mut self, timer: Timer, turn: &mut Turn) {
@@ -514,11 +552,7 @@ impl State {
                 self.restarts = self.restarts.saturating_add(1);
                 self.start(turn);
             }
-            Timer::Stop => {
-                turn.tell(Event::Killing { attempt: self.attempt });
-                turn.push(Effect::Kill { attempt: self.attempt });
-                self.timers.set(Timer::Stop, STOP_PATIENCE_MS, turn);
-            }
+            Timer::Stop => self.kill(turn),
             Timer::Deadline => {
                 let after_ms = self.rules.deadline_ms.unwrap_or_default();
                 turn.tell(Event::Overdue { attempt: self.attempt, after_ms });

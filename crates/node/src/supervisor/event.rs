@@ -50,6 +50,11 @@ pub enum Event {
         /// Its number.
         attempt: u64,
     },
+    /// An attempt's keeper doesn't do as it is told, and is killed.
+    Destroying {
+        /// Its number.
+        attempt: u64,
+    },
     /// An attempt is over.
     Ended {
         /// Its number.
@@ -93,6 +98,9 @@ impl fmt::Display for Event {
             }
             Self::Stopping { attempt } => write!(f, "attempt {attempt} is stopped"),
             Self::Killing { attempt } => write!(f, "attempt {attempt} didn't stop in time and is killed"),
+            Self::Destroying { attempt } => {
+                write!(f, "the keeper of attempt {attempt} doesn't do as it is told; its process is killed")
+            }
             Self::Ended { attempt, end } => write!(f, "attempt {attempt} ended: {end}"),
             Self::Waiting { after_ms, in_a_row } => {
                 write!(f, "restart {in_a_row} in a row follows in {after_ms} ms")

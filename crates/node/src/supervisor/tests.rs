@@ -252,17 +252,28 @@ fn a_task_that_runs_too_long_is_stopped_and_has_failed() {
 }
 
 #[test]
-fn a_stop_that_is_not_answered_is_killed_until_it_is() {
+fn a_keeper_that_hangs_is_asked_then_killed_itself_until_it_is_gone_and_that_is_said_once() {
     let mut twin = Twin::running(rules());
     twin.give(Input::Halt);
     twin.pass(5000 + STOP_PATIENCE_MS - 1);
-    assert_eq!(twin.kills, 0);
+    assert_eq!((twin.kills, twin.destroyed), (0, 0));
     twin.pass(1);
-    assert_eq!(twin.kills, 1);
-    twin.pass(STOP_PATIENCE_MS);
-    assert_eq!(twin.kills, 2);
-    twin.ended(End::Stopped);
+    assert_eq!((twin.kills, twin.destroyed), (1, 0), "the keeper may only have waited for its guest");
+    twin.daemon_dies(twin.now_ms);
+    for times in 1..4 {
+        twin.pass(KILL_PATIENCE_MS);
+        assert_eq!((twin.kills, twin.destroyed), (1, times));
+    }
+    let told = |event: &Event| twin.told.iter().filter(|told| *told == event).count();
+    assert_eq!(told(&Event::Killing { attempt: 1 }), 1);
+    assert_eq!(told(&Event::Destroying { attempt: 1 }), 1);
+    twin.ended(End::Lost("its keeper was killed".to_owned()));
     assert_eq!(twin.phase(), Phase::Halted);
+    twin.give(Input::Run);
+    twin.started();
+    twin.give(Input::Halt);
+    twin.pass(5000 + STOP_PATIENCE_MS);
+    assert_eq!((twin.kills, twin.destroyed), (2, 3), "the next one is asked first as well");
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub(super) struct Twin {
     pub(super) starts: Vec<u64>,
     pub(super) told: Vec<Event>,
     pub(super) kills: u32,
+    /// How often the keeper itself was killed.
+    pub(super) destroyed: u32,
     /// Whether the last command was to stand still.
     halted: bool,
 }
@@ -56,6 +58,7 @@ impl Twin {
             starts: Vec::new(),
             told: Vec::new(),
             kills: 0,
+            destroyed: 0,
             halted: true,
         }
     }
@@ -147,6 +150,10 @@ impl Twin {
                 Effect::Kill { attempt } => {
                     assert_eq!(self.alive, Some(attempt), "{before:?}");
                     self.kills += 1;
+                }
+                Effect::Destroy { attempt } => {
+                    assert_eq!(self.alive, Some(attempt), "{before:?}");
+                    self.destroyed += 1;
                 }
                 Effect::RunCheck { attempt, check, .. } => {
                     assert_eq!(self.alive, Some(attempt), "{before:?}");

@@ -43,6 +43,7 @@ impl Core {
                     spacecore.draining = None;
                     spacecore.order(ToKeeper::Kill);
                 }
+                Effect::Destroy { .. } => self.destroy(name),
                 Effect::SetTimer { timer, after_ms } => self.set_timer(name, timer, after_ms),
                 Effect::ClearTimer(timer) => _ = spacecore.timers.remove(&timer),
                 Effect::RunCheck { attempt, check, timeout_ms } => {
@@ -105,6 +106,17 @@ impl Core {
                 // It comes back here in the next turn.
                 let _ = self.tell.send(Happening::Gone { spacecore, attempt: number, end });
             }
+        }
+    }
+
+    /// Kills a keeper that does no longer as it is told. What it leaves is found, and cleared away, as of every keeper that was killed.
+    fn destroy(&mut self, name: &str) {
+        let Some(spacecore) = self.spacecores.get(name) else { return };
+        // Without a keeper there is something to be prepared, which ends by itself.
+        let Some(keeper) = &spacecore.record.keeper else { return };
+        let deployment = spacecore.record.deployment.clone();
+        if let Err(error) = run_folder::kill_holder(&self.home.run().join(keeper)) {
+            self.events.note("not-killed", Some(&deployment), Some(name), error.to_string());
         }
     }
 
@@ -211,8 +223,13 @@ impl Core {
             spacecore.clearing = spacecore.clearing.saturating_add(1);
             let (run_folder, tell) = (self.home.run().join(keeper), self.tell.clone());
             let spacecore = name.to_owned();
+            // What a network of the kernel's consists of lies outside of the run folder.
+            let leaves_network = matches!(end, End::Lost(_));
             self.step(name, Input::Ended { attempt, end });
             tokio::task::spawn_blocking(move || {
+                if leaves_network {
+                    hypercore::routed::sweep();
+                }
                 let failure = run_folder::clear(&run_folder).err().map(|error| error.to_string());
                 // Where nobody hears it the node is ending.
                 let _ = tell.send(Happening::Cleared { spacecore, failure });
@@ -264,7 +281,7 @@ fn kind(event: &Event) -> &'static str {
         Event::CheckFailed { .. } => "check-failed",
         Event::Overdue { .. } => "overdue",
         Event::Stopping { .. } => "stopping",
-        Event::Killing { .. } => "killing",
+        Event::Killing { .. } | Event::Destroying { .. } => "killing",
         Event::Ended { .. } => "ended",
         Event::Waiting { .. } => "waiting",
         Event::GaveUp { .. } => "gave-up",
