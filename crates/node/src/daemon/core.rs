@@ -121,7 +121,8 @@ struct Spacecore {
     next_request: u32,
     checks: BTreeMap<u32, (u64, usize)>,
     stats: BTreeMap<u32, Reply<StatsView>>,
-    unhealthy: Option<String>,
+    /// What each check says that didn't pass when it was asked last, by its place in the manifest.
+    complaints: BTreeMap<usize, String>,
 }
 
 /// What becomes of a spacecore once it stands still.
@@ -414,7 +415,7 @@ impl Spacecore {
             next_request: 0,
             checks: BTreeMap::new(),
             stats: BTreeMap::new(),
-            unhealthy: None,
+            complaints: BTreeMap::new(),
         }
     }
 

@@ -61,7 +61,7 @@ impl Core {
     /// Starts an attempt. Its run folder's name is kept before anything is made there.
     fn start(&mut self, name: &str, number: u64) {
         let Some(spacecore) = self.spacecores.get_mut(name) else { return };
-        spacecore.unhealthy = None;
+        spacecore.complaints.clear();
         let (deployment, revision) = (spacecore.record.deployment.clone(), spacecore.record.revision);
         let begun = crate::gather::new_id(name).map_err(|error| error.to_string()).and_then(|keeper| {
             let wanted = self.wanted(&deployment, revision, name)?;
@@ -181,7 +181,10 @@ impl Core {
             FromKeeper::Published(published) => self.published(name, &published),
             FromKeeper::Checked { request, failure } => {
                 let Some((attempt, check)) = spacecore.checks.remove(&request) else { return };
-                spacecore.unhealthy.clone_from(&failure);
+                match &failure {
+                    Some(complaint) => _ = spacecore.complaints.insert(check, complaint.clone()),
+                    None => _ = spacecore.complaints.remove(&check),
+                }
                 let result = failure.map_or(Ok(()), Err);
                 self.step(name, Input::Checked { attempt, check, result });
             }

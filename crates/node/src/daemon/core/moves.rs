@@ -142,7 +142,7 @@ impl Core {
         spacecore.record.state = State::new(deployment.rules(revision));
         (spacecore.since_ms, spacecore.since_unix_ms) = (now_ms(), unix_ms());
         spacecore.timers.clear();
-        spacecore.unhealthy = None;
+        spacecore.complaints.clear();
         self.keep(name);
         if running {
             self.step(name, Input::Run);
@@ -207,7 +207,7 @@ impl Spacecore {
                 revision: self.record.revision,
                 phase: state.phase(),
                 since_ms: self.since_ms,
-                restarts: state.restarts(),
+                restarts: state.restarts_in_a_row(),
                 leaving,
             },
         }

@@ -1,5 +1,6 @@
 //! How deployments and spacecores are shown.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use hypercore::network::{Protocol, Publish};
@@ -90,10 +91,20 @@ impl Spacecore {
                 Some(End::Exited(status)) => Some(status.shell_code()),
                 _ => None,
             },
-            unhealthy: self.unhealthy.clone(),
+            unhealthy: complaint(&self.complaints),
             image_digest: record.image_digest.clone(),
             ports: record.ports.clone(),
         }
+    }
+}
+
+/// What the checks say that don't pass, the one with its number where there is another.
+fn complaint(complaints: &BTreeMap<usize, String>) -> Option<String> {
+    let each = complaints.iter().map(|(check, complaint)| format!("check {check}: {complaint}"));
+    match complaints.len() {
+        0 => None,
+        1 => complaints.values().next().cloned(),
+        _ => Some(each.collect::<Vec<_>>().join("; ")),
     }
 }
 
@@ -109,5 +120,19 @@ pub(super) fn phase(phase: Phase) -> &'static str {
         Phase::Completed => "completed",
         Phase::Failed => "failed",
         Phase::Halted => "halted",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_check_s_complaint_is_shown_until_that_check_passes() {
+        let mut complaints = BTreeMap::from([(0, "no answer".to_owned()), (2, "status 500".to_owned())]);
+        assert_eq!(complaint(&complaints).as_deref(), Some("check 0: no answer; check 2: status 500"));
+        complaints.remove(&0);
+        assert_eq!(complaint(&complaints).as_deref(), Some("status 500"));
+        assert_eq!(complaint(&BTreeMap::new()), None);
     }
 }
