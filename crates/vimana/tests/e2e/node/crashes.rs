@@ -103,6 +103,22 @@ fn spacecore_of(run_folder: &std::path::Path) -> String {
 }
 
 #[test]
+fn a_keeper_that_hangs_is_killed_in_the_end_and_nothing_of_it_is_left() {
+    let test = "a_keeper_that_hangs_is_killed_in_the_end_and_nothing_of_it_is_left";
+    let Some(mut node) = Node::new(test) else { return };
+    node.apply("web", "", "", &[]);
+    let keeper = u32::try_from(node.keepers()[0]).unwrap();
+    kill(keeper, libc::SIGSTOP);
+    // A node that comes after the one which has started it has only the run folder to go by.
+    node.end(libc::SIGKILL);
+    node.start();
+    assert!(node.does(&["rm", "web"]).contains("gone"));
+    let events = node.does(&["events"]);
+    assert_eq!(events.matches("its process is killed").count(), 1, "{events}");
+    node.clear();
+}
+
+#[test]
 fn a_keeper_that_is_killed_is_noticed_and_its_spacecore_comes_back() {
     let test = "a_keeper_that_is_killed_is_noticed_and_its_spacecore_comes_back";
     let Some(mut node) = Node::new(test) else { return };
