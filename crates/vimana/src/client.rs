@@ -3,7 +3,8 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use http_body_util::{BodyExt, Full};
@@ -11,6 +12,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use node::daemon::view::{Outcome, WaitView};
 use node::home::Home;
 use node::session::Session;
 use serde::Deserialize;
@@ -20,6 +22,9 @@ use tokio::runtime::{Builder, Runtime};
 
 /// The largest answer that is read whole, in bytes.
 const ANSWER_MAX: usize = 64 * 1024 * 1024;
+
+/// The longest wait in seconds that a node is asked for at a time.
+const WAIT_S: f64 = 3600.0;
 
 /// Which node is meant.
 #[derive(clap::Args, Clone, Default)]
@@ -86,6 +91,30 @@ impl Client {
             serde_json::from_slice(&bytes)
                 .context("the node answered something that this version doesn't know")
         })
+    }
+
+    /// Waits until a deployment is as `what` says, at most so many seconds, however many. With a revision, until that one is so.
+    ///
+    /// # Errors
+    /// No node runs there, or it refuses.
+    pub fn wait(
+        &self,
+        name: &str,
+        what: &str,
+        revision: Option<u64>,
+        timeout_s: u32,
+    ) -> anyhow::Result<WaitView> {
+        let revision = revision.map_or(String::new(), |revision| format!("&revision={revision}"));
+        let end = Instant::now() + Duration::from_secs(timeout_s.into());
+        loop {
+            let left_s = end.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
+            let slice_s = left_s.min(WAIT_S);
+            let path = format!("/v1/deployments/{name}/wait?for={what}&timeout_s={slice_s}{revision}");
+            let waited: WaitView = self.get(&path)?;
+            if waited.outcome != Outcome::Late || left_s <= WAIT_S {
+                return Ok(waited);
+            }
+        }
     }
 
     /// Reads a stream, piece by piece, until it or the reader ends.
@@ -181,6 +210,15 @@ fn unreachable(socket: &Path, error: io::Error) -> anyhow::Error {
             anyhow!("the node at {} belongs to another user", socket.display())
         }
         _ => anyhow::Error::from(error).context(format!("can't connect to the node at {}", socket.display())),
+    }
+}
+
+/// The exit code that says what came of waiting.
+pub fn code_of(outcome: Outcome) -> ExitCode {
+    match outcome {
+        Outcome::Reached => ExitCode::SUCCESS,
+        Outcome::Failed | Outcome::Late => ExitCode::FAILURE,
+        Outcome::Superseded | Outcome::Gone => ExitCode::from(3),
     }
 }
 

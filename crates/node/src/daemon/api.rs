@@ -12,6 +12,7 @@ mod openapi;
 mod problem;
 mod spacecores;
 mod streams;
+mod wait;
 
 use axum::Router;
 use axum::routing::{MethodRouter, delete, get, post, put};
@@ -79,9 +80,9 @@ fn endpoints() -> Vec<Endpoint> {
         of("post", "/v1/deployments/{name}/stop", post(deployments::stop))
             .says("Ends a deployment's spacecores in order and keeps them for a start")
             .gives::<DeploymentView>(),
-        of("get", "/v1/deployments/{name}/wait", get(deployments::wait))
+        of("get", "/v1/deployments/{name}/wait", get(wait::wait))
             .says("Answers once a deployment is as it is waited for, or can't become it any more")
-            .asks::<deployments::Until>()
+            .asks::<wait::Until>()
             .gives::<WaitView>(),
         of("get", "/v1/spacecores/{name}", get(spacecores::one))
             .says("Shows one spacecore")

@@ -69,8 +69,26 @@ pub struct SpacecoreView {
 pub struct WaitView {
     /// Whether the deployment is as it was waited for.
     pub reached: bool,
+    /// What came of it.
+    pub outcome: Outcome,
     /// The deployment as it is now; nothing where it is gone.
     pub deployment: Option<DeploymentView>,
+}
+
+/// What came of waiting for a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It is as it was waited for.
+    Reached,
+    /// It can't become so any more, unless somebody does something.
+    Failed,
+    /// It isn't so yet.
+    Late,
+    /// The revision that was waited for isn't wanted any more: another one was applied meanwhile.
+    Superseded,
+    /// The deployment was removed meanwhile.
+    Gone,
 }
 
 /// What a spacecore uses.

@@ -6,16 +6,19 @@ use std::process::ExitCode;
 use hyper::Method;
 use node::daemon::call::Applied;
 use node::daemon::difference::Difference;
-use node::daemon::view::{DeploymentView, WaitView};
+use node::daemon::view::{DeploymentView, Outcome, WaitView};
 
 use super::run::request::{Streams, Workload, beside};
-use crate::client::{At, Client};
+use crate::client::{At, Client, code_of};
 
 /// Makes a deployment of the node's be as a manifest says: makes it, updates it, or does nothing
 ///
 /// Says what changes, does the least that reaches it, and waits until the deployment is ready. Ctrl-C ends the waiting alone.
 ///
-/// Exit codes: 0 once it is ready (or has completed), 1 if it failed, isn't ready in time, or was refused.
+/// What has failed for good begins anew, also where the manifest is the same.
+///
+/// Exit codes: 0 once it is ready (or has completed), 1 if it failed, isn't ready in time, or was refused, 3 if somebody applied another
+/// revision or removed it meanwhile.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   vimana apply                             what ./hac.toml says
@@ -72,15 +75,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let path = format!("/v1/deployments/{name}/wait?for=ready&timeout_s={}", args.timeout);
-    let waited: WaitView = client.get(&path)?;
+    let waited = client.wait(name, "ready", Some(applied.revision), args.timeout)?;
     if args.json {
         let document = serde_json::json!({ "applied": applied, "reached": waited.reached, "deployment": waited.deployment });
         writeln!(out, "{document:#}")?;
     } else if let Some(deployment) = &waited.deployment {
         conclude(&mut out, deployment, waited.reached)?;
     }
-    Ok(if waited.reached { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(code_of(waited.outcome))
 }
 
 fn print(out: &mut impl Write, applied: &Applied, dry_run: bool) -> std::io::Result<()> {

@@ -4,9 +4,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use hyper::Method;
-use node::daemon::view::{DeploymentView, SpacecoreView, WaitView};
+use node::daemon::view::{DeploymentView, Outcome, SpacecoreView};
 
-use crate::client::{At, Client, check_name};
+use crate::client::{At, Client, check_name, code_of};
 
 /// Which deployment, and whether to wait.
 #[derive(clap::Args)]
@@ -71,11 +71,12 @@ pub struct Restart {
 
 /// Waits until a deployment is ready, has ended, stands still, or is gone
 ///
-/// Exit codes: 0 once it is so; 1 if it isn't in time, or can't become so. With --for ended the exit code is that of the first
-/// workload that failed.
+/// Exit codes: 0 once it is so; 1 if it isn't in time, or can't become so; 3 if another revision was applied, or it was removed,
+/// meanwhile. With --for ended the exit code is that of the first workload that failed.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   vimana wait web
+  vimana wait web --revision 4
   vimana wait batch --for ended --timeout 3600")]
 pub struct Wait {
     /// The deployment
@@ -83,6 +84,9 @@ pub struct Wait {
     /// What to wait for: ready, ended, stopped or gone
     #[arg(long = "for", value_name = "STATE", default_value = "ready", value_parser = ["ready", "ended", "stopped", "gone"])]
     what: String,
+    /// Only this revision will do, and none that is applied after it
+    #[arg(long, value_name = "NUMBER")]
+    revision: Option<u64>,
     /// The longest wait in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout: u32,
@@ -102,23 +106,19 @@ impl Target {
         let (client, name) = (Client::new(&self.at)?, check_name(&self.name)?);
         let asked: DeploymentView = client.send(method, &format!("/v1/deployments/{name}{verb}"), body)?;
         if self.detach {
-            return say(&format!("{name}: {}", asked.state), true);
+            return say(&format!("{name}: {}", asked.state), Outcome::Reached);
         }
-        let waited = wait(&client, name, what, self.timeout)?;
+        let waited = client.wait(name, what, None, self.timeout)?;
         let state = waited.deployment.as_ref().map_or("gone".to_owned(), |found| {
             format!("{}, {} of {} ready", found.state, found.ready, found.replicas)
         });
-        say(&format!("{name}: {state}"), waited.reached)
+        say(&format!("{name}: {state}"), waited.outcome)
     }
 }
 
-fn wait(client: &Client, name: &str, what: &str, timeout: u32) -> anyhow::Result<WaitView> {
-    client.get(&format!("/v1/deployments/{name}/wait?for={what}&timeout_s={timeout}"))
-}
-
-fn say(text: &str, is_good: bool) -> anyhow::Result<ExitCode> {
+fn say(text: &str, outcome: Outcome) -> anyhow::Result<ExitCode> {
     writeln!(std::io::stdout(), "{text}")?;
-    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(code_of(outcome))
 }
 
 /// Runs the command.
@@ -155,10 +155,10 @@ pub fn restart(args: &Restart) -> anyhow::Result<ExitCode> {
 /// Runs the command.
 pub fn wait_for(args: &Wait) -> anyhow::Result<ExitCode> {
     let (client, name) = (Client::new(&args.at)?, check_name(&args.name)?);
-    let waited = wait(&client, name, &args.what, args.timeout)?;
+    let waited = client.wait(name, &args.what, args.revision, args.timeout)?;
     let spacecores = waited.deployment.as_ref().map(|found| found.spacecores.as_slice()).unwrap_or_default();
     let state = waited.deployment.as_ref().map_or("gone", |found| found.state.as_str());
-    let code = say(&format!("{name}: {state}"), waited.reached)?;
+    let code = say(&format!("{name}: {state}"), waited.outcome)?;
     let mut failed =
         spacecores.iter().filter(|one| one.phase == "failed").map(|one| one.exit_code.unwrap_or(1));
     match failed.find(|code| *code != 0) {
