@@ -266,6 +266,13 @@ impl Rollout {
         }
     }
 
+    /// Lets an update that was stopped begin once more, because somebody has asked for that.
+    pub fn try_again(&mut self) {
+        if let Some(Stage::Stopped { .. }) = self.stage() {
+            self.update = None;
+        }
+    }
+
     /// When [`plan`] has to be asked again even if nothing changes.
     pub fn wake_ms(&self) -> Option<u64> {
         self.update.as_ref().and_then(|update| update.wake_ms)

@@ -121,6 +121,12 @@ pub struct Applied {
     pub created: bool,
     /// What changes; nothing where it is as the manifest says already.
     pub changes: Vec<Difference>,
+    /// Whether this manifest's update has failed before, and is tried once more.
+    #[serde(default)]
+    pub another_try: bool,
+    /// The spacecores that had failed for good and begin anew as they are.
+    #[serde(default)]
+    pub begun_anew: Vec<String>,
 }
 
 /// Why the node doesn't do what is asked.
@@ -136,6 +142,16 @@ pub enum Refusal {
         name: String,
         /// What may have been meant.
         near: Option<String>,
+    },
+    /// It is a spacecore, and what was asked for is done with all of a deployment.
+    #[error(
+        "{name} is a spacecore of the deployment {deployment}, and this is done with a whole deployment: name {deployment}, or have this one alone begin anew with: vimana restart {name}"
+    )]
+    PartOf {
+        /// The spacecore.
+        name: String,
+        /// Its deployment.
+        deployment: String,
     },
     /// Its spacecores would have names that others have already.
     #[error(

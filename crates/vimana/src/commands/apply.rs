@@ -77,19 +77,27 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let waited = client.wait(name, "ready", Some(applied.revision), args.timeout)?;
     if args.json {
-        let document = serde_json::json!({ "applied": applied, "reached": waited.reached, "deployment": waited.deployment });
+        let document = serde_json::json!({
+            "applied": applied,
+            "reached": waited.reached,
+            "outcome": waited.outcome,
+            "deployment": waited.deployment,
+        });
         writeln!(out, "{document:#}")?;
-    } else if let Some(deployment) = &waited.deployment {
-        conclude(&mut out, deployment, waited.reached)?;
+    } else {
+        conclude(&mut out, name, applied.revision, &waited)?;
     }
     Ok(code_of(waited.outcome))
 }
 
 fn print(out: &mut impl Write, applied: &Applied, dry_run: bool) -> std::io::Result<()> {
-    let Applied { name, revision, created, changes } = applied;
+    let Applied { name, revision, created, changes, another_try, begun_anew } = applied;
     let would = if dry_run { "would be " } else { "" };
     match (created, changes.is_empty()) {
         (true, _) => writeln!(out, "{name}: {would}made, revision {revision}"),
+        (false, true) if *another_try => {
+            writeln!(out, "{name}: {would}tried once more, as revision {revision}")
+        }
         (false, true) => writeln!(out, "{name}: nothing changes, revision {revision}"),
         (false, false) => {
             let replaces = changes.iter().any(|change| change.replaces);
@@ -97,7 +105,9 @@ fn print(out: &mut impl Write, applied: &Applied, dry_run: bool) -> std::io::Res
             writeln!(out, "{name}: {would}changed, revision {revision}; {how}")
         }
     }?;
-    changes.iter().try_for_each(|change| writeln!(out, "  {}", describe(change)))
+    changes.iter().try_for_each(|change| writeln!(out, "  {}", describe(change)))?;
+    let begin = if dry_run { "would begin anew" } else { "begins anew" };
+    begun_anew.iter().try_for_each(|spacecore| writeln!(out, "  {spacecore} had failed for good and {begin}"))
 }
 
 fn describe(change: &Difference) -> String {
@@ -110,10 +120,27 @@ fn describe(change: &Difference) -> String {
     }
 }
 
-fn conclude(out: &mut impl Write, deployment: &DeploymentView, reached: bool) -> std::io::Result<()> {
-    let DeploymentView { name, state, ready, replicas, .. } = deployment;
-    let yet = if reached { "" } else { "not there yet: " };
+fn conclude(out: &mut impl Write, name: &str, revision: u64, waited: &WaitView) -> std::io::Result<()> {
+    let Some(deployment) = &waited.deployment else {
+        return writeln!(out, "{name}: was removed meanwhile");
+    };
+    let DeploymentView { state, ready, replicas, .. } = deployment;
+    let reached = waited.reached;
+    let yet = match waited.outcome {
+        Outcome::Superseded => {
+            let newest = deployment.revision;
+            return writeln!(
+                out,
+                "{name}: revision {revision} is superseded, somebody has applied {newest} meanwhile: {state}, {ready} of {replicas} ready"
+            );
+        }
+        Outcome::Reached => "",
+        Outcome::Failed | Outcome::Late | Outcome::Gone => "not there yet: ",
+    };
     writeln!(out, "{name}: {yet}{state}, {ready} of {replicas} ready")?;
+    if state == "stopped" {
+        writeln!(out, "  have it run again with: vimana start {name}")?;
+    }
     if let Some(trouble) = &deployment.trouble {
         let (new, old) = (deployment.revision, deployment.wanted_revision);
         let instead = if new == old { String::new() } else { format!(", so that {old} is there again") };

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use spacecore::wire::message::Process;
 
 use super::run::attach::{self, Options, What};
@@ -26,7 +27,7 @@ pub struct Args {
     #[arg(short, long)]
     tty: bool,
     /// Set a variable
-    #[arg(short, long, value_name = "NAME=VALUE")]
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<String>,
     /// The user that it runs as: a name or number, with a group behind a colon
     #[arg(short, long, value_name = "USER[:GROUP]", default_value = "")]
@@ -43,6 +44,14 @@ pub struct Args {
 
 /// Where programs are looked for, unless a variable says otherwise.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A variable with its value.
+fn variable(text: &str) -> anyhow::Result<String> {
+    match text.split_once('=') {
+        Some((name, _)) if !name.is_empty() => Ok(text.to_owned()),
+        _ => bail!("a variable has a name and a value: {text}=VALUE, or {text}= for an empty one"),
+    }
+}
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {

@@ -23,7 +23,7 @@ pub struct Target {
     at: At,
 }
 
-/// Has a deployment run again that was stopped
+/// Has a deployment run again that was stopped, and what of it has failed for good begin anew
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  vimana start web")]
 pub struct Start {

@@ -1,5 +1,6 @@
 //! The node: what is applied runs, is changed, and goes on whatever happens to the daemon.
 
+mod anew;
 mod api;
 mod balance;
 mod capacity;

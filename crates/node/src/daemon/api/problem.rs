@@ -34,6 +34,7 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let (status, kind) = match &refusal {
             Refusal::Unknown { .. } => (StatusCode::NOT_FOUND, "unknown"),
+            Refusal::PartOf { .. } => (StatusCode::NOT_FOUND, "part-of"),
             Refusal::NameTaken { .. } => (StatusCode::CONFLICT, "name-taken"),
             Refusal::Removing { .. } => (StatusCode::CONFLICT, "removing"),
             Refusal::Stopped { .. } => (StatusCode::CONFLICT, "stopped"),

@@ -11,7 +11,7 @@ use crate::daemon::record::{self, REVISIONS};
 use crate::daemon::view::{DeploymentView, SpacecoreView};
 use crate::keeper::report::ToKeeper;
 use crate::rollout::Rollout;
-use crate::supervisor::Input;
+use crate::supervisor::{Input, Phase};
 
 /// The most replicas of a deployment on one node.
 const MOST: u32 = 1000;
@@ -67,7 +67,14 @@ impl Core {
         self.check_replicas(&name, replicas)?;
         self.check_room(&name, &manifest, replicas)?;
         let Some(deployment) = self.deployments.get(&name) else {
-            let applied = Applied { name: name.clone(), revision: 1, created: true, changes: Vec::new() };
+            let applied = Applied {
+                name: name.clone(),
+                revision: 1,
+                created: true,
+                changes: Vec::new(),
+                another_try: false,
+                begun_anew: Vec::new(),
+            };
             let bound = self.bind(&manifest)?;
             if !dry_run {
                 self.create(manifest, names_isolation)?;
@@ -85,9 +92,20 @@ impl Core {
         let is_another_try = deployment.record.rollout.has_failed();
         let replaces = is_another_try || changes.iter().any(|change| change.replaces);
         let revision = if replaces { newest.saturating_add(1) } else { newest };
-        let applied = Applied { name: name.clone(), revision, created: false, changes };
+        let begun_anew = if replaces { Vec::new() } else { self.failed(&name) };
+        let applied = Applied {
+            name: name.clone(),
+            revision,
+            created: false,
+            changes,
+            another_try: is_another_try,
+            begun_anew,
+        };
         let is_so_already = applied.changes.is_empty() && !replaces && deployment.record.replicas == replicas;
         if is_so_already {
+            if !dry_run {
+                self.begin_anew(&applied.begun_anew);
+            }
             return Ok(applied);
         }
         let bound = self.bind(&manifest)?;
@@ -117,6 +135,7 @@ impl Core {
         self.events.note("applied", Some(&name), None, text);
         if !replaces {
             self.refresh_policies(&name);
+            self.begin_anew(&applied.begun_anew);
         }
         self.mark(&name);
         Ok(applied)
@@ -190,8 +209,10 @@ impl Core {
         if running {
             self.check_revival(name)?;
         }
-        if record.running != running {
-            record.running = running;
+        let was_running = record.running;
+        record.running = running;
+        let failed = self.failed(name);
+        if was_running != running {
             let bound = if running { self.bind_again(name)? } else { Vec::new() };
             self.replace(record)?;
             self.serve(name, bound);
@@ -205,8 +226,34 @@ impl Core {
         for spacecore in spacecores {
             self.step(&spacecore, if running { Input::Run } else { Input::Halt });
         }
+        if running {
+            self.begin_anew(&failed);
+        }
         self.mark(name);
         self.shown(name)
+    }
+
+    /// A deployment's spacecores that have failed for good and would run, if they hadn't.
+    pub(super) fn failed(&self, name: &str) -> Vec<String> {
+        let has_failed =
+            |found: &&Spacecore| found.leaving.is_none() && found.record.state.phase() == Phase::Failed;
+        self.of(name).filter(has_failed).map(|found| found.record.name.clone()).collect()
+    }
+
+    /// Has spacecores that failed for good begin anew: whoever asks for them wants that tried.
+    fn begin_anew(&mut self, spacecores: &[String]) {
+        for name in spacecores {
+            let Some(deployment) = self.spacecores.get(name).map(|found| found.record.deployment.clone())
+            else {
+                continue;
+            };
+            let Some(found) = self.deployments.get_mut(&deployment).filter(|found| found.record.running)
+            else {
+                continue;
+            };
+            found.record.rollout.try_again();
+            self.step(name, Input::Restart);
+        }
     }
 
     fn restart(&mut self, name: &str) -> Result<Vec<SpacecoreView>, Refusal> {
@@ -234,7 +281,7 @@ impl Core {
     }
 
     fn remove(&mut self, name: &str) -> Result<DeploymentView, Refusal> {
-        let found = self.deployments.get(name).ok_or_else(|| self.unknown("deployment", name))?;
+        let found = self.deployments.get(name).ok_or_else(|| self.no_deployment(name))?;
         let mut record = found.record.clone();
         if !record.removing {
             record.removing = true;
@@ -280,7 +327,16 @@ impl Core {
         match self.deployments.get(name) {
             Some(found) if found.record.removing => Err(Refusal::Removing { name: name.to_owned() }),
             Some(found) => Ok(found),
-            None => Err(self.unknown("deployment", name)),
+            None => Err(self.no_deployment(name)),
+        }
+    }
+
+    fn no_deployment(&self, name: &str) -> Refusal {
+        match self.spacecores.get(name) {
+            Some(found) => {
+                Refusal::PartOf { name: name.to_owned(), deployment: found.record.deployment.clone() }
+            }
+            None => self.unknown("deployment", name),
         }
     }
 
@@ -290,7 +346,6 @@ impl Core {
 
     /// A spacecore whose workload runs.
     fn running(&mut self, name: &str) -> Result<&mut Spacecore, Refusal> {
-        use crate::supervisor::Phase;
         let unknown = self.spacecore(name).err();
         match (self.spacecores.get_mut(name), unknown) {
             (Some(found), _) if matches!(found.record.state.phase(), Phase::Running | Phase::Ready) => {

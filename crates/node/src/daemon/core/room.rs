@@ -31,11 +31,12 @@ impl Core {
         Allocation { total, deployments: holders }
     }
 
-    /// Whether a deployment may have so many replicas of this manifest, besides what it has.
+    /// Whether a deployment may have so many replicas of this manifest, besides what it has; those that have ended too, if one of them
+    /// is to begin anew.
     pub(super) fn check_room(&self, name: &str, manifest: &Manifest, replicas: u32) -> Result<(), Refusal> {
         let found = self.deployments.get(name);
         let running = found.is_none_or(|found| found.record.running);
-        self.check(name, Some(manifest), replicas, running, false)
+        self.check(name, Some(manifest), replicas, running, !self.failed(name).is_empty())
     }
 
     /// Whether a deployment that has one may run with as many replicas as it has now.
