@@ -165,6 +165,21 @@ pub enum Refusal {
         /// By whom.
         other: String,
     },
+    /// With its number the last of its spacecores would have a name that is too long here.
+    #[error(
+        "its spacecore {spacecore} would have a name of {} characters, and {longest} are possible under this node's folder; with as many replicas name the deployment {name} with at most {most}",
+        spacecore.len()
+    )]
+    NameTooLong {
+        /// The deployment.
+        name: String,
+        /// The longest name of its spacecores.
+        spacecore: String,
+        /// How long that may be.
+        longest: usize,
+        /// How long the deployment's name may be.
+        most: usize,
+    },
     /// It is about to be gone.
     #[error("{name} is being removed; try again once it is gone")]
     Removing {

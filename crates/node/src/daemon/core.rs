@@ -7,6 +7,7 @@ mod answer;
 mod effects;
 mod evict;
 mod moves;
+mod names;
 mod room;
 mod scale;
 mod service;

@@ -36,6 +36,7 @@ impl From<Refusal> for Problem {
             Refusal::Unknown { .. } => (StatusCode::NOT_FOUND, "unknown"),
             Refusal::PartOf { .. } => (StatusCode::NOT_FOUND, "part-of"),
             Refusal::NameTaken { .. } => (StatusCode::CONFLICT, "name-taken"),
+            Refusal::NameTooLong { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "name-too-long"),
             Refusal::Removing { .. } => (StatusCode::CONFLICT, "removing"),
             Refusal::Stopped { .. } => (StatusCode::CONFLICT, "stopped"),
             Refusal::NotRunning { .. } => (StatusCode::CONFLICT, "not-running"),

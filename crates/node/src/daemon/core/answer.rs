@@ -3,7 +3,7 @@
 use hac::Manifest;
 
 use super::scale::check_metric;
-use super::{Core, Deployment, Spacecore, spacecore_name, unix_ms};
+use super::{Core, Deployment, Spacecore, unix_ms};
 use crate::autoscale::Autoscaler;
 use crate::daemon::call::{Applied, Call, Refusal};
 use crate::daemon::difference::differences;
@@ -12,9 +12,6 @@ use crate::daemon::view::{DeploymentView, SpacecoreView};
 use crate::keeper::report::ToKeeper;
 use crate::rollout::Rollout;
 use crate::supervisor::{Input, Phase};
-
-/// The most replicas of a deployment on one node.
-const MOST: u32 = 1000;
 
 impl Core {
     /// Answers. Who asked may be gone, which changes nothing.
@@ -64,7 +61,9 @@ impl Core {
         let name = manifest.metadata.name.clone();
         let replicas = self.replicas_of(&manifest);
         check_metric(&manifest)?;
-        self.check_replicas(&name, replicas)?;
+        // Where the load decides, their number may become this later.
+        let most = manifest.spec.scaling.as_ref().map_or(replicas, |scaling| scaling.max.max(replicas));
+        self.check_replicas(&name, most)?;
         self.check_room(&name, &manifest, replicas)?;
         let Some(deployment) = self.deployments.get(&name) else {
             let applied = Applied {
@@ -291,30 +290,6 @@ impl Core {
         let view = self.shown(name)?;
         self.mark(name);
         Ok(view)
-    }
-
-    /// Whether a deployment can have so many replicas.
-    pub(super) fn check_replicas(&self, name: &str, replicas: u32) -> Result<(), Refusal> {
-        if replicas > MOST {
-            return Err(Refusal::TooMany { replicas, most: MOST });
-        }
-        for spacecore in (0..replicas).map(|index| spacecore_name(name, index)) {
-            if let Some(other) = self.owner(&spacecore).filter(|other| other != name) {
-                return Err(Refusal::NameTaken { name: name.to_owned(), spacecore, other });
-            }
-        }
-        Ok(())
-    }
-
-    /// The deployment that has, or may have, a spacecore of this name.
-    fn owner(&self, spacecore: &str) -> Option<String> {
-        let there = self.spacecores.get(spacecore).map(|found| found.record.deployment.clone());
-        there.or_else(|| {
-            let names = |found: &Deployment| {
-                (0..found.record.replicas).any(|index| found.spacecore(index) == spacecore)
-            };
-            self.deployments.values().find(|found| names(found)).map(|found| found.record.name.clone())
-        })
     }
 
     /// A deployment's spacecores.

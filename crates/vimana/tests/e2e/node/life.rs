@@ -100,6 +100,9 @@ fn what_can_t_be_done_is_refused_with_what_would_be_right() {
     // The second replica of one would have the name of the other.
     node.apply("web-1", "", "", &[]);
     assert!(node.refuses(&["scale", "web", "2"]).contains("web-1"));
+    let long = node.manifest(&"n".repeat(62), "replicas = 2", "");
+    let said = node.refuses(&["apply", "-f", long.to_str().unwrap()]);
+    assert!(said.contains("a name of 64 characters") && said.contains("with at most"), "{said}");
     let second = node.vimana(&["node"]);
     assert!(
         !second.status.success() && text(&second.stderr).contains("runs already"),
