@@ -30,6 +30,7 @@ mod offer;
 mod port;
 mod pressure;
 pub mod record;
+mod reserve;
 mod sampler;
 pub mod view;
 
@@ -200,8 +201,8 @@ fn lock(home: &Home) -> Result<File, NodeError> {
             pid: pid.filter(|pid| !pid.is_empty()),
         });
     }
-    let write = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
-    write.map_err(NodeError::Machine)?;
+    // It is for people to read: a full disk is no reason not to run.
+    let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
     Ok(file)
 }
 

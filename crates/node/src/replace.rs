@@ -19,6 +19,15 @@ pub(crate) enum Durable {
 /// # Errors
 /// It can't be written; what was there before still is.
 pub(crate) fn replace(path: &Path, new: &Path, bytes: &[u8], durable: Durable) -> io::Result<()> {
+    let replaced = write(path, new, bytes, durable);
+    if replaced.is_err() {
+        // On a full disk what has been written of it would only be in the way.
+        let _ = fs::remove_file(new);
+    }
+    replaced
+}
+
+fn write(path: &Path, new: &Path, bytes: &[u8], durable: Durable) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(new)?;
     file.write_all(bytes)?;
     if durable == Durable::No {
@@ -43,6 +52,10 @@ mod tests {
             assert!(!new.exists());
         }
         assert!(replace(&path, &folder.path().join("none/new"), b"other", Durable::Yes).is_err());
+        // A folder isn't replaced by a file.
+        fs::create_dir(folder.path().join("folder")).unwrap();
+        assert!(replace(&folder.path().join("folder"), &new, b"other", Durable::No).is_err());
+        assert!(!new.exists(), "nothing is left of what failed");
         assert_eq!(fs::read(&path).unwrap(), b"content");
     }
 }

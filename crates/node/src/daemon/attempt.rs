@@ -19,7 +19,7 @@ use super::core::Happening;
 use super::line;
 use crate::home::Home;
 use crate::keeper::assignment::{Lifetime, LogPlan};
-use crate::keeper::report::ToKeeper;
+use crate::keeper::report::{FromKeeper, Outcome, ToKeeper};
 use crate::prepare::{self, PrepareError, Prepared, Wanted, Watcher};
 use crate::run_folder::Left;
 use crate::session::Session;
@@ -93,17 +93,22 @@ impl Attempt {
     async fn stay(&mut self, mut session: Option<Session>) {
         let run_folder = self.home.run().join(&self.keeper);
         let mut was_there = session.is_some();
+        // What a full disk has kept from being left in the run folder was said at least.
+        let mut last_words = None;
         let end = loop {
             let mut connected = match session.take() {
                 Some(session) => session,
                 None => match line::adopt(&run_folder).await {
                     Ok(session) => session,
-                    Err(left) => break end_of(left, was_there || has_lived(&run_folder)),
+                    Err(left) => break end_of(left, was_there || has_lived(&run_folder), last_words),
                 },
             };
             was_there = true;
             let (tell, spacecore, attempt) = (self.tell.clone(), self.spacecore.clone(), self.number);
-            let hear = move |message| {
+            let hear = |message| {
+                if let FromKeeper::Finished { outcome, .. } = &message {
+                    last_words = Some(outcome.clone());
+                }
                 // Nobody hears it only where the node is ending.
                 let _ = tell.send(Happening::Heard { spacecore: spacecore.clone(), attempt, message });
             };
@@ -111,7 +116,7 @@ impl Attempt {
             let _ = line::speak(&mut connected, &mut self.orders, hear).await;
             if let Some(mut keeper) = connected.into_keeper() {
                 let _ = spawn_blocking(move || keeper.wait()).await;
-                break end_of(line::end_of(&run_folder).await, was_there);
+                break end_of(line::end_of(&run_folder).await, was_there, last_words);
             }
         };
         self.say(|spacecore, attempt| Happening::Gone { spacecore, attempt, end });
@@ -174,13 +179,14 @@ fn end_by(error: PrepareError) -> End {
 }
 
 /// How an attempt ended. What a killed keeper leaves may have been swept away by another command.
-fn end_of(left: Left, was_there: bool) -> End {
-    match left {
-        Left::Ended(outcome) => End::of(&outcome),
-        Left::Nothing | Left::Deserted if !was_there => End::NeverBegun,
-        Left::Held | Left::Deserted | Left::Nothing => {
-            End::Lost("its keeper was killed, or the machine was restarted".to_owned())
-        }
+fn end_of(left: Left, was_there: bool, last_words: Option<Outcome>) -> End {
+    match &left {
+        Left::Ended(outcome) => End::of(outcome),
+        Left::Held | Left::Deserted | Left::Nothing => match last_words {
+            Some(outcome) => End::of(&outcome),
+            None if !was_there && left != Left::Held => End::NeverBegun,
+            None => End::Lost("its keeper was killed, or the machine was restarted".to_owned()),
+        },
     }
 }
 
@@ -213,10 +219,18 @@ mod tests {
 
     #[test]
     fn a_keeper_that_never_came_to_life_is_no_failure_of_its_workload() {
-        assert_eq!(end_of(Left::Nothing, false), End::NeverBegun);
-        assert_eq!(end_of(Left::Deserted, false), End::NeverBegun);
+        assert_eq!(end_of(Left::Nothing, false, None), End::NeverBegun);
+        assert_eq!(end_of(Left::Deserted, false, None), End::NeverBegun);
         for left in [Left::Nothing, Left::Deserted] {
-            assert!(matches!(end_of(left, true), End::Lost(_)));
+            assert!(matches!(end_of(left, true, None), End::Lost(_)));
         }
+    }
+
+    #[test]
+    fn what_a_keeper_said_last_counts_where_it_could_leave_nothing() {
+        let stopped = || Some(Outcome::Stopped);
+        assert_eq!(end_of(Left::Deserted, true, stopped()), End::Stopped);
+        let left = Outcome::NotStarted { reason: "no memory".to_owned() };
+        assert_eq!(end_of(Left::Ended(left.clone()), true, stopped()), End::of(&left));
     }
 }

@@ -36,7 +36,7 @@ use crate::home::Home;
 use crate::keeper::report::{FromKeeper, ToKeeper};
 use crate::run_folder::{self, Left};
 use crate::session::Session;
-use crate::supervisor::{End, Rules, Timer};
+use crate::supervisor::{End, Input, Rules, Timer};
 
 /// Something that has happened.
 pub(super) enum Happening {
@@ -284,8 +284,13 @@ impl Core {
         }
         let (state, effects) = record.state.clone().recovered(now_ms());
         record.state = state;
+        let deployment = record.deployment.clone();
         self.spacecores.insert(name.clone(), Spacecore::new(record));
         self.perform(&name, effects);
+        // That it is to stand still may have been kept last, or alone.
+        if self.deployments.get(&deployment).is_some_and(|found| !found.record.running) {
+            self.step(&name, Input::Halt);
+        }
     }
 
     /// Clears away what a node before this one has left and no spacecore knows of, and ends whom nobody keeps any more.

@@ -26,6 +26,8 @@ pub(super) struct Events {
     path: PathBuf,
     file: File,
     size: u64,
+    /// Whether the file may end within a line.
+    torn: bool,
     next: u64,
     last: VecDeque<Event>,
     /// How many there were of each kind since this was opened.
@@ -48,16 +50,13 @@ impl Events {
         }
         let next = last.back().map_or(1, |event| event.number.saturating_add(1));
         last.drain(..last.len().saturating_sub(REMEMBERED));
-        let mut file = append(&path)?;
+        let file = append(&path)?;
         let size = file.metadata()?.len();
-        if size > 0 {
-            // What was torn ends here.
-            file.write_all(b"\n")?;
-        }
         Ok(Self {
             path,
             file,
             size,
+            torn: size > 0,
             next,
             last,
             counts: BTreeMap::new(),
@@ -94,14 +93,21 @@ impl Events {
     }
 
     fn write(&mut self, event: &Event) -> io::Result<()> {
-        let mut line = serde_json::to_vec(event)?;
+        let mut line = Vec::new();
+        if self.torn {
+            // What was torn ends here.
+            line.push(b'\n');
+        }
+        serde_json::to_writer(&mut line, event)?;
         line.push(b'\n');
         if self.size >= ROTATE_AT {
             fs::rename(&self.path, self.path.with_extension("1"))?;
             self.file = append(&self.path)?;
             self.size = 0;
         }
+        self.torn = true;
         self.file.write_all(&line)?;
+        self.torn = false;
         self.size = self.size.saturating_add(line.len() as u64);
         Ok(())
     }

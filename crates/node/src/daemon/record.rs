@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::reserve::{self, Reserve};
 use crate::autoscale::Autoscaler;
 use crate::replace::Durable;
 use crate::rollout::Rollout;
@@ -20,6 +21,10 @@ use crate::supervisor::State;
 
 /// The version of both files' form.
 pub const VERSION: u32 = 1;
+
+/// The folders with a file for each.
+const DEPLOYMENTS: &str = "deployments";
+const SPACECORES: &str = "spacecores";
 
 /// How many revisions of a deployment are kept.
 pub const REVISIONS: usize = 10;
@@ -125,6 +130,7 @@ pub enum RecordError {
 #[derive(Debug, Clone)]
 pub struct Records {
     root: PathBuf,
+    reserve: Reserve,
 }
 
 impl Records {
@@ -133,21 +139,20 @@ impl Records {
     /// # Errors
     /// It can't be made.
     pub fn open(root: &Path) -> Result<Self, RecordError> {
-        let records = Self { root: root.to_owned() };
-        for folder in [records.root.clone(), records.deployments(), records.spacecores()] {
+        for folder in [root.to_owned(), root.join(DEPLOYMENTS), root.join(SPACECORES)] {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(at(&folder))?;
             // Who can write here has this user run what it likes.
             crate::run_folder::check_own(&folder).map_err(at(&folder))?;
         }
-        Ok(records)
+        Ok(Self { root: root.to_owned(), reserve: Reserve::open(root) })
     }
 
     fn deployments(&self) -> PathBuf {
-        self.root.join("deployments")
+        self.root.join(DEPLOYMENTS)
     }
 
     fn spacecores(&self) -> PathBuf {
-        self.root.join("spacecores")
+        self.root.join(SPACECORES)
     }
 
     /// The folder of a spacecore's log.
@@ -172,7 +177,26 @@ impl Records {
     /// # Errors
     /// It can't be written; what was there before still is.
     pub fn keep_deployment(&self, deployment: &Deployment) -> Result<(), RecordError> {
-        replace(&self.deployments(), &deployment.name, deployment, Durable::Yes)
+        replace(&self.deployments(), &deployment.name, deployment, Durable::Yes)?;
+        self.reserve.fill();
+        Ok(())
+    }
+
+    /// Keeps a deployment that is to end, also on a full disk: what space the node has for itself is used for it.
+    ///
+    /// # Errors
+    /// As of [`Records::keep_deployment`].
+    pub fn keep_deployment_surely(&self, deployment: &Deployment) -> Result<(), RecordError> {
+        match self.keep_deployment(deployment) {
+            Err(RecordError::File { source, .. })
+                if reserve::is_for_want_of_space(&source) && self.reserve.give_up() =>
+            {
+                let kept = self.keep_deployment(deployment);
+                self.reserve.fill();
+                kept
+            }
+            other => other,
+        }
     }
 
     /// Keeps a spacecore, for a node that comes after this one.

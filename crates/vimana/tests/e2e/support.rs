@@ -26,9 +26,14 @@ pub struct Home {
 impl Home {
     /// Makes one, or says why that isn't possible here.
     pub fn new(test: &str) -> Option<Self> {
+        Self::inside(test, &std::env::temp_dir())
+    }
+
+    /// The same in this folder.
+    pub fn inside(test: &str, folder: &Path) -> Option<Self> {
         match shared() {
             Ok(shared) => {
-                let folder = vimana::home(&shared, "e2e-").unwrap();
+                let folder = vimana::home_in(folder, &shared, "e2e-").unwrap();
                 let image = format!("oci:{}:latest", shared.join("busybox.oci").display());
                 Some(Self { folder, image })
             }

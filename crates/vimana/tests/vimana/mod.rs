@@ -36,7 +36,13 @@ pub fn shared(suite: &str) -> Result<PathBuf, String> {
 
 /// A home of a test's own, which shares what takes long to make.
 pub fn home(shared: &Path, prefix: &str) -> Result<TempDir, String> {
-    let folder = tempfile::Builder::new().prefix(prefix).tempdir().map_err(|error| error.to_string())?;
+    home_in(&std::env::temp_dir(), shared, prefix)
+}
+
+/// The same in this folder.
+pub fn home_in(folder: &Path, shared: &Path, prefix: &str) -> Result<TempDir, String> {
+    let folder =
+        tempfile::Builder::new().prefix(prefix).tempdir_in(folder).map_err(|error| error.to_string())?;
     for part in SHARED {
         let link = symlink(shared.join("home").join(part), folder.path().join(part));
         link.map_err(|error| error.to_string())?;

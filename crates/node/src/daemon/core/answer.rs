@@ -165,6 +165,17 @@ impl Core {
     /// Keeps a deployment's record, then takes it for what is wanted.
     pub(super) fn replace(&mut self, record: record::Deployment) -> Result<(), Refusal> {
         self.keep_deployment(&record)?;
+        self.take_up(record)
+    }
+
+    /// The same also on a full disk: what ends makes space, and mustn't need any.
+    fn replace_surely(&mut self, record: record::Deployment) -> Result<(), Refusal> {
+        let kept = self.records.keep_deployment_surely(&record);
+        kept.map_err(|error| Refusal::NotKept(image::whole(&error)))?;
+        self.take_up(record)
+    }
+
+    fn take_up(&mut self, record: record::Deployment) -> Result<(), Refusal> {
         match self.deployments.get_mut(&record.name) {
             // Its manifests needn't be read again.
             Some(found) if found.record.revisions == record.revisions => found.record = record,
@@ -213,7 +224,10 @@ impl Core {
         let failed = self.failed(name);
         if was_running != running {
             let bound = if running { self.bind_again(name)? } else { Vec::new() };
-            self.replace(record)?;
+            match running {
+                true => self.replace(record)?,
+                false => self.replace_surely(record)?,
+            }
             self.serve(name, bound);
             let (kind, text) =
                 if running { ("started", "runs again") } else { ("stopped", "is to stand still") };
@@ -284,7 +298,7 @@ impl Core {
         let mut record = found.record.clone();
         if !record.removing {
             record.removing = true;
-            self.replace(record)?;
+            self.replace_surely(record)?;
             self.events.note("removing", Some(name), None, "is to be gone".to_owned());
         }
         let view = self.shown(name)?;

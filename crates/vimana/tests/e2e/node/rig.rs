@@ -47,11 +47,15 @@ const PROGRAM: &str = r#"(module
 impl Node {
     /// A node that serves, or nothing where tests of this kind can't run.
     pub fn new(test: &str) -> Option<Self> {
-        let home = Home::new(test)?;
+        Some(Self::of(Home::new(test)?))
+    }
+
+    /// The same in a home that there is already.
+    pub fn of(home: Home) -> Self {
         fs::write(home.path().join("sleeper.wasm"), wat::parse_str(PROGRAM).unwrap()).unwrap();
         let mut node = Self { home, daemon: None };
         node.start();
-        Some(node)
+        node
     }
 
     /// Starts the daemon and waits until it serves.
