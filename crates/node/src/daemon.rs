@@ -20,6 +20,7 @@ mod api;
 mod attempt;
 mod balancer;
 pub mod call;
+mod clients;
 mod core;
 pub mod difference;
 mod events;
@@ -39,18 +40,15 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 
 use self::api::{Api, Identity};
+use self::clients::{Clients, LIMITS};
 use self::core::Core;
 use self::events::Events;
 use self::record::{RecordError, Records};
@@ -59,11 +57,6 @@ use crate::clock::unix_time_ns;
 use crate::home::Home;
 
 pub use self::api::openapi;
-
-/// How many clients are served at a time; others wait.
-const CLIENTS: usize = 512;
-/// How long a client may take to say what it wants.
-const HEADERS: Duration = Duration::from_secs(10);
 
 /// Why the node doesn't run.
 #[derive(Debug, thiserror::Error)]
@@ -220,9 +213,8 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 async fn accept(listener: UnixListener, router: Router) {
-    let places = Arc::new(Semaphore::new(CLIENTS));
+    let clients = Clients::new(LIMITS);
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(_) => {
@@ -231,23 +223,19 @@ async fn accept(listener: UnixListener, router: Router) {
                 continue;
             }
         };
-        if !is_allowed(&stream) {
+        let Some(user) = allowed(&stream) else { continue };
+        let Some(place) = clients.admit(user) else {
+            // It may not have asked yet, and needn't.
+            let _ = stream.try_write(&api::no_place());
             continue;
-        }
-        let router = router.clone();
-        tokio::spawn(async move {
-            let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(HEADERS);
-            let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-            // A client that breaks off, or speaks something else, is its own affair.
-            let _ = served.with_upgrades().await;
-            drop(place);
-        });
+        };
+        let (clients, router) = (clients.clone(), router.clone());
+        tokio::spawn(async move { clients.serve(stream, place, router).await });
     }
 }
 
-/// Whether the other side is this node's own user, or root.
-fn is_allowed(stream: &UnixStream) -> bool {
-    let peer = rustix::net::sockopt::socket_peercred(stream.as_fd());
-    peer.is_ok_and(|peer| peer.uid == rustix::process::geteuid() || peer.uid.is_root())
+/// Who the other side is, if it is this node's own user, or root.
+fn allowed(stream: &UnixStream) -> Option<u32> {
+    let peer = rustix::net::sockopt::socket_peercred(stream.as_fd()).ok()?;
+    (peer.uid == rustix::process::geteuid() || peer.uid.is_root()).then(|| peer.uid.as_raw())
 }

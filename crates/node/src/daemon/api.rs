@@ -22,6 +22,7 @@ use tokio::sync::{oneshot, watch};
 pub(super) use self::node::Identity;
 use self::openapi::Endpoint;
 use self::problem::{Json, Problem};
+pub(super) use self::problem::{no_place, too_many};
 use super::call::{Applied, Call, Refusal, Reply};
 use super::core::Happening;
 use super::metrics::CONTENT_TYPE;

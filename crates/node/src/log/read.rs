@@ -10,8 +10,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::line::{FRAME, MAX_TEXT, parse_line};
+use super::line::{FRAME, MAX_TEXT, Stream, parse_line, push, time};
 use super::{name_of, number_of};
+use crate::clock::unix_time_ns;
 
 /// Bytes read at once. A line is always shorter.
 const CHUNK: usize = 64 * 1024;
@@ -22,6 +23,9 @@ const ATTEMPTS: u32 = 1000;
 
 /// By how much the time of a file may lie behind that of its last line: the kernel's clock for files is coarser.
 const COARSE: Duration = Duration::from_secs(1);
+
+/// What is said in the place of lines that can't be read any more.
+const MISSED: &str = "vimana: lines are missing here: they were removed before they were read";
 
 /// What a reader wants to see.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,6 +45,8 @@ pub struct Reader {
     since_ns: Option<u64>,
     follow: bool,
     current: Option<Place>,
+    /// Whether files were let go of before they were read.
+    missed: bool,
     /// The files after the current one that are known; all but the last of these and the current one are as long as they get.
     next: VecDeque<Place>,
 }
@@ -76,6 +82,7 @@ impl Reader {
             }),
             follow: wanted.follow,
             current: places.pop_front(),
+            missed: false,
             next: places,
         })
     }
@@ -86,6 +93,11 @@ impl Reader {
     /// # Errors
     /// The log can't be read.
     pub fn next_chunk(&mut self) -> io::Result<Vec<u8>> {
+        if std::mem::take(&mut self.missed) {
+            let mut note = Vec::new();
+            push(&mut note, &time(unix_time_ns()), Stream::Stderr, true, [MISSED.as_bytes(), &[]]);
+            return Ok(note);
+        }
         loop {
             let Some(current) = &mut self.current else {
                 if !self.follow || !self.look_for_more(None)? {
@@ -109,6 +121,19 @@ impl Reader {
             if !self.follow || is_newest(&self.folder, identity)? || !self.look_for_more(Some(identity))? {
                 return Ok(Vec::new());
             }
+        }
+    }
+
+    /// Lets go of files that were removed meanwhile, so that whoever reads slowly or not at all takes no space of the disk. Where something
+    /// in them wasn't read, a line says so.
+    pub fn let_go(&mut self) {
+        let is_there = |place: &Place| place.file.metadata().is_ok_and(|found| found.nlink() > 0);
+        let known = self.next.len();
+        self.next.retain(is_there);
+        self.missed |= self.next.len() < known;
+        if let Some(current) = self.current.take_if(|current| !is_there(current)) {
+            self.missed |= current.file.metadata().is_ok_and(|found| found.len() > current.at);
+            self.current = self.next.pop_front();
         }
     }
 

@@ -59,6 +59,27 @@ impl IntoResponse for Problem {
     }
 }
 
+/// Who has too many requests that last.
+pub(in crate::daemon) fn too_many(most: usize) -> impl IntoResponse {
+    let detail = format!(
+        "you follow, wait for or are connected to something {most} times already, which is the most at a time; end one of these first"
+    );
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-requests", detail)
+}
+
+/// What somebody is told for whom there is no place, whatever is asked.
+pub(in crate::daemon) fn no_place() -> Vec<u8> {
+    let detail = "the node serves as many requests as it can; try again a moment later";
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-place", detail);
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let head = format!(
+        "HTTP/1.1 503 {}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        problem.title,
+        body.len()
+    );
+    [head.into_bytes(), body].concat()
+}
+
 pub(super) async fn nothing_here(uri: Uri) -> Problem {
     let detail = format!("there is nothing at {}; GET /v1/openapi.json describes what there is", uri.path());
     Problem::new(StatusCode::NOT_FOUND, "no-such-path", detail)

@@ -12,8 +12,9 @@ use futures_util::stream;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use super::Api;
 use super::problem::{Name, Problem, Query};
@@ -24,6 +25,9 @@ use crate::log::{Reader, Wanted};
 
 /// How often a log that is followed is looked at.
 const NAP: Duration = Duration::from_millis(100);
+
+/// How often files are let go of that were removed while nobody took what is in them.
+const LET_GO: Duration = Duration::from_secs(1);
 
 /// Which lines of a log.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -55,27 +59,48 @@ pub(super) async fn logs(
         let detail = format!("the log of {name} can't be read: {error}");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "log", detail)
     })?;
-    let follow = which.follow.then_some((api, name));
-    let chunks = stream::unfold((reader, follow), |(mut reader, follow)| async move {
-        loop {
-            let (read, chunk) = next_chunk(reader).await?;
-            reader = read;
-            match chunk {
-                Ok(chunk) if !chunk.is_empty() => return Some((Ok(Bytes::from(chunk)), (reader, follow))),
-                Ok(_) => {}
-                Err(error) => return Some((Err(error), (reader, None))),
-            }
-            let (api, name) = follow.as_ref()?;
-            if api.ask(|reply| Call::Spacecore { name: name.clone(), reply }).await.is_err() {
-                // It is gone; what it said last was written before.
-                let (reader, last) = next_chunk(reader).await?;
-                let last = last.ok().filter(|chunk| !chunk.is_empty())?;
-                return Some((Ok(Bytes::from(last)), (reader, None)));
-            }
-            tokio::time::sleep(NAP).await;
-        }
+    let (taker, taken) = mpsc::channel(1);
+    tokio::spawn(pass_on(reader, which.follow.then_some((api, name)), taker));
+    let chunks = stream::unfold(taken, |mut taken| async move {
+        let chunk: io::Result<Bytes> = taken.recv().await?;
+        Some((chunk, taken))
     });
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(chunks)).into_response())
+}
+
+/// Reads a log as fast as it is taken. Meanwhile no file is held that was removed.
+async fn pass_on(mut reader: Reader, follow: Option<(Api, String)>, to: mpsc::Sender<io::Result<Bytes>>) {
+    let mut is_gone = false;
+    loop {
+        let place = tokio::select! {
+            place = to.reserve() => place,
+            () = sleep(LET_GO) => {
+                reader.let_go();
+                continue;
+            }
+        };
+        // Who has gone away needs nothing more.
+        let Ok(place) = place else { return };
+        let Some((read, chunk)) = next_chunk(reader).await else { return };
+        reader = read;
+        match chunk {
+            Ok(chunk) if !chunk.is_empty() => {
+                place.send(Ok(Bytes::from(chunk)));
+                continue;
+            }
+            Ok(_) => drop(place),
+            Err(error) => return place.send(Err(error)),
+        }
+        // What it said last was written before it was gone.
+        let Some((api, name)) = follow.as_ref().filter(|_| !is_gone) else { return };
+        is_gone = api.ask(|reply| Call::Spacecore { name: name.clone(), reply }).await.is_err();
+        if !is_gone {
+            tokio::select! {
+                () = to.closed() => return,
+                () = sleep(NAP) => {}
+            }
+        }
+    }
 }
 
 /// Reads on a thread of its own: of a log that grows as fast as it is read there may be much that isn't wanted.

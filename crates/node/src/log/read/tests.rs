@@ -180,3 +180,53 @@ proptest! {
         prop_assert!(tail.len() <= 20 && (0..written).collect::<Vec<_>>().ends_with(&tail));
     }
 }
+
+/// How many removed files of this folder are held by this process.
+fn held(home: &TempDir) -> usize {
+    let folder = home.path().display().to_string();
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let links = open.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+    links
+        .map(|link| link.display().to_string())
+        .filter(|link| link.starts_with(&folder) && link.ends_with("(deleted)"))
+        .count()
+}
+
+#[test]
+fn who_does_not_read_holds_no_removed_file_and_is_told_what_is_missing() {
+    let home = tempfile::tempdir().unwrap();
+    let plan = plan(&home, 500, 2);
+    let mut writer = Writer::new(&plan);
+    write(&mut writer, 0..20);
+    let mut reader = Reader::open(&plan.folder, Wanted { follow: true, ..Wanted::default() }).unwrap();
+    let first = *all(&mut Reader::open(&plan.folder, Wanted::default()).unwrap()).first().unwrap();
+    reader.let_go();
+    write(&mut writer, 20..300);
+    assert!(held(&home) > 0, "the test shows nothing unless something is held");
+    reader.let_go();
+    assert_eq!(held(&home), 0);
+    let note = reader.next_chunk().unwrap();
+    let note = parse_line(&note).unwrap();
+    assert_eq!((note.stream, note.text), (Stream::Stderr, MISSED.as_bytes()));
+    let rest = all(&mut reader);
+    assert!(rest[0] > first && rest == Vec::from_iter(rest[0]..300), "{first} {rest:?}");
+    write(&mut writer, 300..310);
+    assert_eq!(all(&mut reader), Vec::from_iter(300..310), "it goes on, and is told once");
+}
+
+#[test]
+fn who_has_read_all_of_a_removed_file_misses_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let plan = plan(&home, 500, 0);
+    let mut writer = Writer::new(&plan);
+    write(&mut writer, 0..5);
+    let mut reader = Reader::open(&plan.folder, Wanted { follow: true, ..Wanted::default() }).unwrap();
+    assert_eq!(all(&mut reader), Vec::from_iter(0..5));
+    std::fs::remove_file(plan.folder.join("log")).unwrap();
+    drop(writer);
+    reader.let_go();
+    assert_eq!(held(&home), 0);
+    assert_eq!(all(&mut reader), Vec::<usize>::new());
+    write(&mut Writer::new(&plan), 5..9);
+    assert_eq!(all(&mut reader), Vec::from_iter(5..9));
+}

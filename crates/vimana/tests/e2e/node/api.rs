@@ -65,6 +65,12 @@ fn slow_and_half_open_clients_hold_nobody_up() {
     let Some(mut node) = Node::new("slow_and_half_open_clients_hold_nobody_up") else { return };
     let socket = node.home.path().join("node/node.sock");
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    // More than have a place, as many followers who never read, and as many who say nothing at all.
+    let follow = b"GET /v1/events?follow=true HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut crowd: Vec<UnixStream> = (0..1100).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    // One that has made room can't be written to.
+    crowd[..550].iter_mut().for_each(|one| _ = one.write_all(follow));
+    node.does(&["ps"]);
     let mut clients: Vec<UnixStream> = (0..200).map(|_| UnixStream::connect(&socket).unwrap()).collect();
     for (number, client) in clients.iter_mut().enumerate() {
         let words: &[u8] = match number % 4 {
