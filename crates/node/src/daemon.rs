@@ -117,11 +117,12 @@ fn folder(home: &Home) -> PathBuf {
     home.root().join("node")
 }
 
-/// Runs the node until it is told to end (SIGTERM or SIGINT); its spacecores go on. `ready` is called once it serves.
+/// Runs the node until it is told to end (SIGTERM or SIGINT); its spacecores go on. `ready` is called once it serves, with what of its files
+/// can't be read.
 ///
 /// # Errors
 /// There is one already, or the machine lacks what it needs.
-pub fn run(home: &Home, socket: &Path, ready: impl FnOnce(&Path)) -> Result<(), NodeError> {
+pub fn run(home: &Home, socket: &Path, ready: impl FnOnce(&Path, &[String])) -> Result<(), NodeError> {
     let records = Records::open(&folder(home))?;
     let _lock = lock(home)?;
     crate::keeper::shared::allow_many_files();
@@ -137,7 +138,7 @@ async fn serve(
     home: &Home,
     records: Records,
     socket: &Path,
-    ready: impl FnOnce(&Path),
+    ready: impl FnOnce(&Path, &[String]),
 ) -> Result<(), NodeError> {
     // A client that has gone away is an error of its connection and not this process' end.
     let _pipe = signal(SignalKind::pipe()).map_err(NodeError::Machine)?;
@@ -156,7 +157,7 @@ async fn serve(
     tokio::spawn(sampler::run(core.teller()));
     tokio::spawn(pressure::run(core.teller(), offer.evict_below));
     tokio::spawn(accept(listener, api::router(api)));
-    ready(socket);
+    ready(socket, &core.complaints());
     notify::ready();
     let [terminate, interrupt, hangup] = &mut ends;
     let [terminate, interrupt, hangup] = [terminate, interrupt, hangup].map(|end| async {

@@ -180,6 +180,16 @@ pub enum Refusal {
         /// How long the deployment's name may be.
         most: usize,
     },
+    /// One of its files can't be read.
+    #[error(
+        "{name} is damaged, and its spacecores are left alone: {reason}. Mend the file and start the node again, or end and forget it with: vimana rm {name}"
+    )]
+    Damaged {
+        /// The deployment.
+        name: String,
+        /// Which files, and why.
+        reason: String,
+    },
     /// It is about to be gone.
     #[error("{name} is being removed; try again once it is gone")]
     Removing {

@@ -4,6 +4,7 @@
 //! feeds them and does what they say. What takes long runs in tasks of its own, which come back as [`Happening`]s.
 
 mod answer;
+mod damaged;
 mod effects;
 mod evict;
 mod moves;
@@ -20,13 +21,14 @@ use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use self::damaged::AllDamaged;
 use self::service::{Draining, Hold};
 use super::attempt::Attempt;
 use super::balancer::Said;
 use super::call::{Call, Refusal, Reply};
 use super::events::Events;
 use super::pressure::Evictable;
-use super::record::{self, RecordError, Records};
+use super::record::{self, Damaged, RecordError, Records};
 use super::sampler::Measured;
 use super::view::{Event, StatsView};
 use crate::balance;
@@ -66,6 +68,8 @@ pub(super) enum Happening {
     Balancer { deployment: String, said: Said },
     /// Those whom a spacecore serves have had their time.
     DrainOver { spacecore: String, turn: u64 },
+    /// What belonged to a deployment that can't be read has ended.
+    DamagedEnded { deployment: String },
     /// A timer has run out.
     Timer { spacecore: String, timer: Timer, turn: u64 },
 }
@@ -147,6 +151,7 @@ pub(super) struct Core {
     spacecores: BTreeMap<String, Spacecore>,
     /// Those that live, or are about to, by their deployments.
     balancers: BTreeMap<String, Hold>,
+    damaged: AllDamaged,
     happenings: UnboundedReceiver<Happening>,
     tell: UnboundedSender<Happening>,
     permits: Arc<Semaphore>,
@@ -168,7 +173,7 @@ impl Core {
         events: Events,
         offer: Offer,
     ) -> Result<Self, RecordError> {
-        let (deployments, spacecores) = records.load()?;
+        let record::Loaded { deployments, spacecores, mut damaged } = records.load()?;
         let (tell, happenings) = unbounded_channel();
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let mut core = Self {
@@ -180,6 +185,7 @@ impl Core {
             deployments: BTreeMap::new(),
             spacecores: BTreeMap::new(),
             balancers: BTreeMap::new(),
+            damaged: AllDamaged::new(),
             happenings,
             tell,
             permits: Arc::new(Semaphore::new(cpus.saturating_mul(2))),
@@ -188,13 +194,23 @@ impl Core {
             changes: watch::Sender::new(0),
         };
         for record in deployments {
-            let deployment = Deployment::read(record)?;
-            core.deployments.insert(deployment.record.name.clone(), deployment);
+            let name = record.name.clone();
+            match Deployment::read(record) {
+                Ok(deployment) => _ = core.deployments.insert(name, deployment),
+                Err(error) => damaged.push(Damaged {
+                    deployment: Some(name),
+                    spacecore: None,
+                    reason: image::whole(&error),
+                }),
+            }
         }
+        core.set_aside(damaged);
         // Before the spacecores, some of which may have to be taken out of service.
         core.find_balancers();
         for record in spacecores {
-            core.recover(record);
+            if let Some(record) = core.belongs_to_damaged(record) {
+                core.recover(record);
+            }
         }
         core.clear_strays();
         core.marked.extend(core.deployments.keys().cloned());
@@ -265,6 +281,7 @@ impl Core {
             Happening::Wake { deployment, at_ms } => self.woken(&deployment, at_ms),
             Happening::Balancer { deployment, said } => self.balancer_said(&deployment, said),
             Happening::DrainOver { spacecore, turn } => self.drain_over(&spacecore, turn),
+            Happening::DamagedEnded { deployment } => self.damaged_ended(&deployment),
             Happening::Timer { spacecore, timer, turn } => self.timer(&spacecore, timer, turn),
         }
     }
@@ -300,9 +317,12 @@ impl Core {
         let entries = std::fs::read_dir(self.home.run()).into_iter().flatten().flatten();
         let strays = entries.filter(|entry| !known.iter().any(|keeper| entry.file_name() == keeper.as_str()));
         for path in strays.map(|entry| entry.path()) {
+            if self.damaged.values().any(|remains| remains.may_own(&path)) {
+                continue;
+            }
             if balance::is_folder(&path) {
                 let is_its = |name: &String| balance::folder(&self.home.run(), name) == path;
-                if !self.balancers.keys().any(is_its) {
+                if !self.balancers.keys().chain(self.damaged.keys()).any(is_its) {
                     Self::end_stray(path);
                 }
                 continue;

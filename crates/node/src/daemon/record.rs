@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::call::is_name;
 use super::reserve::{self, Reserve};
 use crate::autoscale::Autoscaler;
 use crate::replace::Durable;
@@ -89,12 +90,34 @@ pub struct Spacecore {
     pub ports: Vec<String>,
 }
 
+/// All that was kept.
+#[derive(Debug, Clone, Default)]
+pub struct Loaded {
+    /// The deployments.
+    pub deployments: Vec<Deployment>,
+    /// The spacecores.
+    pub spacecores: Vec<Spacecore>,
+    /// Files that can't be read.
+    pub damaged: Vec<Damaged>,
+}
+
+/// A file that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damaged {
+    /// The deployment whose it is, as far as that can be told.
+    pub deployment: Option<String>,
+    /// The spacecore, if it is a spacecore's.
+    pub spacecore: Option<String>,
+    /// Which file it is, and why it can't be read.
+    pub reason: String,
+}
+
 /// Why the node's files can't be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
     /// A file can't be read or written.
-    #[error("can't keep {}", path.display())]
+    #[error("can't use {}", path.display())]
     File {
         /// Which.
         path: PathBuf,
@@ -102,9 +125,7 @@ pub enum RecordError {
         source: io::Error,
     },
     /// A revision's manifest can't be read any more.
-    #[error(
-        "revision {revision} of {deployment} can't be read; move its file away to go on without it\n{reason}"
-    )]
+    #[error("revision {revision} of {deployment} can't be read\n{reason}")]
     Manifest {
         /// The deployment.
         deployment: String,
@@ -115,7 +136,7 @@ pub enum RecordError {
     },
     /// A file isn't what this version writes.
     #[error(
-        "{} isn't a file that this version of vimana can read; a newer one may have written it. Move it away to go on without it",
+        "{} isn't a file that this version of vimana can read; a newer one may have written it",
         path.display()
     )]
     Form {
@@ -160,16 +181,42 @@ impl Records {
         self.root.join("logs").join(spacecore)
     }
 
-    /// Every deployment and spacecore that was kept.
+    /// Every deployment and spacecore that was kept, and which can't be read.
     ///
     /// # Errors
-    /// A file can't be read, or isn't one of this version's.
-    pub fn load(&self) -> Result<(Vec<Deployment>, Vec<Spacecore>), RecordError> {
+    /// A folder can't be read.
+    pub fn load(&self) -> Result<Loaded, RecordError> {
         let deployments = load_all(&self.deployments(), |found: &Deployment| (found.version, &found.name))?;
         // A spacecore's file isn't synced, so that a power cut may have torn it; with the power its keeper has gone too.
         set_torn_aside(&self.spacecores())?;
         let spacecores = load_all(&self.spacecores(), |found: &Spacecore| (found.version, &found.name))?;
-        Ok((deployments, spacecores))
+        let mut damaged = Vec::new();
+        damaged.extend(deployments.1.into_iter().map(|(path, error)| Damaged {
+            deployment: name_of(&path),
+            spacecore: None,
+            reason: image::whole(&error),
+        }));
+        damaged.extend(spacecores.1.into_iter().map(|(path, error)| Damaged {
+            deployment: deployment_in(&path),
+            spacecore: name_of(&path),
+            reason: image::whole(&error),
+        }));
+        Ok(Loaded { deployments: deployments.0, spacecores: spacecores.0, damaged })
+    }
+
+    /// Moves the files of a deployment and of some spacecores to names that aren't read, `NAME.damaged`.
+    ///
+    /// # Errors
+    /// One can't be moved.
+    pub fn move_aside(&self, deployment: &str, spacecores: &[String]) -> Result<(), RecordError> {
+        let all = spacecores.iter().map(|name| (self.spacecores(), name.as_str()));
+        all.chain([(self.deployments(), deployment)]).try_for_each(|(folder, name)| {
+            let path = folder.join(format!("{name}.json"));
+            match fs::rename(&path, path.with_extension("damaged")) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other.map_err(at(&path)),
+            }
+        })
     }
 
     /// Keeps a deployment; it is on the disk when this returns.
@@ -229,12 +276,27 @@ fn at(path: &Path) -> impl Fn(io::Error) -> RecordError {
     move |source| RecordError::File { path: path.clone(), source }
 }
 
+/// The name that a file's is made of.
+fn name_of(path: &Path) -> Option<String> {
+    path.file_stem().and_then(OsStr::to_str).map(str::to_owned)
+}
+
+/// The deployment that a spacecore's file names, which can't be read as a whole.
+fn deployment_in(path: &Path) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let name = value.get("deployment")?.as_str()?;
+    is_name(name).then(|| name.to_owned())
+}
+
+/// Records that can be read, and files that can't with the reason.
+type Read<T> = (Vec<T>, Vec<(PathBuf, RecordError)>);
+
 /// Reads every file of a folder. `says` is what a record says of its version and name, which must be this version and the file's name:
 /// a name becomes part of other paths.
 fn load_all<T: DeserializeOwned>(
     folder: &Path,
     says: impl Fn(&T) -> (u32, &String),
-) -> Result<Vec<T>, RecordError> {
+) -> Result<Read<T>, RecordError> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(at(folder))? {
         let path = entry.map_err(at(folder))?.path();
@@ -255,7 +317,14 @@ fn load_all<T: DeserializeOwned>(
         }
         Ok(record)
     };
-    paths.iter().map(read).collect()
+    let mut all = (Vec::new(), Vec::new());
+    for path in paths {
+        match read(&path) {
+            Ok(record) => all.0.push(record),
+            Err(error) => all.1.push((path, error)),
+        }
+    }
+    Ok(all)
 }
 
 /// Sets files aside, as `NAME.torn`, that were cut off before their end.
@@ -308,22 +377,37 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_another_version_or_name_is_refused_and_a_torn_one_of_a_spacecore_set_aside() {
+    fn a_record_of_another_version_or_name_is_damaged_and_a_torn_one_of_a_spacecore_set_aside() {
         let folder = tempfile::tempdir().unwrap();
         let records = Records::open(folder.path()).unwrap();
         records.keep_deployment(&deployment("web")).unwrap();
-        assert_eq!(records.load().unwrap().0.len(), 1);
+        assert_eq!(records.load().unwrap().deployments.len(), 1);
         for torn in ["", "{\"version\":1,\"na", "\0\0\0"] {
             fs::write(folder.path().join("spacecores/web.json"), torn).unwrap();
-            assert!(records.load().unwrap().1.is_empty(), "{torn:?}");
+            let loaded = records.load().unwrap();
+            assert!(loaded.spacecores.is_empty() && loaded.damaged.is_empty(), "{torn:?}");
         }
         let path = folder.path().join("deployments/web.json");
         let good = fs::read_to_string(&path).unwrap();
         for (from, to) in [("\"version\":1", "\"version\":2"), ("\"name\":\"web\"", "\"name\":\"../../x\"")] {
             assert!(good.contains(from), "{good}");
             fs::write(&path, good.replace(from, to)).unwrap();
-            assert!(matches!(records.load(), Err(RecordError::Form { .. })), "{to}");
+            let loaded = records.load().unwrap();
+            assert!(loaded.deployments.is_empty(), "{to}");
+            let [damaged] = &loaded.damaged[..] else { panic!("{:?}", loaded.damaged) };
+            assert_eq!((damaged.deployment.as_deref(), &damaged.spacecore), (Some("web"), &None));
+            assert!(damaged.reason.contains("deployments/web.json"), "{}", damaged.reason);
         }
+        fs::write(&path, good).unwrap();
+        let foreign = "{\"version\":9,\"name\":\"web-1\",\"deployment\":\"web\"}";
+        fs::write(folder.path().join("spacecores/web-1.json"), foreign).unwrap();
+        let damaged = records.load().unwrap().damaged;
+        assert_eq!(damaged.len(), 1);
+        let whose = (damaged[0].deployment.as_deref(), damaged[0].spacecore.as_deref());
+        assert_eq!(whose, (Some("web"), Some("web-1")));
+        records.move_aside("web", &["web-1".to_owned()]).unwrap();
+        assert!(records.load().unwrap().damaged.is_empty());
+        assert_eq!(fs::read_to_string(folder.path().join("spacecores/web-1.damaged")).unwrap(), foreign);
     }
 
     #[test]

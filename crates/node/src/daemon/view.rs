@@ -23,9 +23,10 @@ pub struct DeploymentView {
     pub replicas: u32,
     /// How many are ready.
     pub ready: u32,
-    /// In a word: `running`, `updating`, `stopped`, `completed`, `failed` or `removing`.
+    /// In a word: `starting`, `running`, `updating`, `stopped`, `completed`, `failed`, `removing`, or `damaged` where one of its files
+    /// can't be read.
     pub state: String,
-    /// Why the last update was taken back or stopped, if it was.
+    /// Why the last update was taken back or stopped, if it was; or what can't be read.
     pub trouble: Option<String>,
     /// Where its ports are published, for all its spacecores together.
     pub ports: Vec<String>,
@@ -44,7 +45,8 @@ pub struct SpacecoreView {
     pub index: u32,
     /// The revision that it runs.
     pub revision: u64,
-    /// Where it stands: `idle`, `starting`, `running`, `ready`, `waiting`, `stopping`, `completed`, `failed` or `halted`.
+    /// Where it stands: `idle`, `starting`, `running`, `ready`, `waiting`, `stopping`, `completed`, `failed` or `halted`; `damaged` where
+    /// that can't be told, as a file of its deployment can't be read.
     pub phase: String,
     /// Since when, in milliseconds since 1970.
     pub since_unix_ms: u64,

@@ -31,9 +31,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         None => Home::find()?,
     };
     let socket = args.listen.unwrap_or_else(|| node::daemon::socket(&home));
-    node::daemon::run(&home, &socket, |socket| {
+    node::daemon::run(&home, &socket, |socket, complaints| {
+        let mut err = std::io::stderr().lock();
         // Nobody has to read it.
-        let _ = writeln!(std::io::stderr(), "vimana: the node serves at {}", socket.display());
+        let _ = writeln!(err, "vimana: the node serves at {}", socket.display());
+        for complaint in complaints {
+            let _ = writeln!(err, "vimana: {}", crate::fit_to_show(complaint));
+        }
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@ mod balance;
 mod capacity;
 mod contention;
 mod crashes;
+mod damaged;
 mod full;
 mod life;
 mod metrics;

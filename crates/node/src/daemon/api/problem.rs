@@ -37,6 +37,7 @@ impl From<Refusal> for Problem {
             Refusal::PartOf { .. } => (StatusCode::NOT_FOUND, "part-of"),
             Refusal::NameTaken { .. } => (StatusCode::CONFLICT, "name-taken"),
             Refusal::NameTooLong { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "name-too-long"),
+            Refusal::Damaged { .. } => (StatusCode::CONFLICT, "damaged"),
             Refusal::Removing { .. } => (StatusCode::CONFLICT, "removing"),
             Refusal::Stopped { .. } => (StatusCode::CONFLICT, "stopped"),
             Refusal::NotRunning { .. } => (StatusCode::CONFLICT, "not-running"),

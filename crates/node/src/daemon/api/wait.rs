@@ -84,7 +84,7 @@ fn judge(what: What, revision: Option<u64>, deployment: &DeploymentView) -> Opti
     let is_taken_back = revision.is_some() && deployment.wanted_revision != deployment.revision;
     let can_not_become_so = match what {
         What::Ready => {
-            ["failed", "stopped", "removing"].contains(&deployment.state.as_str())
+            ["failed", "stopped", "removing", "damaged"].contains(&deployment.state.as_str())
                 || (is_taken_back && deployment.state == "running")
         }
         What::Ended | What::Stopped | What::Gone => false,

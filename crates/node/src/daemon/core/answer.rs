@@ -21,7 +21,10 @@ impl Core {
                 let _ = reply.send(self.apply(*manifest, names_isolation, dry_run));
             }
             Call::Deployments { reply } => {
-                let all = self.deployments.values().map(|found| self.show(found)).collect();
+                let damaged = self.damaged.keys().filter_map(|name| self.show_damaged(name));
+                let all = self.deployments.values().map(|found| self.show(found));
+                let mut all: Vec<DeploymentView> = all.chain(damaged).collect();
+                all.sort_by(|one, other| one.name.cmp(&other.name));
                 let _ = reply.send(Ok(all));
             }
             Call::Deployment { name, reply } => _ = reply.send(self.shown(&name)),
@@ -59,6 +62,9 @@ impl Core {
         dry_run: bool,
     ) -> Result<Applied, Refusal> {
         let name = manifest.metadata.name.clone();
+        if let Some(damaged) = self.is_damaged(&name) {
+            return Err(damaged);
+        }
         let replicas = self.replicas_of(&manifest);
         check_metric(&manifest)?;
         // Where the load decides, their number may become this later.
@@ -294,6 +300,9 @@ impl Core {
     }
 
     fn remove(&mut self, name: &str) -> Result<DeploymentView, Refusal> {
+        if let Some(view) = self.remove_damaged(name) {
+            return Ok(view);
+        }
         let found = self.deployments.get(name).ok_or_else(|| self.no_deployment(name))?;
         let mut record = found.record.clone();
         if !record.removing {
@@ -321,6 +330,9 @@ impl Core {
     }
 
     fn no_deployment(&self, name: &str) -> Refusal {
+        if let Some(damaged) = self.is_damaged(name) {
+            return damaged;
+        }
         match self.spacecores.get(name) {
             Some(found) => {
                 Refusal::PartOf { name: name.to_owned(), deployment: found.record.deployment.clone() }
@@ -330,7 +342,9 @@ impl Core {
     }
 
     fn spacecore(&self, name: &str) -> Result<&Spacecore, Refusal> {
-        self.spacecores.get(name).ok_or_else(|| self.unknown("spacecore", name))
+        let damaged = || self.damaged_of(name).and_then(|deployment| self.is_damaged(deployment));
+        let why_not = || damaged().unwrap_or_else(|| self.unknown("spacecore", name));
+        self.spacecores.get(name).ok_or_else(why_not)
     }
 
     /// A spacecore whose workload runs.

@@ -49,8 +49,9 @@ impl Core {
     }
 
     /// The deployment that has, or may have, a spacecore of this name.
-    fn owner(&self, spacecore: &str) -> Option<String> {
+    pub(super) fn owner(&self, spacecore: &str) -> Option<String> {
         let there = self.spacecores.get(spacecore).map(|found| found.record.deployment.clone());
+        let there = there.or_else(|| self.damaged_of(spacecore).cloned());
         there.or_else(|| {
             let names = |found: &Deployment| {
                 (0..found.record.replicas).any(|index| found.spacecore(index) == spacecore)

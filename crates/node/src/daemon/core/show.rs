@@ -14,9 +14,10 @@ use crate::supervisor::{End, Phase};
 impl Core {
     /// A deployment by its name, as it is now.
     pub(super) fn shown(&self, name: &str) -> Result<DeploymentView, Refusal> {
+        let unknown = || Refusal::Unknown { what: "deployment", name: name.to_owned(), near: None };
         match self.deployments.get(name) {
             Some(found) => Ok(self.show(found)),
-            None => Err(Refusal::Unknown { what: "deployment", name: name.to_owned(), near: None }),
+            None => self.show_damaged(name).ok_or_else(unknown),
         }
     }
 
