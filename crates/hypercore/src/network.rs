@@ -35,6 +35,18 @@ pub struct NetworkPlan {
     pub private_network: Option<String>,
 }
 
+/// What this machine has seen pass between a guest and its network since that began: frames as the guest's interface has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Traffic {
+    /// Bytes that the guest was sent.
+    pub received: u64,
+    /// Bytes that the guest has sent, with those that weren't let through.
+    pub sent: u64,
+    /// Packets of the guest's that the policy has refused.
+    pub refused: u64,
+}
+
 /// How a guest is joined to the machine's network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

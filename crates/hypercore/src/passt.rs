@@ -34,7 +34,7 @@ use crate::cgroup::{self, Group, Limits};
 use crate::driver::Class;
 use crate::jail::Ids;
 use crate::network::route;
-use crate::network::{GuestNetwork, MAC, NetworkPlan, PortError, Protocol, Publish};
+use crate::network::{GuestNetwork, MAC, NetworkPlan, PortError, Protocol, Publish, Traffic};
 use crate::spawn::{self, FIRST, Spawned};
 
 /// Where the guest asks for names: a link-local address that nothing else has.
@@ -161,6 +161,11 @@ impl Passt {
     /// What the guest must be told.
     pub fn guest(&self) -> GuestNetwork {
         self.guest.clone()
+    }
+
+    /// What has passed between the guest and the filter.
+    pub fn traffic(&self) -> Traffic {
+        self.filter.traffic()
     }
 
     /// Says what it said last, if it has ended.

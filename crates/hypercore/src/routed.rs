@@ -50,7 +50,7 @@ use self::relay::Relay;
 use self::rules::Around;
 use crate::driver::Wire;
 use crate::network::route::Host;
-use crate::network::{GuestNetwork, NetworkPlan, PortError, Publish};
+use crate::network::{GuestNetwork, NetworkPlan, PortError, Publish, Traffic};
 
 /// Why there is no network.
 #[derive(Debug, thiserror::Error)]
@@ -240,6 +240,14 @@ impl Routed {
     /// This machine's own addresses towards the world.
     pub fn machine_addresses(&self) -> &[IpAddr] {
         &self.own
+    }
+
+    /// What has passed between the spacecore and its gateway.
+    ///
+    /// # Errors
+    /// The kernel doesn't say.
+    pub fn traffic(&self) -> io::Result<Traffic> {
+        self.gateway.traffic()
     }
 
     /// The gateway's namespace.

@@ -8,6 +8,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -20,6 +21,7 @@ use super::policy::{Gate, Verdict};
 use super::window::Windows;
 use crate::driver::Mac;
 use crate::frames::{self, LENGTH, SHORTEST, receive, send_all};
+use crate::network::Traffic;
 use crate::network::limit::Limit;
 
 /// The longest frame: a whole packet behind its hardware addresses.
@@ -50,6 +52,21 @@ pub(super) fn announce(passt: impl AsFd, mac: Mac, address: Option<Ipv4Addr>) ->
 pub(super) struct Filter {
     threads: Vec<JoinHandle<()>>,
     wires: [Arc<OwnedFd>; 2],
+    counted: Arc<Counted>,
+}
+
+/// What has passed: bytes of frames, and frames that were dropped.
+#[derive(Debug, Default)]
+struct Counted {
+    received: AtomicU64,
+    sent: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Counted {
+    fn add(to: &AtomicU64, count: usize) {
+        to.fetch_add(count as u64, Ordering::Relaxed);
+    }
 }
 
 /// The most bits in a second in each direction; none for no limit.
@@ -63,7 +80,9 @@ impl Filter {
     /// Joins the guest's wire with `passt`'s until one of them closes; then both are closed.
     pub(super) fn start(guest: OwnedFd, passt: OwnedFd, gate: Gate, rates: Rates) -> io::Result<Self> {
         let (guest, passt) = (Arc::new(guest), Arc::new(passt));
+        let counted = Arc::new(Counted::default());
         let wires = |bits: Option<u64>| Wires {
+            counted: Arc::clone(&counted),
             guest: Arc::clone(&guest),
             passt: Arc::clone(&passt),
             limit: bits.map(Limit::new),
@@ -85,7 +104,14 @@ impl Filter {
             let _ = back.back(&to_guest_too, &gate_too);
             back.close();
         })?;
-        Ok(Self { threads: vec![out, back], wires: [guest, passt] })
+        Ok(Self { threads: vec![out, back], wires: [guest, passt], counted })
+    }
+
+    /// What has passed so far.
+    pub(super) fn traffic(&self) -> Traffic {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Counted { received, sent, refused } = &*self.counted;
+        Traffic { received: of(received), sent: of(sent), refused: of(refused) }
     }
 
     /// Closes the wires and waits for the threads, which end by that, also where nobody reads what they send.
@@ -105,6 +131,7 @@ struct Wires {
     guest: Arc<OwnedFd>,
     passt: Arc<OwnedFd>,
     limit: Option<Limit>,
+    counted: Arc<Counted>,
 }
 
 impl Wires {
@@ -121,14 +148,20 @@ impl Wires {
         mut windows: Option<Windows>,
     ) -> io::Result<()> {
         let (guest, passt) = (Arc::clone(&self.guest), Arc::clone(&self.passt));
+        let counted = Arc::clone(&self.counted);
         let answer = |frame: &[u8]| {
+            Counted::add(&counted.received, frame.len());
             let _turn = locked(to_guest);
             send_all(guest.as_fd(), &framed_by_length(frame))
         };
         read_frames(guest.as_fd(), LONGEST, |framed, frame| {
+            Counted::add(&counted.sent, frame.len());
             let verdict = locked(gate).outwards(frame, Instant::now());
             match verdict {
-                Verdict::Drop => Ok(()),
+                Verdict::Drop => {
+                    Counted::add(&counted.refused, 1);
+                    Ok(())
+                }
                 Verdict::Answer(reply) => answer(&reply),
                 Verdict::Pass => {
                     self.wait_for(frame.len())?;
@@ -154,6 +187,7 @@ impl Wires {
                 return Ok(());
             }
             self.wait_for(frame.len())?;
+            Counted::add(&self.counted.received, frame.len());
             let _turn = locked(to_guest);
             send_all(guest.as_fd(), framed)
         })

@@ -7,11 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::addresses::{Addresses, Place};
 use super::learnt::News;
 use super::namespace::Inside;
-use super::netlink::{End, Netlink};
-use super::rules::{self, Around, GUEST, RELAYED, UP};
+use super::netlink::{self, End, Netlink};
+use super::rules::{self, Around, GUEST, REFUSED, RELAYED, TABLE, UP};
 use super::{nft, settings};
 use crate::driver::{Mac, Wire};
-use crate::network::{MAC, Policy};
+use crate::network::{MAC, Policy, Traffic};
 use crate::tap;
 
 /// The gateway's hardware address, towards the spacecore and towards the machine, and the machine's.
@@ -24,6 +24,7 @@ const MACHINE: Mac = Mac([0x52, 0x54, 0x00, 0x76, 0x69, 0x01]);
 pub(super) struct Gateway {
     namespace: OwnedFd,
     netlink: Netlink,
+    tables: Netlink,
     addresses: Addresses,
     mtu: u32,
 }
@@ -62,9 +63,10 @@ impl Gateway {
             true => Wire::Tap(tap::open_for_offload(GUEST, GATEWAY, mtu)?),
             false => Wire::Pair(Pair { netlink: Netlink::open()?.into_fd(), mtu }),
         };
+        let tables = netlink::tables()?;
         drop(inside);
         join_machine(addresses, &name)?;
-        Ok((Self { namespace, netlink, addresses, mtu }, wire))
+        Ok((Self { namespace, netlink, tables, addresses, mtu }, wire))
     }
 
     /// Opens it, once the spacecore's interface is there.
@@ -82,6 +84,13 @@ impl Gateway {
             self.netlink.neighbour(guest, address, MAC)?;
         }
         Ok(())
+    }
+
+    /// What has passed between it and the spacecore.
+    pub(super) fn traffic(&self) -> io::Result<Traffic> {
+        // What the gateway's end receives the spacecore has sent.
+        let (sent, received) = self.netlink.traffic(self.netlink.index(GUEST)?)?;
+        Ok(Traffic { received, sent, refused: netlink::counted(&self.tables, TABLE, REFUSED)? })
     }
 
     pub(super) fn namespace(&self) -> BorrowedFd<'_> {

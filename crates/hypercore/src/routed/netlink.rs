@@ -23,9 +23,10 @@ const GET_ROUTE: u16 = 26;
 const NEW_NEIGHBOUR: u16 = 28;
 const NEW_RULE: u16 = 32;
 const NEW_QUEUE: u16 = 36;
-/// `NFNL_SUBSYS_NFTABLES`, and in it the requests for a table and for chains.
+/// `NFNL_SUBSYS_NFTABLES`, and in it the requests for a table, for chains and for a counter.
 const GET_TABLE: u16 = (10 << 8) | 1;
 const GET_CHAIN: u16 = (10 << 8) | 4;
+const GET_OBJECT: u16 = (10 << 8) | 19;
 
 /// The bytes of a message's header.
 const HEADER: usize = 16;
@@ -42,6 +43,7 @@ const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
 const LINK_MTU: u16 = 4;
 const LINK_INFO: u16 = 18;
+const LINK_STATS: u16 = 23;
 const LINK_NAMESPACE: u16 = 28;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
@@ -131,6 +133,19 @@ impl Netlink {
         let name = find(LINK_NAME).and_then(|name| std::str::from_utf8(name).ok());
         let found = name.map(|name| name.trim_end_matches('\0').to_owned()).zip(number(find(LINK_MTU)));
         found.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// The bytes that the interface with this number has received and sent.
+    ///
+    /// Source: `struct rtnl_link_stats64` in linux/if_link.h.
+    pub(super) fn traffic(&self, index: u32) -> io::Result<(u64, u64)> {
+        let mut body = [0; 16];
+        body[4..8].copy_from_slice(&index.to_ne_bytes());
+        let answer = self.ask(GET_LINK, &body, &Attributes::default())?;
+        let attributes = attributes_of(answer.get(16..).unwrap_or_default());
+        let stats = attributes.iter().find(|(found, _)| *found == LINK_STATS).map(|(_, value)| *value);
+        let at = |place: std::ops::Range<usize>| stats?.get(place)?.try_into().ok().map(u64::from_ne_bytes);
+        at(16..24).zip(at(24..32)).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     pub(super) fn up(&self, interface: u32) -> io::Result<()> {
@@ -311,6 +326,31 @@ impl AsFd for Netlink {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// A socket to nftables in the calling thread's network namespace.
+pub(super) fn tables() -> io::Result<Netlink> {
+    Netlink::with(Some(NETFILTER))
+}
+
+/// The packets that a counter of a table of nftables' family `inet` has counted.
+///
+/// Source: `enum nft_object_attributes` and `enum nft_counter_attributes` in linux/netfilter/nf_tables.h.
+pub(super) fn counted(tables: &Netlink, table: &str, name: &str) -> io::Result<u64> {
+    const INET: u8 = 1;
+    const COUNTER: u32 = 1;
+    const DATA: u16 = 4;
+    const PACKETS: u16 = 2;
+    let mut which = Attributes::default();
+    which.put(1, &[table.as_bytes(), &[0]].concat());
+    which.put(2, &[name.as_bytes(), &[0]].concat());
+    which.put(3, &COUNTER.to_be_bytes());
+    let answer = tables.ask(GET_OBJECT, &[INET, 0, 0, 0], &which)?;
+    let attributes = attributes_of(answer.get(4..).unwrap_or_default());
+    let data = attributes.iter().find(|(kind, _)| *kind == DATA).map(|(_, value)| attributes_of(value));
+    let packets = data.unwrap_or_default().into_iter().find(|(kind, _)| *kind == PACKETS);
+    let packets = packets.and_then(|(_, value)| value.try_into().ok()).map(u64::from_be_bytes);
+    packets.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Whether the calling thread's network namespace has a table of this name in nftables' family `inet`.

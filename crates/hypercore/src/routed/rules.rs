@@ -22,6 +22,8 @@ pub(super) const GUEST: &str = "guest";
 pub(super) const UP: &str = "up";
 /// The table in the gateway.
 pub(super) const TABLE: &str = "vimana";
+/// The counter of the spacecore's packets that are refused.
+pub(super) const REFUSED: &str = "refused";
 /// What packets are marked with that belong to connections of the relay's.
 pub(super) const RELAYED: u32 = 1;
 /// The most addresses that a set has room for: some more than are remembered, as the kernel takes a moment to forget.
@@ -173,7 +175,8 @@ fn packets(text: &mut String, addresses: Addresses, policy: &Policy, around: Aro
     writeln!(text, "chain whole {{\nmeta l4proto {{ tcp, udp }} accept")?;
     writeln!(text, "icmp type echo-request accept\nicmpv6 type echo-request accept\n}}")?;
 
-    writeln!(text, "chain refused {{\nreject with icmpx admin-prohibited\n}}")?;
+    writeln!(text, "counter {REFUSED} {{ }}")?;
+    writeln!(text, "chain refused {{\ncounter name {REFUSED}\nreject with icmpx admin-prohibited\n}}")?;
 
     writeln!(text, "chain outwards {{")?;
     writeln!(text, "ct count over {EXCHANGES} drop")?;
