@@ -18,8 +18,8 @@ pub use hardware::{
     Provider, Resources, Virtualization,
 };
 pub use operation::{
-    Failover, FailoverStrategy, Logging, LoggingTool, Monitoring, MonitoringTool, Observability, Restart,
-    RestartPolicy, Scaling, ScalingMetric, ScalingPreset, Update, UpdateStrategy,
+    AnomalyAction, Failover, FailoverStrategy, Logging, LoggingTool, MetricsPage, Monitoring, MonitoringTool,
+    Observability, Restart, RestartPolicy, Scaling, ScalingMetric, ScalingPreset, Update, UpdateStrategy,
 };
 pub use trust::{
     Attestation, Condition, ConditionKind, Confinement, Placement, Pricing, Security, SecurityModule,

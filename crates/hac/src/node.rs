@@ -10,13 +10,30 @@
 use crate::decode::{Context, Decode};
 use crate::diagnostic::{Diagnostics, LineIndex};
 use crate::tree::{self, Format};
-use crate::units::{Bytes, MilliCpu};
+use crate::units::{Bytes, Duration, MilliCpu};
 
 /// What a node is to do. The default offers nearly all of the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NodeSettings {
     /// What of the machine spacecores may have.
     pub offer: OfferSettings,
+    /// How long anomalies take to be found.
+    pub anomalies: AnomalySettings,
+}
+
+/// How long anomalies take to be found: `[anomalies]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnomalySettings {
+    /// Over how long a spacecore's figures are averaged; 1 s to 1 h. An anomaly has to last for three rounds.
+    pub round: Duration,
+    /// How many rounds are seen before anything is unusual; 5 to 240.
+    pub warm_up: u32,
+}
+
+impl Default for AnomalySettings {
+    fn default() -> Self {
+        Self { round: Duration::from_secs(60), warm_up: 30 }
+    }
 }
 
 /// What of the machine spacecores may have: `[offer]`. Without an amount the node decides.
@@ -64,13 +81,30 @@ pub fn parse(source: &str) -> Result<NodeSettings, Diagnostics> {
             "write 100 to promise no more than there is, 150 for half as much again".to_owned(),
         );
     }
+    let AnomalySettings { round, warm_up } = &settings.anomalies;
+    if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(round) {
+        let message = format!("`anomalies.round` is {round}; it can be 1s to 1h");
+        context.conflict(&["anomalies.round"], message, "write \"1m\", which is usual".to_owned());
+    }
+    if !(5..=240).contains(warm_up) {
+        let message = format!("`anomalies.warm_up` is {warm_up} rounds; it can be 5 to 240");
+        context.conflict(&["anomalies.warm_up"], message, "write 30, which is usual".to_owned());
+    }
     context.finish().map(|()| settings)
 }
 
 /// Where a key belongs that stands elsewhere.
 fn other_place(key: &str) -> Option<&'static str> {
     let plain = key.to_ascii_lowercase();
-    let places = ["offer.cpu", "offer.memory", "offer.disk", "offer.oversell", "offer.evict_below"];
+    let places = [
+        "offer.cpu",
+        "offer.memory",
+        "offer.disk",
+        "offer.oversell",
+        "offer.evict_below",
+        "anomalies.round",
+        "anomalies.warm_up",
+    ];
     places.into_iter().find(|place| place.rsplit('.').next() == Some(plain.as_str()))
 }
 
@@ -114,5 +148,14 @@ mod tests {
         assert!(said.contains("node.toml:2:") && said.contains("100 to 1000"), "{said}");
         let said = wrong("memory = \"2Gi\"\n");
         assert!(said.contains("offer.memory"), "{said}");
+    }
+
+    #[test]
+    fn anomalies_have_bounds_of_their_own() {
+        let settings = parse("[anomalies]\nround = \"10s\"\nwarm_up = 60").unwrap();
+        assert_eq!(settings.anomalies, AnomalySettings { round: Duration::from_secs(10), warm_up: 60 });
+        let said = wrong("[anomalies]\nround = \"10ms\"\nwarm_up = 1\n");
+        assert!(said.contains("node.toml:2:") && said.contains("1s to 1h"), "{said}");
+        assert!(said.contains("node.toml:3:") && said.contains("5 to 240"), "{said}");
     }
 }

@@ -108,6 +108,7 @@ pub(crate) fn words_at(path: &str) -> Vec<String> {
         "spec.security.isolation" => of::<SecurityModule>(),
         "spec.observability.monitoring" => of::<MonitoringTool>(),
         "spec.observability.logging" => of::<LoggingTool>(),
+        "spec.observability.anomalies" => of::<AnomalyAction>(),
         "spec.operations.updateStrategy" | "spec.update.strategy" => of::<UpdateStrategy>(),
         "spec.operations.scaling" => of::<ScalingPreset>(),
         "spec.scaling.metric" => of::<ScalingMetric>(),

@@ -413,6 +413,16 @@ fn wrong_types_say_what_is_expected() {
             "write true or false, without quotes",
         ),
         (
+            "spec.observability.metrics = \"/metrics\"",
+            "`spec.observability.metrics` expects a table, and this is a string",
+            "it holds keys such as `port`",
+        ),
+        (
+            "spec.observability.anomalies = \"kill\"",
+            "`spec.observability.anomalies` can't be \"kill\"",
+            "known are alert, pause, stop, ignore",
+        ),
+        (
             "spec.resources = 4",
             "`spec.resources` expects a table, and this is a number",
             "it holds keys such as `cpu`",
@@ -583,5 +593,34 @@ fn names_are_derived_from_every_form_of_image_reference() {
         ("", "spacecore"),
     ] {
         assert_eq!(hac::Manifest::from_image(image).metadata.name, name, "{image}");
+    }
+}
+
+#[test]
+fn metrics_that_cant_be_read_say_why() {
+    let cases = [
+        (
+            "spec.observability.metrics.path = \"/m\"",
+            "metrics need a `port`",
+            "write the port inside on which the workload serves its metrics, such as port = 9090",
+        ),
+        (
+            "spec.observability.metrics = { port = 1, path = \"a b\" }",
+            "\"a b\" can't be the path of a request",
+            "it starts with / and has no blanks",
+        ),
+        (
+            "spec.observability.metrics = { port = 1, interval = \"10ms\" }",
+            "metrics can't be read every 10ms",
+            "write \"1s\" to \"1h\"; \"15s\" is common",
+        ),
+    ];
+    for (line, message, help) in cases {
+        let errors = errors(&with(line), Format::Toml);
+        let error = errors.iter().next().unwrap();
+        assert_eq!(
+            (error.code, error.message.as_str(), error.help.as_deref()),
+            (Code::Conflict, message, Some(help))
+        );
     }
 }

@@ -299,14 +299,20 @@ fn operation() -> impl Strategy<Value = (Update, Restart, Failover, Observabilit
     (
         (word::<UpdateStrategy>(), any::<bool>()),
         (word::<RestartPolicy>(), 1..=u64::MAX, any::<u32>(), word::<FailoverStrategy>()),
-        (any::<bool>(), btree_set(word::<MonitoringTool>(), 0..3), btree_set(word::<LoggingTool>(), 0..3)),
+        (
+            any::<bool>(),
+            btree_set(word::<MonitoringTool>(), 0..3),
+            btree_set(word::<LoggingTool>(), 0..3),
+            of((1u16.., "/[a-z?=&%]{0,8}", 1000u64..=3_600_000)),
+            word::<AnomalyAction>(),
+        ),
         (word::<Attestation>(), btree_set(word::<SecurityModule>(), 0..3)),
     )
         .prop_map(
             |(
                 (strategy, auto_revert),
                 (policy, backoff, max_attempts, failover),
-                (sidecar, monitoring, logging),
+                (sidecar, monitoring, logging, page, anomalies),
                 (attestation, modules),
             )| {
                 let never = policy == RestartPolicy::Never;
@@ -314,7 +320,17 @@ fn operation() -> impl Strategy<Value = (Update, Restart, Failover, Observabilit
                     Update { strategy, max_parallel: 1, auto_revert },
                     Restart { policy, backoff: Duration(backoff), max_attempts },
                     Failover { strategy: if never { FailoverStrategy::None } else { failover } },
-                    Observability { sidecar, monitoring: Monitoring(monitoring), logging: Logging(logging) },
+                    Observability {
+                        sidecar,
+                        monitoring: Monitoring(monitoring),
+                        logging: Logging(logging),
+                        metrics: page.map(|(port, path, interval)| MetricsPage {
+                            port: Some(port),
+                            path,
+                            interval: Duration(interval),
+                        }),
+                        anomalies,
+                    },
                     Security { attestation, isolation: Confinement::new(modules) },
                 )
             },

@@ -19,12 +19,14 @@
 //! - [`home`], [`run_folder`]: where things lie on disk.
 
 mod again;
+pub mod anomaly;
 pub mod autoscale;
 pub mod balance;
 pub mod capacity;
 pub mod clock;
 pub mod daemon;
 pub mod eviction;
+pub mod exposition;
 pub mod folder;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -5,9 +5,10 @@ use std::str::FromStr;
 
 use super::{Context, Decode, Place, join, nearest_word};
 use crate::model::{
-    Accel, AcceleratorKind, ApiVersion, Attestation, CheckKind, Class, ConditionKind, Confinement,
-    FailoverStrategy, Isolation, Kind, Level, Logging, LoggingTool, Monitoring, MonitoringTool, NetworkType,
-    Provider, RestartPolicy, ScalingMetric, ScalingPreset, SecurityModule, UpdateStrategy, VerificationMode,
+    Accel, AcceleratorKind, AnomalyAction, ApiVersion, Attestation, CheckKind, Class, ConditionKind,
+    Confinement, FailoverStrategy, Isolation, Kind, Level, Logging, LoggingTool, Monitoring, MonitoringTool,
+    NetworkType, Provider, RestartPolicy, ScalingMetric, ScalingPreset, SecurityModule, UpdateStrategy,
+    VerificationMode,
 };
 use crate::peer::Peer;
 use crate::policy::{Ignored, Pattern, Severity};
@@ -217,6 +218,7 @@ macro_rules! word {
 word!(
     Accel,
     AcceleratorKind,
+    AnomalyAction,
     Attestation,
     CheckKind,
     Class,

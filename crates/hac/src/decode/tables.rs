@@ -2,11 +2,11 @@
 
 use super::{Context, Decode, join};
 use crate::model::{
-    Accelerator, Check, Condition, Criteria, Deployment, Failover, Manifest, Metadata, Mount, Networking,
-    Observability, Placement, Pricing, Resources, Restart, Scaling, Security, Sidecar, Spec, Update,
-    Verification, Virtualization,
+    Accelerator, Check, Condition, Criteria, Deployment, Failover, Manifest, Metadata, MetricsPage, Mount,
+    Networking, Observability, Placement, Pricing, Resources, Restart, Scaling, Security, Sidecar, Spec,
+    Update, Verification, Virtualization,
 };
-use crate::node::{NodeSettings, OfferSettings};
+use crate::node::{AnomalySettings, NodeSettings, OfferSettings};
 use crate::policy::{Identity, Policy, Registries, Scan, Signatures};
 use crate::preset::Operations;
 use crate::settings::{
@@ -147,7 +147,15 @@ table!(Sidecar {
 
 table!(Security { "attestation" => attestation, "isolation" => isolation });
 
-table!(Observability { "sidecar" => sidecar, "monitoring" => monitoring, "logging" => logging });
+table!(Observability {
+    "sidecar" => sidecar,
+    "monitoring" => monitoring,
+    "logging" => logging,
+    "metrics" => metrics,
+    "anomalies" => anomalies
+});
+
+table!(MetricsPage { "port" => port, "path" => path, "interval" => interval });
 
 table!(Scaling { "min" => min, "max" => max, "metric" => metric, "target" => target });
 
@@ -194,7 +202,9 @@ table!(Scan {
     "ignore" => ignore
 });
 
-table!(NodeSettings { "offer" => offer });
+table!(NodeSettings { "offer" => offer, "anomalies" => anomalies });
+
+table!(AnomalySettings { "round" => round, "warm_up" => warm_up });
 
 table!(OfferSettings { "cpu" => cpu, "memory" => memory, "disk" => disk, "oversell" => oversell, "evict_below" => evict_below });
 

@@ -220,8 +220,40 @@ slashed! {
     Logging of LoggingTool
 }
 
+words! {
+    /// What the node does about a spacecore that behaves unlike itself.
+    pub enum AnomalyAction {
+        /// It says so: an event, and a metric.
+        Alert = "alert",
+        /// It also has the spacecore stand still, as it is.
+        Pause = "pause",
+        /// It also ends the deployment's spacecores.
+        Stop = "stop",
+        /// Nothing: it doesn't look.
+        Ignore = "ignore" | "off",
+    }
+}
+
+/// Where the workload says what it measures of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct MetricsPage {
+    /// The port inside.
+    pub port: Option<u16>,
+    /// The page's path.
+    pub path: String,
+    /// The time from one reading to the next.
+    pub interval: Duration,
+}
+
+impl Default for MetricsPage {
+    fn default() -> Self {
+        Self { port: None, path: "/metrics".to_owned(), interval: Duration::from_secs(15) }
+    }
+}
+
 /// Metrics and logs.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Observability {
     /// Whether the observing sidecar runs beside the workload.
@@ -230,4 +262,20 @@ pub struct Observability {
     pub monitoring: Monitoring,
     /// What takes the logs.
     pub logging: Logging,
+    /// The workload's own metrics, in the form that Prometheus reads.
+    pub metrics: Option<MetricsPage>,
+    /// What is done about anomalies.
+    pub anomalies: AnomalyAction,
+}
+
+impl Default for Observability {
+    fn default() -> Self {
+        Self {
+            sidecar: false,
+            monitoring: Monitoring::default(),
+            logging: Logging::default(),
+            metrics: None,
+            anomalies: AnomalyAction::Alert,
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Scaling, updates and restarts.
 
 use crate::decode::Context;
-use crate::model::{FailoverStrategy, RestartPolicy, Scaling, ScalingMetric, Spec};
+use crate::model::{FailoverStrategy, MetricsPage, RestartPolicy, Scaling, ScalingMetric, Spec};
+use crate::units::Duration;
 
 const REPLICAS: &str = "spec.deployment.replicas";
 
@@ -32,6 +33,9 @@ pub(super) fn check(spec: &Spec, context: &mut Context<'_>) {
         let help = "write at least \"1ms\"; the wait doubles with each restart".to_owned();
         context.conflict(&["spec.restart.backoff"], "a wait of 0 would restart without end", help);
     }
+    if let Some(page) = &spec.observability.metrics {
+        check_metrics(page, context);
+    }
     // With source text, the presets have already said this and shown both lines.
     if spec.failover.strategy == FailoverStrategy::AutoRecovery
         && spec.restart.policy == RestartPolicy::Never
@@ -42,6 +46,29 @@ pub(super) fn check(spec: &Spec, context: &mut Context<'_>) {
             "a spacecore that is never restarted can't recover automatically",
             None,
         );
+    }
+}
+
+fn check_metrics(page: &MetricsPage, context: &mut Context<'_>) {
+    let (port, path, interval) = (
+        "spec.observability.metrics.port",
+        "spec.observability.metrics.path",
+        "spec.observability.metrics.interval",
+    );
+    if page.port.is_none() {
+        let help = "write the port inside on which the workload serves its metrics, such as port = 9090";
+        context.conflict(&[port, "spec.observability.metrics"], "metrics need a `port`", help.to_owned());
+    }
+    if !page.path.starts_with('/')
+        || page.path.len() > 2048
+        || !page.path.bytes().all(|byte| byte.is_ascii_graphic())
+    {
+        let message = format!("{:?} can't be the path of a request", page.path);
+        context.conflict(&[path], message, "it starts with / and has no blanks".to_owned());
+    }
+    if page.interval < Duration::from_secs(1) || page.interval > Duration::from_secs(3600) {
+        let message = format!("metrics can't be read every {}", page.interval);
+        context.conflict(&[interval], message, "write \"1s\" to \"1h\"; \"15s\" is common".to_owned());
     }
 }
 
