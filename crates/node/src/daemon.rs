@@ -27,6 +27,7 @@ mod events;
 mod line;
 mod metrics;
 mod notify;
+mod observer;
 mod offer;
 mod port;
 mod pressure;
@@ -51,6 +52,7 @@ use self::api::{Api, Identity};
 use self::clients::{Clients, LIMITS};
 use self::core::Core;
 use self::events::Events;
+use self::observer::Observed;
 use self::record::{RecordError, Records};
 use crate::capacity::TooMuch;
 use crate::clock::unix_time_ns;
@@ -144,7 +146,8 @@ async fn serve(
     let _pipe = signal(SignalKind::pipe()).map_err(NodeError::Machine)?;
     let mut ends = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
     let events = Events::open(&folder(home)).map_err(NodeError::Machine)?;
-    let offer = offer::read(home)?;
+    let settings = offer::settings(home)?;
+    let offer = offer::of(home, &settings)?;
     let mut core = Core::open(home.clone(), records.clone(), events, offer)?;
     let node = Identity {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -152,10 +155,19 @@ async fn serve(
         since_unix_ms: unix_time_ns() / 1_000_000,
         home: home.root().display().to_string(),
     };
-    let api = Api { home: home.clone(), records, tell: core.teller(), changes: core.changes(), node };
+    let observed = Observed::default();
+    let api = Api {
+        home: home.clone(),
+        records,
+        tell: core.teller(),
+        changes: core.changes(),
+        node,
+        observed: observed.clone(),
+    };
     let listener = listen(socket).map_err(|source| NodeError::Listen { path: socket.to_owned(), source })?;
     tokio::spawn(sampler::run(core.teller()));
     tokio::spawn(pressure::run(core.teller(), offer.evict_below));
+    tokio::spawn(observer::run(core.teller(), observed, observer::rounds(&settings.anomalies)));
     tokio::spawn(accept(listener, api::router(api)));
     ready(socket, &core.complaints());
     notify::ready();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 use rustix::process::Pid;
 use spacecore::wire::MAX_CHECKS;
-use spacecore::wire::message::Network;
+use spacecore::wire::message::{Fetched, Network, ToHost};
 
 use crate::probe::Probe;
 use crate::process::Child;
@@ -30,7 +30,35 @@ struct Check {
     begun: Instant,
     deadline: Instant,
     work: Work,
-    result: Option<Result<(), String>>,
+    /// The page, where one is wanted.
+    result: Option<Result<Vec<u8>, String>>,
+    is_page: bool,
+}
+
+/// A check that is over.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Finished {
+    request: u32,
+    is_page: bool,
+    result: Result<Vec<u8>, String>,
+}
+
+impl Finished {
+    /// The number of the question, where it was about a page.
+    pub(crate) fn page_request(&self) -> Option<u32> {
+        self.is_page.then_some(self.request)
+    }
+
+    /// The answer.
+    pub(crate) fn answer(self) -> ToHost {
+        let Self { request, is_page, result } = self;
+        if !is_page {
+            return ToHost::Checked { request, failure: result.err() };
+        }
+        let page = result
+            .and_then(|page| String::from_utf8(page).map_err(|_| "the page isn't text in UTF-8".to_owned()));
+        ToHost::Fetched { request, fetched: page.map_or_else(Fetched::Failure, Fetched::Page) }
+    }
 }
 
 #[derive(Debug)]
@@ -57,6 +85,14 @@ impl Checks {
         self.begin(request, Work::Network(probe), timeout_ms);
     }
 
+    /// Begins to fetch a page.
+    pub(crate) fn fetch(&mut self, request: u32, probe: Probe, timeout_ms: u64) {
+        self.begin(request, Work::Network(probe), timeout_ms);
+        if let Some(check) = self.live.last_mut() {
+            check.is_page = true;
+        }
+    }
+
     /// Takes over a program that was started as a check.
     pub(crate) fn watch(&mut self, request: u32, child: Child, timeout_ms: u64) {
         self.begin(request, Work::Program(Box::new(Program::new(child))), timeout_ms);
@@ -65,7 +101,7 @@ impl Checks {
     fn begin(&mut self, request: u32, work: Work, timeout_ms: u64) {
         let begun = Instant::now();
         let deadline = begun + Duration::from_millis(timeout_ms).min(LONGEST);
-        self.live.push(Check { request, begun, deadline, work, result: None });
+        self.live.push(Check { request, begun, deadline, work, result: None, is_page: false });
         self.turn(self.live.len() - 1);
     }
 
@@ -86,7 +122,7 @@ impl Checks {
         if let Some(check) = self.live.get_mut(index).filter(|check| check.result.is_none()) {
             check.result = match &mut check.work {
                 Work::Network(probe) => probe.turn(),
-                Work::Program(program) => program.turn(),
+                Work::Program(program) => program.turn().map(|result| result.map(|()| Vec::new())),
             };
         }
     }
@@ -112,8 +148,8 @@ impl Checks {
         self.live.iter().map(|check| lingering(check).unwrap_or(check.deadline).min(check.deadline)).min()
     }
 
-    /// Takes the checks that are over: the request, and why it failed if it did.
-    pub(crate) fn take_finished(&mut self) -> Vec<(u32, Option<String>)> {
+    /// Takes the checks that are over.
+    pub(crate) fn take_finished(&mut self) -> Vec<Finished> {
         let now = Instant::now();
         let mut finished = Vec::new();
         self.live.retain_mut(|check| {
@@ -121,7 +157,7 @@ impl Checks {
             if check.result.is_none() && is_lingering {
                 check.result = match &mut check.work {
                     Work::Network(_) => None,
-                    Work::Program(program) => program.turn(),
+                    Work::Program(program) => program.turn().map(|result| result.map(|()| Vec::new())),
                 };
             }
             if check.result.is_none() && now >= check.deadline {
@@ -133,7 +169,8 @@ impl Checks {
             }
             match check.result.take() {
                 Some(result) => {
-                    finished.push((check.request, result.err()));
+                    let Check { request, is_page, .. } = *check;
+                    finished.push(Finished { request, is_page, result });
                     false
                 }
                 None => true,
@@ -180,7 +217,8 @@ mod tests {
         std::thread::sleep(deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(20));
         let finished = checks.take_finished();
         assert_eq!(finished.len(), MAX_CHECKS);
-        assert_eq!(finished[0], (0, Some("no answer within 50 ms".to_owned())));
+        let failure = Some("no answer within 50 ms".to_owned());
+        assert_eq!(finished.into_iter().next().unwrap().answer(), ToHost::Checked { request: 0, failure });
         assert!(!checks.is_full() && checks.deadline().is_none());
     }
 }

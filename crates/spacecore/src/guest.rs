@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::WaitOptions;
 use spacecore::wire::FIRST_FOLDER;
 use spacecore::wire::link::Link;
-use spacecore::wire::message::{Network, Process, Refusal, RefusalKind, ToGuest, ToHost};
+use spacecore::wire::message::{Fetched, Network, Process, Refusal, RefusalKind, ToGuest, ToHost};
 
 use crate::boot::{make_dev, open_channel, say_hello};
 use crate::channel::{Channel, HungUp};
@@ -170,8 +170,13 @@ impl Guest {
         }
         self.check_deadlines();
         self.report_ended();
-        for (request, failure) in self.checks.take_finished() {
-            self.channel.link.send_control(&ToHost::Checked { request, failure });
+        for finished in self.checks.take_finished() {
+            let is_page = finished.page_request();
+            let is_sent = self.channel.link.send_control(&finished.answer());
+            if let Some(request) = is_page.filter(|_| !is_sent) {
+                let fetched = Fetched::Failure("the page doesn't fit into a message".to_owned());
+                self.channel.link.send_control(&ToHost::Fetched { request, fetched });
+            }
         }
         Ok(())
     }

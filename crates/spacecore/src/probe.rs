@@ -1,11 +1,16 @@
-//! A check over the network: connects to a port of this guest, and may ask there for a page. It never blocks.
+//! A question over the network: connects to a port of this guest, and may ask there for a page. It never blocks.
+//!
+//! A check is answered by the status alone. A page that is wanted whole is asked for by HTTP/1.0, to which no server may answer in
+//! chunks (RFC 9112, section 6.1), and has to come as its head says.
 //!
 //! ```text
-//!  Connecting --connected--> Sending --sent--> Reading --head, end, 4 KiB--> passed or not
+//!  Connecting --connected--> Sending --sent--> Reading --head, end, 4 KiB--> passed or not, or the page
 //!      |  ^         \
 //!      v  |          passed, where no page is asked for
 //!   next address
 //! ```
+
+mod whole;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -15,15 +20,19 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
-/// The most bytes of an answer that are read.
+/// The most bytes of an answer that are read where its status is enough, and at a time.
 const MAX_ANSWER: usize = 4096;
+/// The forms of a page that the node reads.
+const ACCEPT: &str = "text/plain;version=0.0.4,*/*;q=0.1";
 
-/// A check that is under way.
+/// A question that is under way.
 #[derive(Debug)]
 pub(crate) struct Probe {
     addresses: VecDeque<SocketAddr>,
     /// The page's path; none where a connection is enough.
     path: Option<String>,
+    /// Whether the page itself is wanted.
+    whole: bool,
     state: State,
     /// Why the last address wasn't it.
     failure: String,
@@ -41,7 +50,7 @@ enum State {
 enum Next {
     Wait,
     Go,
-    Done(Result<(), String>),
+    Done(Result<Vec<u8>, String>),
 }
 
 impl Probe {
@@ -50,9 +59,15 @@ impl Probe {
         Self {
             addresses: addresses.into_iter().collect(),
             path,
+            whole: false,
             state: State::Unconnected,
             failure: "there is no address to connect to".to_owned(),
         }
+    }
+
+    /// Asks the first of these addresses that takes a connection for a page.
+    pub(crate) fn page(addresses: impl IntoIterator<Item = SocketAddr>, path: String) -> Self {
+        Self { whole: true, ..Self::new(addresses, Some(path)) }
     }
 
     /// What to wait for.
@@ -66,8 +81,8 @@ impl Probe {
         }
     }
 
-    /// Goes on as far as it can without waiting; the result once there is one.
-    pub(crate) fn turn(&mut self) -> Option<Result<(), String>> {
+    /// Goes on as far as it can without waiting; the result once there is one: the page, where it is wanted.
+    pub(crate) fn turn(&mut self) -> Option<Result<Vec<u8>, String>> {
         if let Some(path) = self.path.as_ref().filter(|path| !is_path(path)) {
             return Some(Err(format!("{path:?} is no path of a page")));
         }
@@ -111,22 +126,26 @@ impl Probe {
             }
             State::Reading(socket, answer) => {
                 let mut buffer = [0; MAX_ANSWER];
-                let room = MAX_ANSWER - answer.len();
+                let room = if self.whole { MAX_ANSWER } else { MAX_ANSWER - answer.len() };
                 match rustix::net::recv(&*socket, &mut buffer[..room], RecvFlags::empty()) {
+                    Ok((_, more)) if self.whole => {
+                        answer.extend_from_slice(&buffer[..more]);
+                        whole::page(answer, more == 0).map_or(Next::Go, Next::Done)
+                    }
                     Ok((_, more)) => {
                         answer.extend_from_slice(&buffer[..more]);
                         let has_head = answer.windows(4).any(|window| window == b"\r\n\r\n");
                         match has_head || more == 0 || answer.len() == MAX_ANSWER {
-                            true => Next::Done(judge(answer)),
+                            true => Next::Done(judge(answer).map(|()| Vec::new())),
                             false => Next::Go,
                         }
                     }
                     Err(Errno::INTR) => Next::Go,
                     Err(Errno::AGAIN) => Next::Wait,
                     // What came before a connection was broken off may be enough.
-                    Err(error) => Next::Done(match answer.is_empty() {
+                    Err(error) => Next::Done(match answer.is_empty() || self.whole {
                         true => Err(format!("reading the page: {error}")),
-                        false => judge(answer),
+                        false => judge(answer).map(|()| Vec::new()),
                     }),
                 }
             }
@@ -150,10 +169,11 @@ impl Probe {
     }
 
     fn connected(&mut self) -> Next {
-        let Some(path) = &self.path else { return Next::Done(Ok(())) };
+        let Some(path) = &self.path else { return Next::Done(Ok(Vec::new())) };
+        let (version, accept) = if self.whole { ("1.0", ACCEPT) } else { ("1.1", "*/*") };
         if let State::Connecting(socket, address) = std::mem::replace(&mut self.state, State::Unconnected) {
             let request = format!(
-                "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: vimana\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+                "GET {path} HTTP/{version}\r\nHost: {address}\r\nUser-Agent: vimana\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
             );
             self.state = State::Sending(socket, request.into_bytes());
         }

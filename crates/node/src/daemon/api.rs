@@ -26,6 +26,7 @@ pub(super) use self::problem::{no_place, too_many};
 use super::call::{Applied, Call, Refusal, Reply};
 use super::core::Happening;
 use super::metrics::CONTENT_TYPE;
+use super::observer::Observed;
 use super::record::Records;
 use super::view::{DeploymentView, Event, NodeView, SpacecoreView, StatsView, WaitView};
 use crate::home::Home;
@@ -38,6 +39,7 @@ pub(super) struct Api {
     pub(super) tell: UnboundedSender<Happening>,
     pub(super) changes: watch::Receiver<u64>,
     pub(super) node: Identity,
+    pub(super) observed: Observed,
 }
 
 impl Api {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use spacecore::wire::message::Fetched;
 use tokio::sync::oneshot;
 
 use super::difference::Difference;
@@ -90,6 +91,19 @@ pub enum Call {
         name: String,
         /// Answers once the guest has.
         reply: Reply<StatsView>,
+    },
+    /// A page that a spacecore's workload serves about itself.
+    Fetch {
+        /// The spacecore's name.
+        name: String,
+        /// The port inside.
+        port: u16,
+        /// The page's path.
+        path: String,
+        /// How long it may take, in milliseconds.
+        timeout_ms: u64,
+        /// Answers once the guest has, or was to.
+        reply: Reply<Fetched>,
     },
     /// What the node offers, and who holds how much of it.
     Capacity {

@@ -9,6 +9,7 @@ mod effects;
 mod evict;
 mod moves;
 mod names;
+mod observe;
 mod room;
 mod scale;
 mod service;
@@ -18,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use spacecore::wire::message::Fetched;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -27,10 +29,12 @@ use super::attempt::Attempt;
 use super::balancer::Said;
 use super::call::{Call, Refusal, Reply};
 use super::events::Events;
+use super::observer::Observable;
 use super::pressure::Evictable;
 use super::record::{self, Damaged, RecordError, Records};
 use super::sampler::Measured;
 use super::view::{Event, StatsView};
+use crate::anomaly::Finding;
 use crate::balance;
 use crate::capacity::Offer;
 use crate::clock::{now_ns, unix_time_ns};
@@ -52,6 +56,10 @@ pub(super) enum Happening {
     ToEvict(oneshot::Sender<Vec<Evictable>>),
     /// A spacecore has to go, for this reason.
     Evict { spacecore: String, reason: String },
+    /// Somebody wants to know which spacecores are to be observed.
+    ToObserve(oneshot::Sender<Vec<Observable>>),
+    /// A spacecore behaves unlike itself, or does so no more.
+    Found { spacecore: String, finding: Finding },
     /// The load of a deployment that scales by itself: one sample of each spacecore that could be measured, in thousandths.
     Load { deployment: String, samples: Vec<u64> },
     /// An attempt is about to start its keeper.
@@ -83,6 +91,7 @@ impl Happening {
                 | Call::Deployment { .. }
                 | Call::Spacecore { .. }
                 | Call::Stats { .. }
+                | Call::Fetch { .. }
                 | Call::Keeper { .. }
                 | Call::Capacity { .. }
                 | Call::EventCounts { .. } => true,
@@ -92,7 +101,7 @@ impl Happening {
                 | Call::Restart { .. }
                 | Call::Remove { .. } => false,
             },
-            Self::Listen(..) | Self::ToMeasure(_) | Self::ToEvict(_) => true,
+            Self::Listen(..) | Self::ToMeasure(_) | Self::ToObserve(_) | Self::ToEvict(_) => true,
             _ => false,
         }
     }
@@ -128,6 +137,9 @@ struct Spacecore {
     stats: BTreeMap<u32, Reply<StatsView>>,
     /// What each check says that didn't pass when it was asked last, by its place in the manifest.
     complaints: BTreeMap<usize, String>,
+    pages: BTreeMap<u32, Reply<Fetched>>,
+    /// Whether its keeper knows what those before this version didn't.
+    fetches: bool,
 }
 
 /// What becomes of a spacecore once it stands still.
@@ -267,6 +279,8 @@ impl Core {
             Happening::ToMeasure(reply) => _ = reply.send(self.to_measure()),
             Happening::ToEvict(reply) => _ = reply.send(self.to_evict()),
             Happening::Evict { spacecore, reason } => self.evict(&spacecore, reason),
+            Happening::ToObserve(reply) => _ = reply.send(self.to_observe()),
+            Happening::Found { spacecore, finding } => self.found(&spacecore, finding),
             Happening::Load { deployment, samples } => self.load(&deployment, &samples),
             Happening::Prepared { spacecore, attempt, digest, ports } => {
                 if let Some(found) = self.current(&spacecore, attempt) {
@@ -442,6 +456,8 @@ impl Spacecore {
             checks: BTreeMap::new(),
             stats: BTreeMap::new(),
             complaints: BTreeMap::new(),
+            pages: BTreeMap::new(),
+            fetches: false,
         }
     }
 

@@ -72,6 +72,18 @@ impl Events {
         spacecore: Option<&str>,
         text: String,
     ) {
+        self.note_with(kind, deployment, spacecore, text, BTreeMap::new());
+    }
+
+    /// The same with the numbers behind it.
+    pub(super) fn note_with(
+        &mut self,
+        kind: &str,
+        deployment: Option<&str>,
+        spacecore: Option<&str>,
+        text: String,
+        evidence: BTreeMap<String, u64>,
+    ) {
         let event = Event {
             number: self.next,
             unix_ms: crate::clock::unix_time_ns() / 1_000_000,
@@ -79,6 +91,7 @@ impl Events {
             deployment: deployment.map(str::to_owned),
             spacecore: spacecore.map(str::to_owned),
             text,
+            evidence,
         };
         self.next = self.next.saturating_add(1);
         let count = self.counts.entry(kind.to_owned()).or_default();

@@ -3,11 +3,14 @@
 //! There is one group of series for each spacecore, and at most [`SPACECORES_MAX`] groups: the rest is counted. What a guest says of
 //! itself is marked as such by its name, for a guest may lie; what it doesn't say in time has no sample.
 
+mod watched;
 mod writer;
 
 use std::collections::BTreeMap;
 
+pub(super) use self::writer::Form;
 use self::writer::{Exposition, Kind};
+use super::observer::Seen;
 use super::view::{Allocation, DeploymentView, SpacecoreView, StatsView};
 use crate::capacity::Offer;
 
@@ -15,6 +18,27 @@ use crate::capacity::Offer;
 ///
 /// Source: the OpenMetrics specification 1.0.0, section 3.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The older form's.
+const OLDER_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+impl Form {
+    /// The one that somebody accepts: the older one only where nothing else is.
+    pub(super) fn accepted(header: Option<&str>) -> Self {
+        match header {
+            Some(header) if header.contains("text/plain") && !header.contains("openmetrics") => {
+                Self::Prometheus
+            }
+            _ => Self::OpenMetrics,
+        }
+    }
+
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => CONTENT_TYPE,
+            Self::Prometheus => OLDER_CONTENT_TYPE,
+        }
+    }
+}
 
 /// The most spacecores that have series of their own.
 pub(super) const SPACECORES_MAX: usize = 2000;
@@ -36,6 +60,8 @@ pub(super) struct Measured<'a> {
     pub(super) stats: &'a BTreeMap<String, StatsView>,
     /// How many guests didn't answer in time.
     pub(super) silent: usize,
+    /// What the observer knows of each, by the spacecore's name.
+    pub(super) seen: &'a BTreeMap<String, Seen>,
 }
 
 /// Those of all spacecores that have series of their own.
@@ -44,8 +70,8 @@ pub(super) fn listed(deployments: &[DeploymentView]) -> impl Iterator<Item = &Sp
 }
 
 /// The whole text.
-pub(super) fn text(measured: &Measured<'_>) -> String {
-    let mut out = Exposition::default();
+pub(super) fn text(form: Form, measured: &Measured<'_>) -> String {
+    let mut out = Exposition::new(form);
     node(&mut out, measured);
     offer(&mut out, measured);
     let all = || measured.deployments.iter().flat_map(|deployment| &deployment.spacecores);
@@ -76,6 +102,8 @@ pub(super) fn text(measured: &Measured<'_>) -> String {
     for (kind, count) in measured.events {
         events.sample(&[("kind", kind)], count);
     }
+    watched::anomalies(&mut out, measured);
+    watched::pages(&mut out, measured);
     out.finish()
 }
 
@@ -178,6 +206,18 @@ fn usage(out: &mut Exposition, measured: &Measured<'_>) {
     bytes("vimana_spacecore_guest_network_sent_bytes", counter, "Sent, by the guest's word.", &|one| {
         one.network_sent
     });
+    let mut counted = |name, unit, help, value: &dyn Fn(&StatsView) -> Option<u64>| {
+        let mut family = out.family(name, counter, unit, help);
+        for (labels, stats) in &said {
+            value(stats).into_iter().for_each(|value| family.sample(labels, value));
+        }
+    };
+    let (bytes, received) = (Some("bytes"), "Received, as this machine has counted on its wire.");
+    counted("vimana_spacecore_network_received_bytes", bytes, received, &|one| one.seen_received);
+    let sent = "Sent, as this machine has counted on its wire, with what was refused.";
+    counted("vimana_spacecore_network_sent_bytes", bytes, sent, &|one| one.seen_sent);
+    let refused = "Packets of it that its network policy has refused.";
+    counted("vimana_spacecore_network_refused_packets", Some("packets"), refused, &|one| one.refused);
     let mut seconds = |name, help, value: &dyn Fn(&StatsView) -> u64| {
         let mut family = out.family(name, Kind::Counter, Some("seconds"), help);
         for (labels, stats) in &said {

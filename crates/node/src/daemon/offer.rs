@@ -5,24 +5,34 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use hac::node::NodeSettings;
+
 use super::NodeError;
 use crate::capacity::{Machine, Offer};
 use crate::home::Home;
 use crate::inventory::Inventory;
 
-/// What is offered of this machine, as `node.toml` says it.
+/// What `node.toml` says.
 ///
 /// # Errors
-/// The file has mistakes, can't be read, or offers more than there is.
-pub(super) fn read(home: &Home) -> Result<Offer, NodeError> {
+/// The file has mistakes, or can't be read.
+pub(super) fn settings(home: &Home) -> Result<NodeSettings, NodeError> {
     let path = home.node_settings();
-    let settings = match fs::read_to_string(&path) {
+    match fs::read_to_string(&path) {
         Ok(source) => hac::node::parse(&source).map_err(|wrong| NodeError::Settings {
             rendered: wrong.render(&path.display().to_string(), &source, false).trim_end().to_owned(),
-        })?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => hac::node::NodeSettings::default(),
-        Err(source) => return Err(NodeError::SettingsFile { path, source }),
-    };
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(NodeSettings::default()),
+        Err(source) => Err(NodeError::SettingsFile { path, source }),
+    }
+}
+
+/// What is offered of this machine by these settings.
+///
+/// # Errors
+/// More than there is.
+pub(super) fn of(home: &Home, settings: &NodeSettings) -> Result<Offer, NodeError> {
+    let path = home.node_settings();
     let inventory = Inventory::of_this_machine(home.root());
     let machine = Machine {
         threads: inventory.processors.threads,

@@ -1,5 +1,7 @@
 //! What the node shows of itself.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -114,6 +116,15 @@ pub struct StatsView {
     pub resident: u64,
     /// Time that this machine has computed for it, in microseconds.
     pub cpu_us: u64,
+    /// Bytes that it was sent, as this machine has counted them; nothing where it has no network.
+    #[serde(default)]
+    pub seen_received: Option<u64>,
+    /// Bytes that it has sent, as this machine has counted them.
+    #[serde(default)]
+    pub seen_sent: Option<u64>,
+    /// Packets of it that its network policy has refused.
+    #[serde(default)]
+    pub refused: Option<u64>,
 }
 
 /// Something that has happened on the node.
@@ -131,6 +142,9 @@ pub struct Event {
     pub spacecore: Option<String>,
     /// What happened, for people.
     pub text: String,
+    /// The numbers behind it, by what they are, where there are any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub evidence: BTreeMap<String, u64>,
 }
 
 /// The node itself.

@@ -13,6 +13,8 @@ pub struct Asker {
     pub client: u32,
     /// The number that the client gave its question.
     pub request: u32,
+    /// Whether it asked for a page.
+    pub page: bool,
 }
 
 /// All checks that aren't answered yet.
@@ -65,7 +67,7 @@ mod tests {
     #[test]
     fn every_question_is_answered_once() {
         let mut checks = Checks::default();
-        let asker = |request| Asker { client: 4, request };
+        let asker = |request| Asker { client: 4, request, page: false };
         assert_eq!(checks.deadline_ns(), None);
         let first = checks.ask(asker(70), 500, 0);
         let second = checks.ask(asker(70), 200, 0);

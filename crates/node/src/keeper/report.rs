@@ -1,8 +1,8 @@
 //! What keeper and clients say to each other over a unix socket, in the frames of [`spacecore::wire`].
 
-use hypercore::network::Publish;
+use hypercore::network::{Publish, Traffic};
 use serde::{Deserialize, Serialize};
-use spacecore::wire::message::{ExitStatus, Probe, Process, Refusal, Stats, Step, TerminalSize};
+use spacecore::wire::message::{ExitStatus, Fetched, Probe, Process, Refusal, Stats, Step, TerminalSize};
 
 use crate::clock::Mark;
 
@@ -47,6 +47,20 @@ pub enum ToKeeper {
         /// Milliseconds after which no answer of the workload's counts as failure; the guest has one second more to say so.
         timeout_ms: u64,
     },
+    /// Asks for a page that the workload serves about itself; answered by [`FromKeeper::Fetched`], also where the guest says
+    /// nothing.
+    Fetch {
+        /// Returned with the answer.
+        request: u32,
+        /// The port inside.
+        port: u16,
+        /// The page's path.
+        path: String,
+        /// Milliseconds that the guest may take; it has one second more to say that it took longer.
+        timeout_ms: u64,
+    },
+    /// Has the machine stand still as it is, until the spacecore ends.
+    Pause,
     /// Ends the spacecore in order: stop signal, grace period, kill.
     Stop {
         /// Milliseconds between stop signal and kill.
@@ -101,6 +115,12 @@ pub enum FromKeeper {
         vmm_resident: u64,
         /// CPU time of the VMM's process in microseconds.
         vmm_cpu_us: u64,
+        /// What the machine has seen pass between the guest and its network, if it has one.
+        #[serde(default)]
+        traffic: Option<Traffic>,
+        /// Whether this keeper knows [`ToKeeper::Fetch`] and [`ToKeeper::Pause`]; those of earlier versions don't.
+        #[serde(default)]
+        fetches: bool,
     },
     /// The answer to [`ToKeeper::Check`].
     Checked {
@@ -108,6 +128,13 @@ pub enum FromKeeper {
         request: u32,
         /// Why the check failed, for a person; none where it passed.
         failure: Option<String>,
+    },
+    /// The answer to [`ToKeeper::Fetch`].
+    Fetched {
+        /// The number from the question.
+        request: u32,
+        /// What came of it.
+        fetched: Fetched,
     },
     /// The last message: the spacecore has ended and its machine is gone.
     Finished {

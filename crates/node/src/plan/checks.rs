@@ -1,7 +1,7 @@
 //! The single decisions of a plan, each with its refusals.
 
 use hac::Manifest;
-use hac::model::{Accel, Isolation, Level, NetworkType, Provider, Resources, Spec};
+use hac::model::{Accel, Isolation, Level, NetworkType, Observability, Provider, Resources, Spec};
 use hypercore::driver::container::Ids;
 use hypercore::driver::{Accelerator, DiskRates};
 use hypercore::network::{Carrier, Protocol, Publish};
@@ -176,6 +176,9 @@ pub(super) fn wasm(request: &Request) -> Result<(), PlanError> {
     }
     if spec.deployment.readonly_root {
         return Err(PlanError::NoRoot { key: "spec.deployment.readonly_root" });
+    }
+    if spec.observability.metrics.is_some() {
+        return Err(PlanError::MetricsInWasm);
     }
     if let Some(share) = request.shares.iter().find(|share| share.file) {
         return Err(PlanError::NoFolder {
@@ -416,14 +419,19 @@ fn not_yet(manifest: &Manifest) -> Vec<String> {
         (*update != defaults.update, "update"),
         (*restart != defaults.restart, "restart"),
         (*failover != defaults.failover, "failover"),
+        (observability.metrics.is_some(), "metrics"),
     ];
+    let tools = |found: &Observability| (found.monitoring.clone(), found.logging.clone());
     let by_nobody = [
         (resources.gpu > 0 || !resources.accelerators.is_empty(), "GPUs and accelerators"),
         (resources.cpu_pinning, "CPU pinning"),
         (virtualization.criteria.performance == Level::High, "criteria.performance"),
         (!sidecars.is_empty() || observability.sidecar, "sidecars"),
         (security.attestation != defaults.security.attestation, "security.attestation"),
-        (*observability != defaults.observability && !observability.sidecar, "observability"),
+        (
+            tools(observability) != tools(&defaults.observability) && !observability.sidecar,
+            "monitoring and logging tools",
+        ),
         (*placement != defaults.placement, "placement"),
         (*pricing != defaults.pricing, "pricing"),
         (*verification != defaults.verification, "verification"),

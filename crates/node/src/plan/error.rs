@@ -180,6 +180,11 @@ pub enum PlanError {
     /// A volume that is there, and isn't what is asked for.
     #[error(transparent)]
     Volume(#[from] Conflict),
+    /// A Wasm program serves no page.
+    #[error(
+        "spec.observability.metrics: a Wasm program has nobody beside it who could fetch its metrics; run it as MicroVM or Container, or drop the key"
+    )]
+    MetricsInWasm,
     /// Something mounted that a Wasm program can't be given.
     #[error(
         "{what} is to be mounted at {destination}, and a Wasm program can be given folders and volumes alone; {instead}"

@@ -77,6 +77,14 @@ fn a_secret_must_be_there_and_lies_in_memory() {
     assert!(matches!(decide(wasm, None), Err(PlanError::SecretsInWasm)));
 }
 
+#[test]
+fn a_workload_s_metrics_need_somebody_who_fetches_them() {
+    let metrics = "[spec.observability]\nmetrics = { port = 9090 }\n[spec.virtualization]\ntype = ";
+    assert!(decide(&format!("{metrics}\"MicroVM\""), Some("none")).is_ok());
+    let refused = decide(&format!("{metrics}\"Wasm\""), None);
+    assert!(matches!(refused, Err(PlanError::MetricsInWasm)), "{refused:?}");
+}
+
 /// Facts of an image that is nothing but a Wasm program.
 fn wasm_facts(sockets: bool) -> Facts {
     let mut facts = facts(None);

@@ -1,4 +1,4 @@
-use crate::wire::message::{Configuration, Probe, Process};
+use crate::wire::message::{Configuration, Fetched, Probe, Process};
 
 use super::*;
 
@@ -16,6 +16,10 @@ fn the_channel_stands_any_change() {
     let probe = Probe::Http { port: 80, path: "/".to_owned() };
     assert!(link.send_control(&ToGuest::Check { request: 1, probe, timeout_ms: 1000 }));
     assert!(link.send_control(&ToHost::Checked { request: 1, failure: Some("no".to_owned()) }));
+    let path = "/metrics".to_owned();
+    assert!(link.send_control(&ToGuest::Fetch { request: 2, port: 80, path, timeout_ms: 1000 }));
+    let fetched = Fetched::Page("up 1\n".to_owned());
+    assert!(link.send_control(&ToHost::Fetched { request: 2, fetched }));
     link.send_data(stdout_of(0), b"hello");
     assert!(link.send_message(FIRST_FOLDER, &[0; 48]));
     link.send_eof(stdout_of(0));

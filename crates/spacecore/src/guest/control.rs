@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use spacecore::wire::link::Incoming;
-use spacecore::wire::message::{self as wire, Configuration, Process, Refusal, RefusalKind, ToGuest, ToHost};
+use spacecore::wire::message::{
+    self as wire, Configuration, Fetched, Process, Refusal, RefusalKind, ToGuest, ToHost,
+};
 use spacecore::wire::{MAX_CHECKS, MAX_PROCESS};
 
 use super::{Guest, Kind, Phase, WORKLOAD};
@@ -71,6 +73,12 @@ impl Guest {
                 if let Err(refusal) = self.check(request, probe, timeout_ms) {
                     let failure = Some(refusal.message);
                     self.channel.link.send_control(&ToHost::Checked { request, failure });
+                }
+            }
+            ToGuest::Fetch { request, port, path, timeout_ms } => {
+                if let Err(refusal) = self.fetch(request, port, path, timeout_ms) {
+                    let fetched = Fetched::Failure(refusal.message);
+                    self.channel.link.send_control(&ToHost::Fetched { request, fetched });
                 }
             }
             ToGuest::Shutdown { grace_ms } => self.shut_down(grace_ms),
@@ -142,11 +150,7 @@ impl Guest {
 
     /// Begins a check; an error is its answer.
     fn check(&mut self, request: u32, probe: wire::Probe, timeout_ms: u64) -> Result<(), Refusal> {
-        self.running_workload()?;
-        if self.checks.is_full() {
-            let message = format!("{MAX_CHECKS} checks are under way already");
-            return Err(refuse(RefusalKind::Other, message));
-        }
+        self.can_check()?;
         let network = self.workload.as_ref().and_then(|(_, network)| network.as_ref());
         let (port, path) = match probe {
             wire::Probe::Tcp { port } => (port, None),
@@ -160,6 +164,23 @@ impl Guest {
         };
         let probe = Probe::new(own_addresses(network, port), path);
         self.checks.connect(request, probe, timeout_ms);
+        Ok(())
+    }
+
+    fn can_check(&self) -> Result<(), Refusal> {
+        self.running_workload()?;
+        if self.checks.is_full() {
+            let message = format!("{MAX_CHECKS} checks are under way already");
+            return Err(refuse(RefusalKind::Other, message));
+        }
+        Ok(())
+    }
+
+    /// Begins to fetch a page of the workload's; an error is its answer.
+    fn fetch(&mut self, request: u32, port: u16, path: String, timeout_ms: u64) -> Result<(), Refusal> {
+        self.can_check()?;
+        let network = self.workload.as_ref().and_then(|(_, network)| network.as_ref());
+        self.checks.fetch(request, Probe::page(own_addresses(network, port), path), timeout_ms);
         Ok(())
     }
 

@@ -7,7 +7,11 @@ use rustix::event::{PollFd, Timespec, poll};
 use super::*;
 
 /// Runs a probe to its end.
-fn run(mut probe: Probe) -> Result<(), String> {
+fn run(probe: Probe) -> Result<(), String> {
+    fetch(probe).map(drop)
+}
+
+fn fetch(mut probe: Probe) -> Result<Vec<u8>, String> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         if let Some(result) = probe.turn() {
@@ -31,6 +35,11 @@ fn free() -> u16 {
 
 /// What a probe for `path` makes of a server that answers in these pieces; and what it asked for.
 fn page(path: &str, pieces: &[&[u8]]) -> (Result<(), String>, String) {
+    let (result, asked) = answered(pieces, |address| Probe::new([address], Some(path.to_owned())));
+    (result.map(drop), asked)
+}
+
+fn answered(pieces: &[&[u8]], probe: impl FnOnce(SocketAddr) -> Probe) -> (Result<Vec<u8>, String>, String) {
     let listener = TcpListener::bind(local(0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::scope(|scope| {
@@ -45,7 +54,7 @@ fn page(path: &str, pieces: &[&[u8]]) -> (Result<(), String>, String) {
             }
             String::from_utf8(asked[..read].to_vec()).unwrap()
         });
-        let result = run(Probe::new([local(port)], Some(path.to_owned())));
+        let result = fetch(probe(local(port)));
         (result, server.join().unwrap())
     })
 }
@@ -100,4 +109,27 @@ fn what_would_be_more_than_a_path_is_never_sent() {
             "{path:?}"
         );
     }
+}
+
+#[test]
+fn a_page_that_is_wanted_comes_whole_or_not_at_all() {
+    let whole = |pieces: &[&[u8]]| {
+        let (page, asked) = answered(pieces, |address| Probe::page([address], "/metrics".to_owned()));
+        assert!(asked.starts_with("GET /metrics HTTP/1.0\r\n"), "{asked}");
+        page.map(|page| String::from_utf8(page).unwrap())
+    };
+    assert_eq!(whole(&[b"HTTP/1.0 200 OK\r\n\r\na 1\n", b"b 2\n"]).unwrap(), "a 1\nb 2\n");
+    let long = "x".repeat(20_000);
+    let sized = format!("HTTP/1.1 200 OK\r\ncontent-LENGTH: 20000\r\n\r\n{long}and more");
+    assert_eq!(whole(&[sized.as_bytes()]).unwrap(), long);
+    let failure = |pieces: &[&[u8]]| whole(pieces).unwrap_err();
+    assert!(failure(&[b"HTTP/1.1 404 Not Found\r\n\r\n"]).contains("404"));
+    assert!(failure(&[b"HTTP/1.1 302 Found\r\nLocation: http://10.0.0.1/\r\n\r\n"]).contains("302"));
+    assert!(failure(&[b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"]).contains("4 of 9"));
+    assert!(failure(&[b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"]).contains("chunk"));
+    assert!(failure(&[b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nx"]).contains("gzip"));
+    assert!(failure(&[b"HTTP/1.1 200 OK\r\nContent-Le"]).contains("head"));
+    let endless = vec![b'x'; spacecore::wire::MAX_PAGE + 1];
+    assert!(failure(&[b"HTTP/1.1 200 OK\r\n\r\n", &endless]).contains("524288"));
+    assert!(failure(&[&vec![b'x'; 100_000]]).contains("head"));
 }

@@ -43,6 +43,17 @@ pub enum ToGuest {
         /// Milliseconds after which no answer of the workload's counts as failure; at most an hour.
         timeout_ms: u64,
     },
+    /// Asks for a page that the workload serves about itself; answered by [`ToHost::Fetched`]. It counts as one of the checks.
+    Fetch {
+        /// Returned with the answer.
+        request: u32,
+        /// The port, asked for as by [`Probe::Http`].
+        port: u16,
+        /// The page's path with its query; begins with `/`, no spaces.
+        path: String,
+        /// Milliseconds that it may take; at most an hour.
+        timeout_ms: u64,
+    },
     /// Ends the spacecore: the workload gets its stop signal, after the grace period all that is left is killed, file
     /// systems are synced, the machine powers off.
     Shutdown {
@@ -102,6 +113,23 @@ pub enum ToHost {
         /// Why the check failed, for a person; none where it passed.
         failure: Option<String>,
     },
+    /// The answer to [`ToGuest::Fetch`].
+    Fetched {
+        /// The number from the question.
+        request: u32,
+        /// What came of it.
+        fetched: Fetched,
+    },
+}
+
+/// What came of asking the workload for a page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Fetched {
+    /// The page: at most [`super::MAX_PAGE`] bytes.
+    Page(String),
+    /// Why there is none, for a person.
+    Failure(String),
 }
 
 /// How the guest finds out whether its workload is well.

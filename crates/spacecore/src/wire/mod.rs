@@ -9,7 +9,7 @@
 //!    |  <------------------------------ Configured |   mounts are in place, the process is about to start
 //!    |  <------------------------------ Started    |
 //!    |  data, credit, eof  <------------------->   |   stdin, stdout, stderr; folders carry FUSE messages
-//!    |  Exec, Signal, Resize, Stats, Check  ---->  |
+//!    |  Exec, Signal, Resize, Stats, Check, Fetch> |
 //!    |  <------------------------------ Ended      |   exit code or signal
 //!    |  Shutdown  ------------------------------>  |   stop signal, grace period, kill, sync, power off
 //! ```
@@ -22,7 +22,7 @@ pub mod link;
 pub mod message;
 
 /// The version of the protocol; a guest and a keeper that differ in it refuse each other.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The name of the virtio-serial port that carries the channel (`/sys/class/virtio-ports/*/name`).
 pub const PORT_NAME: &str = "vimana.channel";
@@ -69,3 +69,6 @@ pub const MAX_FOLDERS: u16 = 64;
 
 /// The most checks that a guest makes at a time.
 pub const MAX_CHECKS: usize = 8;
+
+/// The largest page in bytes that a workload may serve about itself.
+pub const MAX_PAGE: usize = 512 * 1024;

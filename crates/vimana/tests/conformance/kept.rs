@@ -8,7 +8,7 @@ use node::keeper::report::{FromKeeper, Outcome, ToKeeper};
 use node::session::Session;
 use rustix::event::{PollFd, Timespec, poll};
 use spacecore::wire::link::Incoming;
-use spacecore::wire::message::{ExitStatus, Probe, Process, Refusal, Stats};
+use spacecore::wire::message::{ExitStatus, Fetched, Probe, Process, Refusal, Stats};
 use spacecore::wire::{stderr_of, stdout_of};
 
 use crate::rig::{Rig, VIMANA};
@@ -107,6 +107,20 @@ impl Kept {
         })
     }
 
+    /// Has the guest fetch a page of the workload's.
+    fn fetch(&mut self, port: u16) -> Fetched {
+        self.session.tell(&ToKeeper::Fetch {
+            request: 6,
+            port,
+            path: "/metrics".to_owned(),
+            timeout_ms: 20_000,
+        });
+        self.wait(|_, message| match message {
+            Some(FromKeeper::Fetched { request: 6, fetched }) => Some(fetched.clone()),
+            _ => None,
+        })
+    }
+
     fn stats(&mut self) -> (Stats, u64) {
         self.session.tell(&ToKeeper::Stats { request: 9 });
         self.wait(|_, message| match message {
@@ -200,6 +214,8 @@ fn it_can_be_checked_from_inside(rig: &Rig) {
     assert_eq!(kept.check(command(&["exit", "3"])).as_deref(), Some("exit code 3"));
     let failure = kept.check(Probe::Tcp { port: 9 }).unwrap();
     assert!(failure.contains("refused"), "{failure}");
+    let fetched = kept.fetch(9);
+    assert!(matches!(&fetched, Fetched::Failure(failure) if failure.contains("refused")), "{fetched:?}");
     kept.stop(0);
 }
 
@@ -210,6 +226,8 @@ pub fn a_check_fails_with_the_reason(rig: &Rig) {
         let failure = kept.check(probe).unwrap();
         assert!(failure.contains("Wasm"), "{failure}");
     }
+    let fetched = kept.fetch(9);
+    assert!(matches!(&fetched, Fetched::Failure(failure) if failure.contains("Wasm")), "{fetched:?}");
     kept.stop(0);
 }
 

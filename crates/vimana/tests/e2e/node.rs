@@ -10,4 +10,5 @@ mod damaged;
 mod full;
 mod life;
 mod metrics;
+mod observed;
 pub mod rig;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
 use spacecore::wire::link::Incoming;
-use spacecore::wire::message::{Configuration, Refusal, RefusalKind, Stats, ToGuest, ToHost};
+use spacecore::wire::message::{Configuration, Fetched, Refusal, RefusalKind, Stats, ToGuest, ToHost};
 use spacecore::wire::{self, MAX_PROCESS, stderr_of, stdin_of, stdout_of};
 
 use super::channel::{Channel, WORKLOAD};
@@ -179,6 +179,10 @@ impl Guest {
             ToGuest::Check { request, .. } => {
                 let failure = Some("a Wasm program has no checks of this kind yet".to_owned());
                 self.channel.ends().link.send_control(&ToHost::Checked { request, failure });
+            }
+            ToGuest::Fetch { request, .. } => {
+                let fetched = Fetched::Failure("a Wasm program has no metrics of its own yet".to_owned());
+                self.channel.ends().link.send_control(&ToHost::Fetched { request, fetched });
             }
             ToGuest::Shutdown { grace_ms } => self.shut_down(grace_ms),
             // A Wasm program can't ask for its terminal's size, nor does it have other processes.

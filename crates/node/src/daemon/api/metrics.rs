@@ -3,20 +3,21 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 
 use super::Api;
 use super::problem::Problem;
 use crate::daemon::call::Call;
-use crate::daemon::metrics::{self, CONTENT_TYPE, Measured};
+use crate::daemon::metrics::{self, Form, Measured};
 use crate::daemon::sampler::ask_all;
 
 /// How long all guests together may take to say what they use: a scraper waits for some seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-pub(super) async fn show(State(api): State<Api>) -> Result<Response, Problem> {
+pub(super) async fn show(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
+    let form = Form::accepted(headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()));
     let until = Instant::now() + PATIENCE;
     let (offer, allocation) = api.ask(|reply| Call::Capacity { reply }).await?;
     let deployments = api.ask(|reply| Call::Deployments { reply }).await?;
@@ -26,15 +27,19 @@ pub(super) async fn show(State(api): State<Api>) -> Result<Response, Problem> {
         .map(|one| one.name.clone())
         .collect();
     let stats = ask_all(&api.tell, &running, until).await;
-    let text = metrics::text(&Measured {
-        version: &api.node.version,
-        since_unix_ms: api.node.since_unix_ms,
-        offer,
-        allocation: &allocation,
-        deployments: &deployments,
-        events: &events,
-        silent: running.len().saturating_sub(stats.len()),
-        stats: &stats,
-    });
-    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+    let text = metrics::text(
+        form,
+        &Measured {
+            version: &api.node.version,
+            since_unix_ms: api.node.since_unix_ms,
+            offer,
+            allocation: &allocation,
+            deployments: &deployments,
+            events: &events,
+            silent: running.len().saturating_sub(stats.len()),
+            stats: &stats,
+            seen: &api.observed.seen(),
+        },
+    );
+    Ok(([(header::CONTENT_TYPE, form.content_type())], text).into_response())
 }

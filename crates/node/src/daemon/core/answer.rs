@@ -1,6 +1,7 @@
 //! What the node answers to what is asked.
 
 use hac::Manifest;
+use spacecore::wire::message::Fetched;
 
 use super::scale::check_metric;
 use super::{Core, Deployment, Spacecore, unix_ms};
@@ -42,6 +43,20 @@ impl Core {
                     spacecore.stats.retain(|_, reply| !reply.is_closed());
                     spacecore.stats.insert(request, reply);
                     spacecore.order(ToKeeper::Stats { request });
+                }
+                Err(refusal) => _ = reply.send(Err(refusal)),
+            },
+            Call::Fetch { name, port, path, timeout_ms, reply } => match self.running(&name) {
+                // One that doesn't know the question would break off.
+                Ok(spacecore) if !spacecore.fetches => {
+                    let failure = "its keeper is of an earlier version; restart it".to_owned();
+                    let _ = reply.send(Ok(Fetched::Failure(failure)));
+                }
+                Ok(spacecore) => {
+                    let request = spacecore.request();
+                    spacecore.pages.retain(|_, reply| !reply.is_closed());
+                    spacecore.pages.insert(request, reply);
+                    spacecore.order(ToKeeper::Fetch { request, port, path, timeout_ms });
                 }
                 Err(refusal) => _ = reply.send(Err(refusal)),
             },
@@ -220,7 +235,7 @@ impl Core {
         self.shown(name)
     }
 
-    fn set_running(&mut self, name: &str, running: bool) -> Result<DeploymentView, Refusal> {
+    pub(super) fn set_running(&mut self, name: &str, running: bool) -> Result<DeploymentView, Refusal> {
         let mut record = self.deployment(name)?.record.clone();
         if running {
             self.check_revival(name)?;

@@ -188,7 +188,14 @@ impl Core {
                 let result = failure.map_or(Ok(()), Err);
                 self.step(name, Input::Checked { attempt, check, result });
             }
-            FromKeeper::Stats { request, guest, vmm_resident, vmm_cpu_us } => {
+            FromKeeper::Fetched { request, fetched } => {
+                if let Some(reply) = spacecore.pages.remove(&request) {
+                    // Who asked may be gone.
+                    let _ = reply.send(Ok(fetched));
+                }
+            }
+            FromKeeper::Stats { request, guest, vmm_resident, vmm_cpu_us, traffic, fetches } => {
+                spacecore.fetches = fetches;
                 let Some(reply) = spacecore.stats.remove(&request) else { return };
                 let view = StatsView {
                     name: name.to_owned(),
@@ -200,6 +207,9 @@ impl Core {
                     network_sent: guest.network_sent,
                     resident: vmm_resident,
                     cpu_us: vmm_cpu_us,
+                    seen_received: traffic.map(|traffic| traffic.received),
+                    seen_sent: traffic.map(|traffic| traffic.sent),
+                    refused: traffic.map(|traffic| traffic.refused),
                 };
                 // Who asked may be gone.
                 let _ = reply.send(Ok(view));
@@ -222,6 +232,8 @@ impl Core {
         spacecore.checks.clear();
         // Those who wait for an answer learn by the end of their question that there is none.
         spacecore.stats.clear();
+        spacecore.pages.clear();
+        spacecore.fetches = false;
         if let Some(keeper) = spacecore.record.keeper.take() {
             spacecore.clearing = spacecore.clearing.saturating_add(1);
             let (run_folder, tell) = (self.home.run().join(keeper), self.tell.clone());

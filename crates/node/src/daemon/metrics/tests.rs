@@ -35,18 +35,37 @@ fn deployment(spacecores: Vec<SpacecoreView>) -> DeploymentView {
     }
 }
 
+/// One workload that serves a page, one that doesn't.
+fn seen() -> BTreeMap<String, Seen> {
+    let page = "# TYPE jobs counter\njobs_total{kind=\"a\"} 7\nvimana_node_up 0\nvimana_node_up 1\n";
+    let good = Seen {
+        is_asked: true,
+        page: Some(std::sync::Arc::new(crate::exposition::read(page).unwrap())),
+        failure: None,
+        rounds: Some(12),
+        active: [crate::anomaly::Rule::Cpu].into(),
+        found: BTreeMap::from([(crate::anomaly::Rule::Cpu, 3)]),
+    };
+    let silent = Seen { is_asked: true, ..Seen::default() };
+    BTreeMap::from([("web-0".to_owned(), silent), ("web-1".to_owned(), good)])
+}
+
 fn measured(deployments: &[DeploymentView], stats: &BTreeMap<String, StatsView>) -> String {
     let total = Claim { cpu_guaranteed: 1500, memory_burstable: 7, ..Claim::default() };
-    text(&Measured {
-        version: "1.2.3",
-        since_unix_ms: 1_700_000_000_123,
-        offer: Offer { cpu_millis: 4000, memory: 100, disk: 200, oversell: 150, evict_below: 0 },
-        allocation: &Allocation { total, deployments: Vec::new() },
-        deployments,
-        events: &BTreeMap::from([("applied".to_owned(), 2)]),
-        stats,
-        silent: 1,
-    })
+    text(
+        Form::OpenMetrics,
+        &Measured {
+            seen: &seen(),
+            version: "1.2.3",
+            since_unix_ms: 1_700_000_000_123,
+            offer: Offer { cpu_millis: 4000, memory: 100, disk: 200, oversell: 150, evict_below: 0 },
+            allocation: &Allocation { total, deployments: Vec::new() },
+            deployments,
+            events: &BTreeMap::from([("applied".to_owned(), 2)]),
+            stats,
+            silent: 1,
+        },
+    )
 }
 
 #[test]
@@ -61,6 +80,9 @@ fn a_guest_that_says_nothing_has_no_sample_of_what_it_uses() {
         network_sent: 6,
         resident: 7,
         cpu_us: 8_000_009,
+        seen_received: Some(10),
+        seen_sent: None,
+        refused: Some(11),
     };
     let both = deployment(vec![spacecore("web", 0, "ready"), spacecore("web", 1, "running")]);
     let text = measured(&[both], &BTreeMap::from([("web-0".to_owned(), stats)]));
@@ -76,6 +98,18 @@ fn a_guest_that_says_nothing_has_no_sample_of_what_it_uses() {
         "vimana_spacecore_restarts_total{deployment=\"web\",spacecore=\"web-1\"} 3",
         "vimana_spacecore_cpu_seconds_total{deployment=\"web\",spacecore=\"web-0\"} 8.000009",
         "vimana_events_total{kind=\"applied\"} 2",
+        "vimana_spacecore_network_received_bytes_total{deployment=\"web\",spacecore=\"web-0\"} 10",
+        "vimana_spacecore_network_refused_packets_total{deployment=\"web\",spacecore=\"web-0\"} 11",
+        "vimana_spacecore_anomalous{deployment=\"web\",spacecore=\"web-1\",rule=\"cpu\"} 1",
+        "vimana_spacecore_anomalies_total{deployment=\"web\",spacecore=\"web-1\",rule=\"cpu\"} 3",
+        "vimana_spacecore_baseline_rounds{deployment=\"web\",spacecore=\"web-1\"} 12",
+        "vimana_workload_up{deployment=\"web\",spacecore=\"web-0\"} 0",
+        "vimana_workload_up{deployment=\"web\",spacecore=\"web-1\"} 1",
+        "vimana_workload_series{deployment=\"web\",spacecore=\"web-1\"} 2",
+        "vimana_workload_dropped_series{deployment=\"web\",spacecore=\"web-1\"} 1",
+        "# TYPE jobs counter",
+        "jobs_total{deployment=\"web\",spacecore=\"web-1\",kind=\"a\"} 7",
+        "workload_vimana_node_up{deployment=\"web\",spacecore=\"web-1\"} 0",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}: {text}");
     }

@@ -1,7 +1,7 @@
 //! What clients ask, and what they are told.
 
 use spacecore::wire::link::Incoming;
-use spacecore::wire::message::{Process, ToGuest};
+use spacecore::wire::message::{Fetched, Process, ToGuest};
 
 use super::{Host, PARENT};
 use crate::clock::now_ns;
@@ -97,12 +97,27 @@ impl Host {
                 self.tell_guest(&ToGuest::Stats { request: self.next_stats });
             }
             ToKeeper::Check { request, probe, timeout_ms } => {
-                let asker = Asker { client: id, request };
+                let asker = Asker { client: id, request, page: false };
                 if self.state.standing() == Standing::Running {
                     let request = self.checks.ask(asker, timeout_ms, now_ns());
                     self.tell_guest(&ToGuest::Check { request, probe, timeout_ms });
                 } else {
                     self.tell_checked(asker, Some("the workload isn't running".to_owned()));
+                }
+            }
+            ToKeeper::Fetch { request, port, path, timeout_ms } => {
+                let asker = Asker { client: id, request, page: true };
+                if self.state.standing() == Standing::Running {
+                    let request = self.checks.ask(asker, timeout_ms, now_ns());
+                    self.tell_guest(&ToGuest::Fetch { request, port, path, timeout_ms });
+                } else {
+                    self.tell_checked(asker, Some("the workload isn't running".to_owned()));
+                }
+            }
+            ToKeeper::Pause => {
+                if let Some(machine) = &mut self.machine {
+                    // One that can't stand still goes on; whoever asked sees that by its figures.
+                    let _ = machine.pause();
                 }
             }
             ToKeeper::Stop { grace_ms } => self.input(Input::StopAsked { grace_ms }),
@@ -151,8 +166,15 @@ impl Host {
         }
     }
 
-    pub(super) fn tell_checked(&mut self, Asker { client, request }: Asker, failure: Option<String>) {
-        self.tell(client, &FromKeeper::Checked { request, failure });
+    /// Answers what was asked of the workload; one who asked for a page and gets none learns of a failure.
+    pub(super) fn tell_checked(&mut self, asker: Asker, failure: Option<String>) {
+        let Asker { client, request, page } = asker;
+        if page {
+            let failure = failure.unwrap_or_else(|| "the guest answers something else".to_owned());
+            self.tell(client, &FromKeeper::Fetched { request, fetched: Fetched::Failure(failure) });
+        } else {
+            self.tell(client, &FromKeeper::Checked { request, failure });
+        }
     }
 
     pub(super) fn tell_published(&mut self) {

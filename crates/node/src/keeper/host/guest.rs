@@ -3,9 +3,11 @@
 
 use hypercore::driver::Body;
 use rustix::event::PollFlags;
+use spacecore::wire::MAX_PAGE;
 use spacecore::wire::link::{Incoming, Violation};
-use spacecore::wire::message::{Refusal, Stats, Step, ToHost};
+use spacecore::wire::message::{Fetched, Refusal, Stats, Step, ToHost};
 
+use super::network::Joined;
 use super::{Host, shown};
 use crate::keeper::report::{FromKeeper, Standing};
 use crate::keeper::shares::{Answer, Shares};
@@ -145,6 +147,19 @@ impl Host {
                     self.tell_checked(asker, failure.map(|failure| shown(&failure)));
                 }
             }
+            ToHost::Fetched { request, fetched } => self.fetched(request, fetched),
+        }
+    }
+
+    fn fetched(&mut self, request: u32, fetched: Fetched) {
+        let Some(asker) = self.checks.answered(request) else { return };
+        match fetched {
+            Fetched::Page(page) if asker.page && page.len() <= MAX_PAGE => {
+                let (client, request) = (asker.client, asker.request);
+                self.tell(client, &FromKeeper::Fetched { request, fetched: Fetched::Page(page) });
+            }
+            Fetched::Page(_) => self.tell_checked(asker, Some("the guest answers something else".to_owned())),
+            Fetched::Failure(failure) => self.tell_checked(asker, Some(shown(&failure))),
         }
     }
 
@@ -158,10 +173,10 @@ impl Host {
         let Some((client, request)) = self.stats.remove(&request) else { return };
         let seen = self.machine.as_mut().and_then(|machine| machine.observe().ok()).unwrap_or_default();
         let vmm_cpu_us = u64::try_from(seen.cpu.as_micros()).unwrap_or(u64::MAX);
-        self.tell(
-            client,
-            &FromKeeper::Stats { request, guest, vmm_resident: seen.resident_bytes, vmm_cpu_us },
-        );
+        let traffic = self.network.as_ref().and_then(Joined::traffic);
+        let vmm_resident = seen.resident_bytes;
+        let message = FromKeeper::Stats { request, guest, vmm_resident, vmm_cpu_us, traffic, fetches: true };
+        self.tell(client, &message);
     }
 
     pub(super) fn read_answers(&mut self) {

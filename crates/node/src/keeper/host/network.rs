@@ -4,7 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use hypercore::driver::{Body, Class, Wire};
-use hypercore::network::{Carrier, GuestNetwork, NetworkPlan, Publish};
+use hypercore::network::{Carrier, GuestNetwork, NetworkPlan, Publish, Traffic};
 use hypercore::passt::Passt;
 use hypercore::routed::Routed;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -98,6 +98,14 @@ impl Joined {
             format!("VIMANA_PUBLIC_ADDRESSES={}", list(&outside)),
             format!("VIMANA_PUBLIC_PORTS={}", list(&ports)),
         ]
+    }
+
+    /// What has passed between it and the spacecore, if that can be told.
+    pub(super) fn traffic(&self) -> Option<Traffic> {
+        match &self.carried {
+            Carried::Passt(passt) => Some(passt.traffic()),
+            Carried::Routed(routed) => routed.traffic().ok(),
+        }
     }
 
     /// Its published ports, with those that were chosen for 0.

@@ -295,6 +295,7 @@ impl Foreground<'_> {
             | FromKeeper::Ended { .. }
             | FromKeeper::Refused { .. }
             | FromKeeper::Checked { .. }
+            | FromKeeper::Fetched { .. }
             | FromKeeper::Stats { .. } => {}
         }
     }
