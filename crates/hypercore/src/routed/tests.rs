@@ -181,6 +181,33 @@ fn behind_a_header(whole: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn what_passes_is_counted_and_what_is_refused_too() {
+    let Some(mut rig) = Rig::new("what_passes_is_counted_and_what_is_refused_too") else { return };
+    let begun = rig.routed.traffic().unwrap();
+    let (allowed, refused) = (datagram(rig.own(4), "198.51.100.10"), datagram(rig.own(4), "10.20.0.1"));
+    let arrives = (0..20).any(|_| rig.arrives(std::slice::from_ref(&allowed)));
+    assert!(arrives, "what is allowed arrives");
+    let after = rig.routed.traffic().unwrap();
+    assert!(after.sent - begun.sent >= allowed.len() as u64, "{begun:?} {after:?}");
+    assert_eq!(after.refused, begun.refused);
+    assert!(!rig.arrives(&[refused.clone(), refused.clone()]));
+    let last = rig.routed.traffic().unwrap();
+    assert_eq!(last.refused, begun.refused + 2, "{last:?}");
+    assert!(last.sent >= after.sent + 2 * refused.len() as u64, "{last:?}");
+    // The first was answered that it was refused. A tap's bytes count when they are read.
+    let (begin, mut buffer) = (Instant::now(), [0; 2000]);
+    let read = loop {
+        match rig.tap.read(&mut buffer) {
+            Ok(length) if buffer[10..length].get(12..14) == Some(&[8, 0]) => break length - HEADER.len(),
+            Ok(_) => {}
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+        assert!(begin.elapsed() < Duration::from_secs(10), "nothing answers");
+    };
+    assert!(rig.routed.traffic().unwrap().received >= after.received + read as u64);
+}
+
+#[test]
 fn what_isn_t_a_guest_s_own_or_isn_t_understood_never_leaves_its_gateway() {
     let test = "what_isn_t_a_guest_s_own_or_isn_t_understood_never_leaves_its_gateway";
     let Some(mut rig) = Rig::new(test) else { return };

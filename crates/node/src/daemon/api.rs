@@ -87,6 +87,9 @@ fn endpoints() -> Vec<Endpoint> {
             .says("Answers once a deployment is as it is waited for, or can't become it any more")
             .asks::<wait::Until>()
             .gives::<WaitView>(),
+        of("get", "/v1/stats", get(spacecores::all_stats))
+            .says("Says what all spacecores use that say so within 2 s")
+            .gives::<Vec<StatsView>>(),
         of("get", "/v1/spacecores/{name}", get(spacecores::one))
             .says("Shows one spacecore")
             .gives::<SpacecoreView>(),

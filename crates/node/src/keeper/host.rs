@@ -105,6 +105,8 @@ struct Host {
     stats: BTreeMap<u32, (u32, u32)>,
     next_stats: u32,
     checks: Checks,
+    /// Whether its machine stands still because somebody asked for it.
+    paused: bool,
 }
 
 impl Host {
@@ -140,6 +142,7 @@ impl Host {
             stats: BTreeMap::new(),
             next_stats: 0,
             checks: Checks::default(),
+            paused: false,
             assignment,
         };
         host.perform(effects);

@@ -59,7 +59,7 @@ pub enum ToKeeper {
         /// Milliseconds that the guest may take; it has one second more to say that it took longer.
         timeout_ms: u64,
     },
-    /// Has the machine stand still as it is, until the spacecore ends.
+    /// Has the machine stand still as it is, until the spacecore is stopped.
     Pause,
     /// Ends the spacecore in order: stop signal, grace period, kill.
     Stop {

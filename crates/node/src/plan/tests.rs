@@ -81,7 +81,7 @@ fn a_secret_must_be_there_and_lies_in_memory() {
 fn a_workload_s_metrics_need_somebody_who_fetches_them() {
     let metrics = "[spec.observability]\nmetrics = { port = 9090 }\n[spec.virtualization]\ntype = ";
     assert!(decide(&format!("{metrics}\"MicroVM\""), Some("none")).is_ok());
-    let refused = decide(&format!("{metrics}\"Wasm\""), None);
+    let refused = Plan::decide(&request(&format!("{metrics}\"Wasm\"")), &wasm_facts(false));
     assert!(matches!(refused, Err(PlanError::MetricsInWasm)), "{refused:?}");
 }
 

@@ -19,4 +19,5 @@ pub mod ps;
 pub mod run;
 pub mod secret;
 pub mod stats;
+pub mod top;
 pub mod volume;

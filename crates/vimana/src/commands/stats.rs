@@ -44,10 +44,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         "GUEST MEMORY",
         "GUEST CPU",
         "PROCESSES",
-        "RECEIVED",
-        "SENT",
+        "GUEST RECEIVED",
+        "GUEST SENT",
         "MACHINE MEMORY",
         "MACHINE CPU",
+        "MACHINE RECEIVED",
+        "MACHINE SENT",
     ];
     let mut rows = vec![heads.map(str::to_owned)];
     for one in &all {
@@ -61,6 +63,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             mib(one.network_sent),
             mib(one.resident),
             seconds(one.cpu_us),
+            one.seen_received.map_or_else(|| "-".to_owned(), mib),
+            one.seen_sent.map_or_else(|| "-".to_owned(), mib),
         ]);
     }
     table(&mut out, &rows)?;

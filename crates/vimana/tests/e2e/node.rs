@@ -12,3 +12,4 @@ mod life;
 mod metrics;
 mod observed;
 pub mod rig;
+mod top;

@@ -117,10 +117,16 @@ impl Host {
             ToKeeper::Pause => {
                 if let Some(machine) = &mut self.machine {
                     // One that can't stand still goes on; whoever asked sees that by its figures.
-                    let _ = machine.pause();
+                    self.paused = machine.pause().is_ok();
                 }
             }
-            ToKeeper::Stop { grace_ms } => self.input(Input::StopAsked { grace_ms }),
+            ToKeeper::Stop { grace_ms } => {
+                if let Some(machine) = self.machine.as_mut().filter(|_| std::mem::take(&mut self.paused)) {
+                    // So that it can end in order; one that can't go on is killed after its grace.
+                    let _ = machine.resume();
+                }
+                self.input(Input::StopAsked { grace_ms });
+            }
             ToKeeper::Kill => self.input(Input::KillAsked),
         }
     }

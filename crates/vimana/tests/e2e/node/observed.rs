@@ -181,7 +181,7 @@ fn a_workload_that_begins_to_burn_is_noticed_with_the_numbers_and_stopped_where_
     fs::write(node.home.path().join("node.toml"), "[anomalies]\nround = \"1s\"\nwarm_up = 5\n").unwrap();
     node.end(libc::SIGTERM);
     node.start();
-    let burns = "until test -e /tmp/go; do sleep 0.2; done; while :; do :; done";
+    let burns = "trap 'exit 0' TERM; until test -e /tmp/go; do sleep 0.2; done; while :; do :; done";
     let one = "[spec.observability]\nanomalies";
     apply(&node, "watched", burns, &format!("{one} = \"alert\""));
     apply(&node, "stopped", burns, &format!("{one} = \"stop\""));
