@@ -25,6 +25,7 @@ mod core;
 pub mod difference;
 mod events;
 mod line;
+mod logs;
 mod metrics;
 mod notify;
 mod observer;

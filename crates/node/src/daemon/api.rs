@@ -71,7 +71,8 @@ fn endpoints() -> Vec<Endpoint> {
             .takes_manifest()
             .gives::<Applied>(),
         of("delete", "/v1/deployments/{name}", delete(deployments::remove))
-            .says("Ends a deployment in order and forgets it; its volumes and logs are kept")
+            .says("Ends a deployment in order and forgets it; its volumes are kept, and its logs unless they are to go too")
+            .asks::<deployments::What>()
             .gives::<DeploymentView>(),
         of("post", "/v1/deployments/{name}/scale", post(deployments::scale))
             .says("Sets how many spacecores a deployment has")

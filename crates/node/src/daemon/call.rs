@@ -71,10 +71,12 @@ pub enum Call {
         /// Answers with the state of each.
         reply: Reply<Vec<SpacecoreView>>,
     },
-    /// Ends a deployment and forgets it. Its volumes and logs are kept.
+    /// Ends a deployment and forgets it. Its volumes are kept.
     Remove {
         /// Its name.
         name: String,
+        /// Whether its logs are removed too; those of one that is gone already then as well.
+        logs: bool,
         /// Answers with its state.
         reply: Reply<DeploymentView>,
     },

@@ -7,6 +7,7 @@ mod answer;
 mod damaged;
 mod effects;
 mod evict;
+mod logs;
 mod moves;
 mod names;
 mod observe;
@@ -225,6 +226,7 @@ impl Core {
             }
         }
         core.clear_strays();
+        core.keep_logs_in_bounds();
         core.marked.extend(core.deployments.keys().cloned());
         core.reconcile_marked();
         Ok(core)
@@ -368,7 +370,7 @@ impl Core {
             number,
             keeper,
             home: self.home.clone(),
-            log: self.records.log(name),
+            log: self.records.logs().of(name),
             tell: self.tell.clone(),
             orders,
         }

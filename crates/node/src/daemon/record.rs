@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::call::is_name;
+use super::logs::Logs;
 use super::reserve::{self, Reserve};
 use crate::autoscale::Autoscaler;
 use crate::replace::Durable;
@@ -46,6 +47,9 @@ pub struct Deployment {
     pub running: bool,
     /// Whether it shall be gone.
     pub removing: bool,
+    /// Whether its logs shall be gone with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removes_logs: bool,
     /// How far an update has come.
     pub rollout: Rollout,
     /// What is known of its load.
@@ -176,9 +180,9 @@ impl Records {
         self.root.join(SPACECORES)
     }
 
-    /// The folder of a spacecore's log.
-    pub fn log(&self, spacecore: &str) -> PathBuf {
-        self.root.join("logs").join(spacecore)
+    /// The logs of spacecores.
+    pub(super) fn logs(&self) -> Logs {
+        Logs::new(self.root.join("logs"))
     }
 
     /// Every deployment and spacecore that was kept, and which can't be read.
@@ -371,6 +375,7 @@ mod tests {
             replicas: 1,
             running: true,
             removing: false,
+            removes_logs: false,
             rollout: Rollout::default(),
             autoscaler: Autoscaler::default(),
         }

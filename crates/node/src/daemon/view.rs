@@ -25,7 +25,7 @@ pub struct DeploymentView {
     pub replicas: u32,
     /// How many are ready.
     pub ready: u32,
-    /// In a word: `starting`, `running`, `updating`, `stopped`, `completed`, `failed`, `removing`, or `damaged` where one of its files
+    /// In a word: `starting`, `running`, `updating`, `stopped`, `completed`, `failed`, `removing`, `gone`, or `damaged` where one of its files
     /// can't be read.
     pub state: String,
     /// Why the last update was taken back or stopped, if it was; or what can't be read.

@@ -39,10 +39,15 @@ pub struct Stop {
     target: Target,
 }
 
-/// Ends a deployment in order and forgets it; its volumes and logs are kept
+/// Ends a deployment in order and forgets it; its volumes are kept, and its logs until there is too much of such
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  vimana rm web")]
+#[command(after_help = "Examples:
+  vimana rm web
+  vimana rm web --logs        also the logs of one that is gone already")]
 pub struct Rm {
+    /// Remove the logs too
+    #[arg(long)]
+    logs: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -133,7 +138,7 @@ pub fn stop(args: &Stop) -> anyhow::Result<ExitCode> {
 
 /// Runs the command.
 pub fn rm(args: &Rm) -> anyhow::Result<ExitCode> {
-    args.target.act(Method::DELETE, "", None, "gone")
+    args.target.act(Method::DELETE, if args.logs { "?logs=true" } else { "" }, None, "gone")
 }
 
 /// Runs the command.

@@ -30,6 +30,9 @@ pub struct Args {
     /// Begin each line with when it was written
     #[arg(short, long)]
     timestamps: bool,
+    /// What the spacecore wrote that had this name before, until its deployment was removed and made anew
+    #[arg(long, conflicts_with = "follow")]
+    before: bool,
     #[command(flatten)]
     at: At,
 }
@@ -38,6 +41,9 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (client, name) = (Client::new(&args.at)?, check_name(&args.name)?);
     let mut path = format!("/v1/spacecores/{name}/logs?follow={}", args.follow);
+    if args.before {
+        path.push_str("&before=true");
+    }
     if let Some(lines) = args.tail {
         path.push_str(&format!("&tail={lines}"));
     }

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Api;
-use super::problem::{Json, Name, Problem};
+use super::problem::{Json, Name, Problem, Query};
 use crate::daemon::call::Call;
 use crate::daemon::view::DeploymentView;
 
@@ -19,8 +19,17 @@ pub(super) async fn one(State(api): State<Api>, Name(name): Name) -> Shown {
     api.ask(|reply| Call::Deployment { name, reply }).await.map(Json)
 }
 
-pub(super) async fn remove(State(api): State<Api>, Name(name): Name) -> Shown {
-    api.ask(|reply| Call::Remove { name, reply }).await.map(Json)
+/// What goes with a deployment.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct What {
+    /// Its logs too; also those of a deployment that is gone already.
+    #[serde(default)]
+    logs: bool,
+}
+
+pub(super) async fn remove(State(api): State<Api>, Name(name): Name, Query(what): Query<What>) -> Shown {
+    api.ask(|reply| Call::Remove { name, logs: what.logs, reply }).await.map(Json)
 }
 
 /// How many spacecores.

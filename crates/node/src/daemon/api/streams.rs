@@ -40,6 +40,9 @@ pub(super) struct Which {
     tail: Option<u32>,
     /// Only what was written since then, in milliseconds since 1970.
     since_unix_ms: Option<u64>,
+    /// The log of the spacecore that had this name before, in a deployment that was removed.
+    #[serde(default)]
+    before: bool,
 }
 
 pub(super) async fn logs(
@@ -47,7 +50,12 @@ pub(super) async fn logs(
     Name(name): Name,
     Query(which): Query<Which>,
 ) -> Result<Response, Problem> {
-    let folder = api.records.log(&name);
+    let logs = api.records.logs();
+    let folder = if which.before { logs.before(&name) } else { logs.of(&name) };
+    if which.before && !folder.is_dir() {
+        let detail = format!("there is no log of a spacecore that was named {name:?} before");
+        return Err(Problem::new(StatusCode::NOT_FOUND, "unknown", detail));
+    }
     if !folder.is_dir() {
         // It may not have said anything yet; what was never there is another matter.
         api.ask(|reply| Call::Spacecore { name: name.clone(), reply }).await?;
@@ -60,7 +68,9 @@ pub(super) async fn logs(
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "log", detail)
     })?;
     let (taker, taken) = mpsc::channel(1);
-    tokio::spawn(pass_on(reader, which.follow.then_some((api, name)), taker));
+    // What was before says nothing more.
+    let follow = which.follow && !which.before;
+    tokio::spawn(pass_on(reader, follow.then_some((api, name)), taker));
     let chunks = stream::unfold(taken, |mut taken| async move {
         let chunk: io::Result<Bytes> = taken.recv().await?;
         Some((chunk, taken))

@@ -32,7 +32,7 @@ impl Core {
             Call::Scale { name, replicas, reply } => _ = reply.send(self.scale(&name, replicas)),
             Call::SetRunning { name, running, reply } => _ = reply.send(self.set_running(&name, running)),
             Call::Restart { name, reply } => _ = reply.send(self.restart(&name)),
-            Call::Remove { name, reply } => _ = reply.send(self.remove(&name)),
+            Call::Remove { name, logs, reply } => _ = reply.send(self.remove(&name, logs)),
             Call::Spacecore { name, reply } => {
                 let _ = reply.send(self.spacecore(&name).map(Spacecore::show));
             }
@@ -163,6 +163,7 @@ impl Core {
 
     fn create(&mut self, manifest: Manifest, names_isolation: bool) -> Result<(), Refusal> {
         let name = manifest.metadata.name.clone();
+        self.set_logs_aside(&name);
         self.replace(record::Deployment {
             version: record::VERSION,
             name: name.clone(),
@@ -175,6 +176,7 @@ impl Core {
             replicas: self.replicas_of(&manifest),
             running: true,
             removing: false,
+            removes_logs: false,
             rollout: Rollout::default(),
             autoscaler: Autoscaler::default(),
         })?;
@@ -314,14 +316,18 @@ impl Core {
         names.iter().map(|name| self.spacecore(name).map(Spacecore::show)).collect()
     }
 
-    fn remove(&mut self, name: &str) -> Result<DeploymentView, Refusal> {
+    fn remove(&mut self, name: &str, logs: bool) -> Result<DeploymentView, Refusal> {
         if let Some(view) = self.remove_damaged(name) {
             return Ok(view);
         }
-        let found = self.deployments.get(name).ok_or_else(|| self.no_deployment(name))?;
+        let Some(found) = self.deployments.get(name) else {
+            let why_not = self.no_deployment(name);
+            return if logs { self.remove_logs_of_gone(name, why_not) } else { Err(why_not) };
+        };
         let mut record = found.record.clone();
-        if !record.removing {
+        if !record.removing || (logs && !record.removes_logs) {
             record.removing = true;
+            record.removes_logs |= logs;
             self.replace_surely(record)?;
             self.events.note("removing", Some(name), None, "is to be gone".to_owned());
         }

@@ -177,11 +177,18 @@ impl Core {
         if !is_removing || !is_empty || self.balancers.contains_key(deployment) {
             return;
         }
+        if self.deployments.get(deployment).is_some_and(|found| found.record.removes_logs) {
+            self.remove_logs(deployment);
+        }
         match self.records.forget_deployment(deployment) {
             Ok(()) => {
-                self.deployments.remove(deployment);
-                let text = "is gone; its volumes and logs are kept".to_owned();
-                self.events.note("removed", Some(deployment), None, text);
+                let removed = self.deployments.remove(deployment);
+                let kept = match removed.is_some_and(|found| found.record.removes_logs) {
+                    true => "volumes are kept",
+                    false => "volumes and logs are kept",
+                };
+                self.events.note("removed", Some(deployment), None, format!("is gone; its {kept}"));
+                self.keep_logs_in_bounds();
             }
             Err(error) => self.events.note("not-kept", Some(deployment), None, image::whole(&error)),
         }

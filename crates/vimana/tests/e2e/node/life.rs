@@ -46,7 +46,21 @@ fn what_is_applied_runs_is_changed_and_leaves_nothing() {
     });
     assert!(node.does(&["rm", "web"]).contains("gone"));
     assert!(node.deployments().is_empty());
-    assert!(node.does(&["logs", "web"]).starts_with("up\n"), "the log is kept");
+    let old = node.does(&["logs", "web"]);
+    assert!(old.starts_with("up\nup\n"), "the log is kept");
+    assert!(node.refuses(&["logs", "web", "--before"]).contains("before"));
+    node.apply("web", "replicas = 2", "", &[]);
+    assert_eq!(node.does(&["logs", "web"]), "up\n", "one that is made anew has a clean log");
+    assert_eq!(node.does(&["logs", "web", "--before"]), old);
+    node.does(&["rm", "web", "--logs"]);
+    for log in [&["logs", "web"][..], &["logs", "web", "--before"], &["logs", "web-1"]] {
+        node.refuses(log);
+    }
+    assert!(node.refuses(&["rm", "web", "--logs"]).contains("no deployment"));
+    node.apply("web", "", "", &[]);
+    node.does(&["rm", "web"]);
+    node.does(&["rm", "web", "--logs"]);
+    node.refuses(&["logs", "web"]);
     let events = node.does(&["events"]);
     for word in ["applied", "ready", "stopped", "removed"] {
         assert!(events.contains(word), "{word}: {events}");
