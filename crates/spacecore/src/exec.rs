@@ -34,18 +34,23 @@ const CAPABILITIES: u64 = 1
 /// Files that have capabilities: on the host they would be anybody's who finds them in a folder of its.
 const SETFCAP: u64 = 1 << 31;
 
-/// Becomes the program. Standard input, output and error are in place, and the namespaces are the workload's.
+/// Becomes the program, the workload's or one beside it. Standard input, output and error are in place, and the namespaces are the workload's.
 ///
 /// # Errors
 /// Why there is no program to become; nothing else can return.
-pub(crate) fn become_program(inside: &Inside, spec: &Process, hostname: &str) -> Result<Infallible, Refusal> {
+pub(crate) fn become_program(
+    inside: &Inside,
+    spec: &Process,
+    hostname: &str,
+    is_workload: bool,
+) -> Result<Infallible, Refusal> {
     let Some(program) = spec.args.first().filter(|program| !program.is_empty()) else {
         return Err(refuse(RefusalKind::NotFound, "no program is named: the image has no command either"));
     };
     let identity =
         users::look_up(&spec.user, &inside.read_file("/etc/passwd"), &inside.read_file("/etc/group"))?;
     let env = environment::complete(&spec.env, &identity.home, hostname, spec.terminal.is_some());
-    enter_working_directory(inside, &spec.working_directory)?;
+    enter_working_directory(inside, &spec.working_directory, is_workload)?;
     set_limits();
     own_output(&identity, spec);
     become_user(&identity)?;

@@ -297,17 +297,18 @@ pub(crate) fn link_console(terminal: &str) {
     let _ = rustix::fs::symlink(terminal, "/dev/console");
 }
 
-/// Enters the working directory, which is made if it doesn't exist.
+/// Enters the working directory. The workload's is made if it doesn't exist; that of a process beside it must be there.
 ///
 /// # Errors
-/// It is no absolute path, or can't be made.
-pub(crate) fn enter_working_directory(inside: &Inside, path: &str) -> Result<(), Refusal> {
+/// It is no absolute path, isn't there, or can't be made.
+pub(crate) fn enter_working_directory(inside: &Inside, path: &str, makes: bool) -> Result<(), Refusal> {
     let path = if path.is_empty() { "/" } else { path };
     let what = || format!("the working directory {path:?}");
     if !path.starts_with('/') {
         return Err(refuse(RefusalKind::Protocol, format!("{} is no absolute path", what())));
     }
-    let folder = inside.make_folder(path).or_refuse(RefusalKind::Other, what)?;
+    let folder = if makes { inside.make_folder(path) } else { inside.open_folder(path) };
+    let folder = folder.or_refuse(RefusalKind::Other, what)?;
     rustix::process::fchdir(&folder).or_refuse(RefusalKind::Other, what)
 }
 

@@ -66,6 +66,14 @@ impl Inside {
         Ok(folder)
     }
 
+    /// Opens a folder that is there.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn open_folder(&self, path: &str) -> Result<OwnedFd, Errno> {
+        self.open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+    }
+
     /// Opens a path that is to be mounted over as a file; an empty file is made if it doesn't exist.
     ///
     /// # Errors

@@ -250,6 +250,10 @@ fn set_up_child(
     say: &mut dyn FnMut(&Report),
 ) -> Result<Infallible, (Refusal, bool)> {
     let process_alone = |refusal| (refusal, true);
+    let is_workload = match &place {
+        Place::New(..) | Place::Here(Some(_)) => true,
+        Place::Beside(_) | Place::Here(None) => false,
+    };
     let standard = || "setting up standard input and output".to_owned();
     rustix::stdio::dup2_stdin(&ends.stdin)
         .and_then(|()| rustix::stdio::dup2_stdout(&ends.stdout))
@@ -287,7 +291,7 @@ fn set_up_child(
     };
     let terminal = ends.terminal.is_some().then_some(&ends.stdin);
     lead_session(terminal).map_err(process_alone)?;
-    become_program(&inside, spec, hostname).map_err(process_alone)
+    become_program(&inside, spec, hostname, is_workload).map_err(process_alone)
 }
 
 /// Joins the workload's mounts. Its other processes can't look into this one until it is the program.

@@ -121,9 +121,6 @@ struct Spacecore {
     record: record::Spacecore,
     /// What was kept last, so that nothing is written twice.
     kept: Vec<u8>,
-    /// Since when it stands where it stands.
-    since_ms: u64,
-    since_unix_ms: u64,
     /// How many of its attempts are being cleared away.
     clearing: u32,
     orders: Option<UnboundedSender<ToKeeper>>,
@@ -442,12 +439,15 @@ fn spacecore_name(deployment: &str, index: u32) -> String {
 }
 
 impl Spacecore {
-    fn new(record: record::Spacecore) -> Self {
+    fn new(mut record: record::Spacecore) -> Self {
+        if record.since_unix_ms == 0 {
+            record.stands_since(now_ms(), unix_ms());
+        }
+        // After a machine's restart its clock begins anew.
+        record.since_ms = record.since_ms.min(now_ms());
         Self {
             record,
             kept: Vec::new(),
-            since_ms: now_ms(),
-            since_unix_ms: unix_ms(),
             clearing: 0,
             orders: None,
             published: BTreeMap::new(),

@@ -92,6 +92,19 @@ pub struct Spacecore {
     pub image_digest: Option<String>,
     /// Where its ports are published.
     pub ports: Vec<String>,
+    /// Since when it stands where it stands, on the clock of its state; 0 where a node of before has kept it.
+    #[serde(default)]
+    pub since_ms: u64,
+    /// The same in milliseconds since 1970.
+    #[serde(default)]
+    pub since_unix_ms: u64,
+}
+
+impl Spacecore {
+    /// Notes since when it stands where it stands.
+    pub(super) fn stands_since(&mut self, now_ms: u64, now_unix_ms: u64) {
+        (self.since_ms, self.since_unix_ms) = (now_ms, now_unix_ms);
+    }
 }
 
 /// All that was kept.

@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             one.guest_processes.to_string(),
             mib(one.network_received),
             mib(one.network_sent),
-            mib(one.resident),
+            size(one.resident),
             seconds(one.cpu_us),
             one.seen_received.map_or_else(|| "-".to_owned(), mib),
             one.seen_sent.map_or_else(|| "-".to_owned(), mib),
@@ -78,6 +78,15 @@ fn running(deployments: &[DeploymentView]) -> Vec<String> {
 
 fn mib(bytes: u64) -> String {
     format!("{}.{} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20)
+}
+
+/// What this machine spends: nothing is what it doesn't know, and little is less than a tenth of a MiB.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0 => "-".to_owned(),
+        1..0x10_0000 => format!("{} KiB", bytes.div_ceil(1024)),
+        _ => mib(bytes),
+    }
 }
 
 fn seconds(us: u64) -> String {

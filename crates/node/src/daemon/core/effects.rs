@@ -22,7 +22,7 @@ impl Core {
         let effects = spacecore.record.state.step(now_ms(), input);
         let after = spacecore.record.state.phase();
         if before != after {
-            (spacecore.since_ms, spacecore.since_unix_ms) = (now_ms(), unix_ms());
+            spacecore.record.stands_since(now_ms(), unix_ms());
         }
         let deployment = spacecore.record.deployment.clone();
         self.perform(name, effects);

@@ -108,6 +108,8 @@ impl Core {
             state: State::new(found.rules(revision)),
             image_digest: None,
             ports: Vec::new(),
+            since_ms: now_ms(),
+            since_unix_ms: unix_ms(),
         };
         let running = found.record.running;
         self.spacecores.insert(name.clone(), Spacecore::new(record));
@@ -140,7 +142,7 @@ impl Core {
         let running = deployment.record.running;
         spacecore.record.revision = revision;
         spacecore.record.state = State::new(deployment.rules(revision));
-        (spacecore.since_ms, spacecore.since_unix_ms) = (now_ms(), unix_ms());
+        spacecore.record.stands_since(now_ms(), unix_ms());
         spacecore.timers.clear();
         spacecore.complaints.clear();
         self.keep(name);
@@ -205,7 +207,7 @@ impl Spacecore {
                 index,
                 revision,
                 phase: Phase::Stopping,
-                since_ms: self.since_ms,
+                since_ms: self.record.since_ms,
                 restarts: 0,
                 leaving,
             },
@@ -213,7 +215,7 @@ impl Spacecore {
                 index,
                 revision: self.record.revision,
                 phase: state.phase(),
-                since_ms: self.since_ms,
+                since_ms: self.record.since_ms,
                 restarts: state.restarts_in_a_row(),
                 leaving,
             },

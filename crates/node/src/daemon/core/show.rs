@@ -84,7 +84,7 @@ impl Spacecore {
             index: record.index,
             revision: record.revision,
             phase: phase(state.phase()).to_owned(),
-            since_unix_ms: self.since_unix_ms,
+            since_unix_ms: record.since_unix_ms,
             attempts: state.attempt(),
             restarts: state.restarts(),
             last_end: state.last_end().map(ToString::to_string),

@@ -12,6 +12,10 @@ fn what_can_t_be_read_goes_on_until_it_is_mended_or_removed() {
     };
     node.apply("web", "replicas = 2", "", &[]);
     node.apply("other", "", "", &[]);
+    let since = |node: &Node| -> Vec<u64> {
+        node.deployment("web").spacecores.iter().map(|one| one.since_unix_ms).collect()
+    };
+    let began = since(&node);
     let mut before = node.keepers();
     before.sort_unstable();
     let files = ["deployments/web.json", "spacecores/web-1.json"];
@@ -43,6 +47,7 @@ fn what_can_t_be_read_goes_on_until_it_is_mended_or_removed() {
             fs::write(&path, &good).unwrap();
             node.start();
             eventually("it is as it was", 20, || (node.deployment("web").ready == 2).then_some(()));
+            assert_eq!(since(&node), began, "what began when outlives the node");
             let mut after = node.keepers();
             after.sort_unstable();
             assert_eq!(after, before, "nothing was started or ended");

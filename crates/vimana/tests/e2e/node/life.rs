@@ -150,6 +150,10 @@ fn a_microvm_serves_is_looked_into_and_comes_back_when_its_monitor_is_killed() {
     assert_eq!(node.does(&["exec", "site", "--", "cat", "/tmp/index.html"]), "hello\n");
     let ended = node.vimana(&["exec", "site", "--", "sh", "-c", "exit 5"]);
     assert_eq!(ended.status.code(), Some(5));
+    let nowhere = node.vimana(&["exec", "-w", "/none", "site", "--", "true"]);
+    assert!(text(&nowhere.stderr).contains("the working directory \"/none\""), "{}", text(&nowhere.stderr));
+    assert!(!nowhere.status.success());
+    assert!(!node.vimana(&["exec", "site", "--", "ls", "/none"]).status.success(), "it was made");
     let stats: serde_json::Value = serde_json::from_str(&node.does(&["stats", "site", "--json"])).unwrap();
     assert!(stats[0]["guest_memory_total"].as_u64().unwrap() > 32 << 20, "{stats}");
     assert!(stats[0]["resident"].as_u64().unwrap() > 16 << 20, "{stats}");
