@@ -57,7 +57,7 @@ fn reading(at: Instant, spacecores: Vec<SpacecoreView>, stats: Vec<StatsView>) -
             pid: 1,
             since_unix_ms: 2_800_000,
             home: String::new(),
-            offer: Offer { cpu_millis: 4000, memory: 8 << 30, disk: 0, oversell: 150 },
+            offer: Offer { cpu_millis: 4000, memory: 8 << 30, disk: 0, oversell: 150, evict_below: 0 },
             allocation: Allocation { total, deployments: Vec::new() },
             inventory: Inventory::of_this_machine(std::path::Path::new("/")),
         },
