@@ -1,12 +1,13 @@
 # The two commands of the README. Each is complete on a fresh Debian 12 machine.
 SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
-.PHONY: demo test build lint bench fuzz attacks install clean
+.PHONY: demo test build lint bench fuzz attacks soak install clean
 
 # How packages are installed: as root directly, else through sudo.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 FUZZ_SECONDS ?= 60
+SOAK_ROUNDS ?= 3000
 FUZZ_TARGETS := hac/manifest hac/policy hac/settings hac/import evidence/advisory evidence/signature evidence/keyless evidence/version \
   image/document image/layer image/answer image/inventory spacecore/channel node/folder node/frames node/kernel node/program
 
@@ -47,6 +48,14 @@ fuzz:
 	  (cd crates/$${target%/*}/fuzz && CARGO_TARGET_DIR=$(CURDIR)/target/fuzz cargo +nightly fuzz run $${target#*/} -- \
 	    -max_total_time=$(FUZZ_SECONDS)); \
 	done
+
+## Kills the node at random moments, thousands of times, with Wasm programs, and a tenth as often with microVMs. SOAK_ROUNDS says how often, SOAK_SEED repeats
+## what a seed has done.
+soak:
+	@./ci/packages test
+	@seed=$${SOAK_SEED:-$$RANDOM$$RANDOM}; echo "SOAK_SEED=$$seed"; rounds=$(SOAK_ROUNDS); \
+	  NODE_CRASHES_SEED=$$seed NODE_CRASHES=$$rounds NODE_VM_CRASHES=$$((rounds / 10)) \
+	  cargo nextest run --profile soak --workspace --locked -E 'test(crashes::what_was_acknowledged) or test(crashes::microvms)'
 
 ## Puts the binary where the system finds it.
 install: 

@@ -409,6 +409,29 @@ fn a_clock_that_began_anew_makes_no_wait_longer_than_it_was() {
 }
 
 #[test]
+fn a_clock_that_jumps_between_two_nodes_neither_skips_a_wait_for_good_nor_makes_one_longer() {
+    // The machine's clock since its start, which a machine's restart takes back and its sleep doesn't count.
+    for (jump_ms, left_ms) in [(-999_990, 1000), (-500, 1000), (0, 1000), (400, 600), (1_000_000_000, 0)] {
+        let mut twin = Twin::running(Rules { max_attempts: 1, ..rules() });
+        twin.ended(exit(1));
+        let now_ms = twin.now_ms.checked_add_signed(jump_ms).unwrap();
+        let effects = twin.daemon_dies(now_ms);
+        assert_eq!(effects, [Effect::SetTimer { timer: Timer::Backoff, after_ms: left_ms }], "{jump_ms}");
+        twin.pass(left_ms);
+        assert_eq!((twin.phase(), twin.starts.len()), (Phase::Starting, 2), "{jump_ms}");
+        twin.ended(exit(1));
+        assert_eq!(twin.phase(), Phase::Failed, "no jump gives a further attempt");
+    }
+    for jump_ms in [-999_990, 1_000_000_000] {
+        let mut twin = Twin::running(Rules { deadline_ms: Some(60_000), ..rules() });
+        twin.daemon_dies(twin.now_ms.checked_add_signed(jump_ms).unwrap());
+        twin.started();
+        twin.pass(60_000);
+        assert_eq!(twin.phase(), Phase::Stopping, "it ends in its time, whatever the clock did: {jump_ms}");
+    }
+}
+
+#[test]
 fn a_timer_that_comes_too_early_is_set_for_the_rest() {
     let mut state = State::new(rules());
     state.step(0, Input::Run);

@@ -1,6 +1,7 @@
 //! The daemon is killed at random moments while deployments are made, changed, scaled and removed.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -8,8 +9,17 @@ use super::rig::Node;
 use crate::leaks::Random;
 use crate::support::{eventually, kill};
 
-/// Kills of the daemon; `NODE_CRASHES` says otherwise.
+/// Kills of the daemon with Wasm programs, and with microVMs; `NODE_CRASHES` and `NODE_VM_CRASHES` say otherwise.
 const ROUNDS: u64 = 200;
+const VM_ROUNDS: u64 = 20;
+
+/// What decides on moments and changes; `NODE_CRASHES_SEED` says otherwise.
+const SEED: u64 = 20_261_128;
+
+/// A number from the environment, where it has one.
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
 
 /// What was acknowledged of a deployment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -22,8 +32,7 @@ struct Promised {
 fn what_was_acknowledged_survives_every_kill_of_the_daemon_and_nothing_runs_twice() {
     let test = "what_was_acknowledged_survives_every_kill_of_the_daemon_and_nothing_runs_twice";
     let Some(mut node) = Node::new(test) else { return };
-    let rounds = std::env::var("NODE_CRASHES").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
-    let seed = 20_261_128;
+    let (rounds, seed) = (number("NODE_CRASHES", ROUNDS), number("NODE_CRASHES_SEED", SEED));
     let mut random = Random(seed);
     let mut promised: BTreeMap<String, Promised> = BTreeMap::new();
     for round in 0..rounds {
@@ -100,6 +109,74 @@ fn settled(node: &Node) -> bool {
 fn spacecore_of(run_folder: &std::path::Path) -> String {
     let name = run_folder.file_name().unwrap().to_string_lossy().into_owned();
     name.rsplit_once('-').map_or(name.clone(), |(spacecore, _)| spacecore.to_owned())
+}
+
+#[test]
+fn microvms_outlive_every_kill_of_the_daemon_and_change_as_was_acknowledged() {
+    let test = "microvms_outlive_every_kill_of_the_daemon_and_change_as_was_acknowledged";
+    let Some(mut node) = Node::new(test) else { return };
+    let (rounds, seed) = (number("NODE_VM_CRASHES", VM_ROUNDS), number("NODE_CRASHES_SEED", SEED));
+    let mut random = Random(seed);
+    let image = node.home.image.clone();
+    let path = node.home.path().join("vm.toml");
+    let write = |name: &str, replicas: u32, colour: u64| {
+        let text = format!(
+            "[metadata]\nname = \"{name}\"\n[spec.deployment]\nimage = \"{image}\"\nargs = [\"sleep\", \"100000\"]\n\
+             replicas = {replicas}\nenv = {{ COLOUR = \"{colour}\" }}\n[spec.resources]\nmemory = \"96Mi\"\n\
+             [spec.virtualization]\naccel = \"tcg\"\n[spec.networking]\nnetwork_type = \"none\"\n"
+        );
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    node.does(&["apply", "-f", &write("still", 1, 0)]);
+    let still = node.deployment("still");
+    let keeper = node.keepers();
+    let mut promised: Option<Promised> = None;
+    for round in 0..rounds {
+        let wanted =
+            Promised { replicas: u32::try_from(1 + random.below(2)).unwrap(), colour: random.below(2) };
+        let (removes, scales) = (promised.is_some() && random.below(4) == 0, random.below(3) == 0);
+        let file = write("moves", wanted.replicas, wanted.colour);
+        let replicas = wanted.replicas.to_string();
+        let args = match &promised {
+            Some(_) if removes => vec!["rm", "-d", "moves"],
+            Some(_) if scales => vec!["scale", "-d", "moves", &replicas],
+            Some(_) | None => vec!["apply", "-d", "-f", &file],
+        };
+        let client = node.home.vimana(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let moment = Duration::from_millis(random.below(600));
+        std::thread::sleep(moment);
+        node.end(libc::SIGKILL);
+        let acknowledged = client.unwrap().wait().unwrap().success();
+        eprintln!(
+            "{test}: seed {seed}, round {round}: {args:?} killed after {moment:?}, acknowledged: {acknowledged}"
+        );
+        node.start();
+        let there = node.deployments().into_iter().find(|one| one.name == "moves" && one.state != "removing");
+        if acknowledged {
+            assert_eq!(there.is_none(), removes, "round {round}");
+            let is_so = there.as_ref().is_none_or(|there| there.replicas == wanted.replicas);
+            assert!(is_so, "round {round}: {there:?}");
+        }
+        promised = there.map(|there| Promised { replicas: there.replicas, colour: wanted.colour });
+        let now = node.deployment("still");
+        assert_eq!(
+            now.spacecores[0].attempts, still.spacecores[0].attempts,
+            "round {round}: it was restarted"
+        );
+        assert!(node.keepers().contains(&keeper[0]), "round {round}");
+    }
+    let replicas = promised.map_or(0, |promised| promised.replicas);
+    eventually("all are ready", 100, || {
+        let moves = node.deployments().into_iter().find(|one| one.name == "moves");
+        let are_ready = moves.is_none_or(|moves| moves.ready == moves.replicas && moves.state == "running");
+        let monitors = node.home.processes().into_iter().filter(|(_, name)| name.starts_with("qemu")).count();
+        let wanted = usize::try_from(1 + replicas).unwrap();
+        let is_alone = node.keepers().len() == wanted && monitors == wanted;
+        (are_ready && is_alone).then_some(())
+    });
+    assert_eq!(node.deployment("still").spacecores, still.spacecores);
+    node.clear();
 }
 
 #[test]
