@@ -59,7 +59,7 @@ use crate::capacity::TooMuch;
 use crate::clock::unix_time_ns;
 use crate::home::Home;
 
-pub use self::api::openapi;
+pub use self::api::{PROTOCOL_HEADER, openapi};
 
 /// Why the node doesn't run.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +110,8 @@ pub enum NodeError {
     #[error("the node can't run")]
     Machine(#[source] io::Error),
 }
+
+use self::core::notice_of;
 
 /// Where a node's API listens, unless it is told otherwise.
 pub fn socket(home: &Home) -> PathBuf {

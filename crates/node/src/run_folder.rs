@@ -24,12 +24,14 @@ use hypercore::remove::remove_tree;
 use hypercore::routed;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::keeper::report::Outcome;
+use crate::keeper::report::{self, Outcome};
 use crate::replace::{Durable, replace};
 
-pub(crate) use self::holder::kill_holder;
+pub(crate) use self::holder::{kill_holder, signal_holder};
 
 const LOCK: &str = "lock";
+/// What version an independent keeper speaks, as a number.
+const PROTOCOL: &str = "protocol";
 /// What an independent keeper leaves.
 const OUTCOME: &str = "outcome.json";
 /// The folder that a container's driver has in a run folder.
@@ -157,6 +159,21 @@ pub fn look(path: &Path) -> io::Result<Left> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Left::Deserted),
         Err(error) => Err(error),
     }
+}
+
+/// Says in a run folder what version its keeper speaks. To be called before it listens.
+///
+/// # Errors
+/// The folder can't be written.
+pub(crate) fn say_protocol(path: &Path) -> io::Result<()> {
+    let unfinished = path.join("protocol.tmp");
+    replace(&path.join(PROTOCOL), &unfinished, report::PROTOCOL.to_string().as_bytes(), Durable::No)
+}
+
+/// What version the keeper speaks that listens in a run folder. Those of version 1 didn't always say so.
+pub(crate) fn protocol(path: &Path) -> u32 {
+    let said = fs::read_to_string(path.join(PROTOCOL)).ok();
+    said.and_then(|said| said.trim().parse().ok()).unwrap_or(1)
 }
 
 /// Leaves an outcome in a run folder: whole, or not at all, whatever ends this process or the machine.
@@ -323,6 +340,17 @@ mod tests {
             RunFolder::take_over(&path, other.into()).unwrap_err().kind(),
             io::ErrorKind::InvalidInput
         );
+    }
+
+    #[test]
+    fn a_keeper_says_what_it_speaks_and_one_that_does_not_is_of_the_first_version() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(&home.path().join("run/one")).unwrap();
+        assert_eq!(protocol(folder.path()), 1);
+        say_protocol(folder.path()).unwrap();
+        assert_eq!(protocol(folder.path()), report::PROTOCOL);
+        fs::write(folder.path().join(PROTOCOL), "7\n").unwrap();
+        assert_eq!(protocol(folder.path()), 7);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use spacecore::wire::link::{Incoming, Link, Violation};
 use crate::again;
 use crate::keeper::assignment::{Assignment, Lifetime};
 use crate::keeper::host;
-use crate::keeper::report::{FromKeeper, ToKeeper};
+use crate::keeper::report::{FromKeeper, PROTOCOL, ToKeeper};
 use crate::keeper::shared;
 use crate::keeper::wire_socket::WireSocket;
 use crate::run_folder::{self, RunFolder};
@@ -39,6 +39,8 @@ pub struct Session {
     is_shared: bool,
     run_folder: PathBuf,
     lifetime: Lifetime,
+    /// The version that the keeper speaks.
+    protocol: u32,
 }
 
 impl Session {
@@ -64,6 +66,7 @@ impl Session {
                 is_shared,
                 run_folder: assignment.run_folder.clone(),
                 lifetime: assignment.lifetime,
+                protocol: PROTOCOL,
             })
         };
         if is_shared && shared::join(run, &assignment_fd, &control) {
@@ -111,14 +114,21 @@ impl Session {
             is_shared: false,
             run_folder: run_folder.to_owned(),
             lifetime: Lifetime::Independent,
+            // It has said so before it listened.
+            protocol: run_folder::protocol(run_folder),
         })
     }
 
-    /// Speaks to a keeper over a connection that somebody else has made, of which `read` was read already.
+    /// The version that the keeper speaks, of which [`is_spoken`](crate::keeper::report::is_spoken) tells whether it can be understood.
+    pub fn protocol(&self) -> u32 {
+        self.protocol
+    }
+
+    /// Speaks to a keeper of this version over a connection that somebody else has made, of which `read` was read already.
     ///
     /// # Errors
     /// It isn't a socket.
-    pub fn over(socket: OwnedFd, read: &[u8]) -> io::Result<Self> {
+    pub fn over(socket: OwnedFd, read: &[u8], protocol: u32) -> io::Result<Self> {
         let mut socket = WireSocket::new(socket)?;
         socket.link.receive(read);
         Ok(Self {
@@ -127,6 +137,7 @@ impl Session {
             is_shared: false,
             run_folder: PathBuf::new(),
             lifetime: Lifetime::Independent,
+            protocol,
         })
     }
 
@@ -148,7 +159,10 @@ impl Session {
 
     /// Queues a message.
     pub fn tell(&mut self, message: &ToKeeper) {
-        self.socket.link.send_control(message);
+        // One that is older would end the connection over it.
+        if message.since() <= self.protocol {
+            self.socket.link.send_control(message);
+        }
     }
 
     /// What to poll this session for.
@@ -185,7 +199,7 @@ impl Session {
     /// # Errors
     /// The keeper can't be waited for, or its folder can't be removed.
     pub fn close(self) -> io::Result<()> {
-        let Self { socket, keeper, is_shared, run_folder, lifetime } = self;
+        let Self { socket, keeper, is_shared, run_folder, lifetime, protocol: _ } = self;
         if is_shared {
             shared::wait_for_end(socket.as_fd(), PATIENCE);
         }

@@ -12,6 +12,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use node::daemon::PROTOCOL_HEADER;
 use node::daemon::view::{Outcome, WaitView};
 use node::home::Home;
 use node::session::Session;
@@ -141,7 +142,7 @@ impl Client {
     /// # Errors
     /// No node runs there, or the spacecore doesn't run.
     pub fn keeper(&self, spacecore: &str) -> anyhow::Result<Session> {
-        let (socket, read) = self.runtime.block_on(async {
+        let (socket, read, protocol) = self.runtime.block_on(async {
             let request = request(Method::POST, &format!("/v1/spacecores/{spacecore}/keeper"), None)?;
             let (mut parts, body) = request.into_parts();
             parts.headers.insert(CONNECTION, "upgrade".parse()?);
@@ -150,13 +151,16 @@ impl Client {
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 return Err(refusal(response).await);
             }
+            // A node of before doesn't say; its keepers are of the first version.
+            let said = response.headers().get(PROTOCOL_HEADER).and_then(|said| said.to_str().ok());
+            let protocol = said.and_then(|said| said.parse().ok()).unwrap_or(1);
             let upgraded = hyper::upgrade::on(response).await?;
             let parts = upgraded
                 .downcast::<TokioIo<UnixStream>>()
                 .map_err(|_| anyhow!("the node's connection isn't the one that was made"))?;
-            Ok((OwnedFd::from(parts.io.into_inner().into_std()?), parts.read_buf))
+            Ok((OwnedFd::from(parts.io.into_inner().into_std()?), parts.read_buf, protocol))
         })?;
-        Ok(Session::over(socket, &read)?)
+        Ok(Session::over(socket, &read, protocol)?)
     }
 
     async fn ask(&self, method: Method, path: &str, body: Payload) -> anyhow::Result<Response<Incoming>> {

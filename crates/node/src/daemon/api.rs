@@ -19,6 +19,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{oneshot, watch};
 
+pub use self::keeper::PROTOCOL_HEADER;
 pub(super) use self::node::Identity;
 use self::openapi::Endpoint;
 use self::problem::{Json, Problem};

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hypercore::network::Publish;
+use rustix::process::Signal;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::spawn_blocking;
@@ -19,9 +20,9 @@ use super::core::Happening;
 use super::line;
 use crate::home::Home;
 use crate::keeper::assignment::{Lifetime, LogPlan};
-use crate::keeper::report::{FromKeeper, Outcome, ToKeeper};
+use crate::keeper::report::{FromKeeper, Outcome, ToKeeper, is_spoken};
 use crate::prepare::{self, PrepareError, Prepared, Wanted, Watcher};
-use crate::run_folder::Left;
+use crate::run_folder::{self, Left};
 use crate::session::Session;
 use crate::supervisor::End;
 
@@ -104,6 +105,11 @@ impl Attempt {
                 },
             };
             was_there = true;
+            if !is_spoken(connected.protocol()) {
+                let protocol = connected.protocol();
+                drop(connected);
+                break end_of(self.watch(&run_folder, protocol).await, was_there, None);
+            }
             let (tell, spacecore, attempt) = (self.tell.clone(), self.spacecore.clone(), self.number);
             let hear = |message| {
                 if let FromKeeper::Finished { outcome, .. } = &message {
@@ -120,6 +126,28 @@ impl Attempt {
             }
         };
         self.say(|spacecore, attempt| Happening::Gone { spacecore, attempt, end });
+    }
+
+    /// Stays until a keeper is gone that speaks another version, and ends it by signals where it is to end.
+    async fn watch(&mut self, run_folder: &Path, protocol: u32) -> Left {
+        self.say(|spacecore, attempt| Happening::Foreign { spacecore, attempt, protocol });
+        loop {
+            tokio::select! {
+                order = self.orders.recv() => {
+                    let signal = match order {
+                        Some(ToKeeper::Stop { .. }) => Signal::TERM,
+                        Some(ToKeeper::Kill) => Signal::KILL,
+                        Some(_) => continue,
+                        // The node doesn't concern itself with this keeper any more.
+                        None => return line::end_of(run_folder).await,
+                    };
+                    // One that is gone needs no signal; one that can't be found is killed when its time is over.
+                    let folder = run_folder.to_owned();
+                    let _ = spawn_blocking(move || run_folder::signal_holder(&folder, signal)).await;
+                }
+                left = line::end_of(run_folder) => return left,
+            }
+        }
     }
 
     fn say(&self, happening: impl FnOnce(String, u64) -> Happening) {

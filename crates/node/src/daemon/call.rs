@@ -245,6 +245,14 @@ pub enum Refusal {
     /// It doesn't fit into what the node offers.
     #[error("{0}")]
     NoRoom(Box<NoRoom>),
+    /// Its keeper is another version's.
+    #[error("{name} can't be asked, nor entered: {}", super::notice_of(*protocol))]
+    Foreign {
+        /// The spacecore.
+        name: String,
+        /// What version its keeper speaks.
+        protocol: u32,
+    },
     /// What is asked of it needs it to run.
     #[error("the spacecore {name} isn't running: {phase}")]
     NotRunning {

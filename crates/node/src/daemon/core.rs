@@ -7,6 +7,7 @@ mod answer;
 mod damaged;
 mod effects;
 mod evict;
+mod foreign;
 mod logs;
 mod moves;
 mod names;
@@ -17,7 +18,6 @@ mod service;
 mod show;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use spacecore::wire::message::Fetched;
@@ -45,6 +45,8 @@ use crate::run_folder::{self, Left};
 use crate::session::Session;
 use crate::supervisor::{End, Input, Rules, Timer};
 
+pub(super) use self::foreign::notice as notice_of;
+
 /// Something that has happened.
 pub(super) enum Happening {
     /// Somebody asks something.
@@ -67,6 +69,8 @@ pub(super) enum Happening {
     Prepared { spacecore: String, attempt: u64, digest: String, ports: Vec<String> },
     /// A keeper said something.
     Heard { spacecore: String, attempt: u64, message: FromKeeper },
+    /// An attempt's keeper runs and speaks a version that this node doesn't.
+    Foreign { spacecore: String, attempt: u64, protocol: u32 },
     /// An attempt is over, and its keeper is gone.
     Gone { spacecore: String, attempt: u64, end: End },
     /// What was left of an attempt is cleared away, as far as that is possible.
@@ -124,8 +128,8 @@ struct Spacecore {
     /// How many of its attempts are being cleared away.
     clearing: u32,
     orders: Option<UnboundedSender<ToKeeper>>,
-    /// Where its ports are, as its keeper says: by the guest's number.
-    published: BTreeMap<u16, SocketAddr>,
+    /// The version that its keeper speaks, where this node doesn't.
+    foreign: Option<u32>,
     draining: Option<Draining>,
     timers: BTreeMap<Timer, u64>,
     leaving: Option<Leaving>,
@@ -289,6 +293,9 @@ impl Core {
                 }
             }
             Happening::Heard { spacecore, attempt, message } => self.heard(&spacecore, attempt, message),
+            Happening::Foreign { spacecore, attempt, protocol } => {
+                self.found_foreign(&spacecore, attempt, protocol);
+            }
             Happening::Gone { spacecore, attempt, end } => self.gone(&spacecore, attempt, end),
             Happening::Cleared { spacecore, failure } => self.cleared(&spacecore, failure),
             Happening::Wake { deployment, at_ms } => self.woken(&deployment, at_ms),
@@ -450,7 +457,7 @@ impl Spacecore {
             kept: Vec::new(),
             clearing: 0,
             orders: None,
-            published: BTreeMap::new(),
+            foreign: None,
             draining: None,
             timers: BTreeMap::new(),
             leaving: None,

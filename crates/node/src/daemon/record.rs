@@ -4,9 +4,11 @@
 //! spacecore's file says what the node was about to do with it, so that a node that is killed finds its spacecores again; a power
 //! cut ends the spacecores themselves, so that file needn't be on the disk before the node goes on.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -92,6 +94,9 @@ pub struct Spacecore {
     pub image_digest: Option<String>,
     /// Where its ports are published.
     pub ports: Vec<String>,
+    /// Where its ports are, as its keeper says: by the guest's number.
+    #[serde(default)]
+    pub published: BTreeMap<u16, SocketAddr>,
     /// Since when it stands where it stands, on the clock of its state; 0 where a node of before has kept it.
     #[serde(default)]
     pub since_ms: u64,
@@ -378,6 +383,7 @@ fn remove(folder: &Path, name: &str) -> Result<(), RecordError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervisor::Phase;
     use std::os::unix::fs::PermissionsExt;
 
     fn deployment(name: &str) -> Deployment {
@@ -426,6 +432,34 @@ mod tests {
         records.move_aside("web", &["web-1".to_owned()]).unwrap();
         assert!(records.load().unwrap().damaged.is_empty());
         assert_eq!(fs::read_to_string(folder.path().join("spacecores/web-1.damaged")).unwrap(), foreign);
+    }
+
+    #[test]
+    fn what_the_first_version_has_kept_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(folder.path()).unwrap();
+        let (site, replica) =
+            (include_str!("record/golden/deployment-1.json"), include_str!("record/golden/spacecore-1.json"));
+        fs::write(folder.path().join("deployments/site.json"), site).unwrap();
+        fs::write(folder.path().join("spacecores/site-1.json"), replica).unwrap();
+        let Loaded { deployments, spacecores, damaged } = records.load().unwrap();
+        assert_eq!(damaged, []);
+        let (site, replica) = (&deployments[0], &spacecores[0]);
+        assert_eq!((site.replicas, site.running, site.removing, site.removes_logs), (2, true, false, false));
+        assert_eq!((site.rollout.good(), site.rollout.target()), (Some(1), Some(1)));
+        assert_eq!((site.revisions[0].number, site.revisions[0].names_isolation), (1, true));
+        let manifest = hac::parse(&site.revisions[0].manifest, hac::Format::Toml).unwrap();
+        assert_eq!(manifest.spec.restart.max_attempts, 2);
+        assert_eq!((replica.deployment.as_str(), replica.index, replica.revision), ("site", 1, 1));
+        assert_eq!(replica.keeper.as_deref(), Some("site-1-c47bab0e5639"));
+        assert_eq!((replica.state.phase(), replica.state.attempt()), (Phase::Ready, 1));
+        assert_eq!(replica.state.rules().checks.len(), 1);
+        // And what is kept of it by this version is read again.
+        records.keep_deployment(site).unwrap();
+        records.keep_spacecore(replica).unwrap();
+        let again = records.load().unwrap();
+        assert_eq!((again.deployments.len(), again.spacecores.len(), again.damaged), (1, 1, Vec::new()));
+        assert_eq!(again.spacecores[0].state, replica.state);
     }
 
     #[test]

@@ -66,6 +66,9 @@ pub struct SpacecoreView {
     pub image_digest: Option<String>,
     /// Where its ports are published, together with those of its deployment's others.
     pub ports: Vec<String>,
+    /// What else there is to know of it, for people.
+    #[serde(default)]
+    pub notice: Option<String>,
 }
 
 /// What waiting for a deployment has given.

@@ -1,6 +1,7 @@
 //! Which drivers a keeper has.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use hypercore::driver::container::ContainerDriver;
@@ -23,12 +24,24 @@ pub(super) fn jail_wasm(assignment: &Assignment) -> io::Result<()> {
         && rustix::process::geteuid().is_root()
     {
         let cache = wasm.cache.parent().map(|cache| cache.join("jail"));
-        WASM.jail(&std::env::current_exe()?, cache.as_deref());
+        WASM.jail(&own_program(&assignment.run_folder)?, cache.as_deref());
         if assignment.machine.network.is_none() && wasm.folder.is_none() {
             WASM.run_for_all();
         }
     }
     Ok(())
+}
+
+/// The program that this process executes, as a file that can be shown in a jail. During an upgrade it isn't there any more under its name, and
+/// nothing else can be mounted; then a copy in the run folder is, which goes with it.
+fn own_program(run_folder: &Path) -> io::Result<PathBuf> {
+    let path = std::env::current_exe()?;
+    if path.exists() || !run_folder.is_dir() {
+        return Ok(path);
+    }
+    let copy = run_folder.join("program");
+    std::fs::copy("/proc/self/exe", &copy)?;
+    Ok(copy)
 }
 
 /// There is no driver of this name.

@@ -115,6 +115,8 @@ impl Host {
         let (listener, log) = match assignment.lifetime {
             Lifetime::Bound => (None, None),
             Lifetime::Independent => {
+                // Where that can't be written nothing new is said to this keeper, which does no harm.
+                let _ = run_folder::say_protocol(&assignment.run_folder);
                 let listener = UnixListener::bind(assignment.run_folder.join("keeper.sock"))?;
                 listener.set_nonblocking(true)?;
                 (Some(listener), assignment.log.as_ref().map(Writer::new))

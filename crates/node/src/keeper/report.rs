@@ -6,6 +6,18 @@ use spacecore::wire::message::{ExitStatus, Fetched, Probe, Process, Refusal, Sta
 
 use crate::clock::Mark;
 
+/// The version of what independent keepers and those who adopt them say to each other, which a keeper leaves in its run folder. It rises when
+/// there is something new to say, and [`ToKeeper::since`] says since when.
+pub const PROTOCOL: u32 = 1;
+
+/// The oldest version whose keepers can be spoken with.
+pub const OLDEST_PROTOCOL: u32 = 1;
+
+/// Whether this version can speak with keepers of that one.
+pub fn is_spoken(protocol: u32) -> bool {
+    (OLDEST_PROTOCOL..=PROTOCOL).contains(&protocol)
+}
+
 /// What a client asks of a keeper.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
@@ -68,6 +80,22 @@ pub enum ToKeeper {
     },
     /// Ends the spacecore at once.
     Kill,
+}
+
+impl ToKeeper {
+    /// The version of keepers that first understood this. An older one ends the connection over it, so that it isn't told.
+    pub fn since(&self) -> u32 {
+        match self {
+            Self::Attach
+            | Self::Signal { .. }
+            | Self::Resize { .. }
+            | Self::Exec { .. }
+            | Self::Stats { .. }
+            | Self::Check { .. }
+            | Self::Stop { .. }
+            | Self::Kill => 1,
+        }
+    }
 }
 
 /// What a keeper tells its clients.
@@ -200,4 +228,36 @@ pub enum Outcome {
         /// The VMM's exit code or signal and its last words.
         reason: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What keepers of version 1 say and are told, a line each.
+    const SAID: &str = include_str!("report/said-1.jsonl");
+    const TOLD: &str = include_str!("report/told-1.jsonl");
+
+    #[test]
+    fn what_keepers_that_run_say_is_understood_and_what_they_are_told_is_what_they_understand() {
+        for line in SAID.lines() {
+            let said: FromKeeper =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(serde_json::to_string(&said).unwrap(), line, "a change of this raises PROTOCOL");
+        }
+        for line in TOLD.lines() {
+            let told: ToKeeper = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(serde_json::to_string(&told).unwrap(), line, "a change of this raises PROTOCOL");
+            assert_eq!(told.since(), 1, "{line}");
+        }
+    }
+
+    #[test]
+    fn keepers_between_the_oldest_and_the_present_version_are_spoken_with() {
+        for (protocol, spoken) in
+            [(0, false), (OLDEST_PROTOCOL, true), (PROTOCOL, true), (PROTOCOL + 1, false)]
+        {
+            assert_eq!(is_spoken(protocol), spoken, "{protocol}");
+        }
+    }
 }

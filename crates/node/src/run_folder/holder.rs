@@ -19,6 +19,11 @@ use super::LOCK;
 /// # Errors
 /// It can't be found out who they are, or one of them can't be killed.
 pub(crate) fn kill_holder(folder: &Path) -> io::Result<usize> {
+    signal_holder(folder, Signal::KILL)
+}
+
+/// The same with another signal.
+pub(crate) fn signal_holder(folder: &Path, signal: Signal) -> io::Result<usize> {
     let lock = match fs::symlink_metadata(folder.join(LOCK)) {
         Ok(lock) => lock,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -31,7 +36,7 @@ pub(crate) fn kill_holder(folder: &Path) -> io::Result<usize> {
         if !holds(pid, &lock) {
             continue;
         }
-        match pidfd_send_signal(&process, Signal::KILL) {
+        match pidfd_send_signal(&process, signal) {
             Ok(()) => killed += 1,
             Err(Errno::SRCH) => {}
             Err(error) => return Err(error.into()),

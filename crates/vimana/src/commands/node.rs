@@ -10,6 +10,10 @@ use node::home::Home;
 ///
 /// It needs no configuration. Its spacecores outlive it: ended or killed and started again, it finds them as they are. To end them
 /// use vimana stop or vimana rm.
+///
+/// To upgrade put the newer binary in the place of the older and start the node anew (under systemd: systemctl restart vimana-node). Nothing
+/// else is to be done: it reads what the older one has kept, and takes over what runs. Keepers that are too old to be spoken with go on until
+/// their spacecores are updated or restarted; vimana ps says which.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   vimana node &

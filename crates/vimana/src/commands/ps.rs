@@ -62,6 +62,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     table(&mut out, &rows)?;
+    for one in deployments.iter().flat_map(|deployment| &deployment.spacecores) {
+        if let Some(notice) = &one.notice {
+            writeln!(out, "{}: {}", one.name, hac::text::printable(notice, 1024))?;
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 

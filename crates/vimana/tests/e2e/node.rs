@@ -13,3 +13,4 @@ mod metrics;
 mod observed;
 pub mod rig;
 mod top;
+mod upgrade;

@@ -20,7 +20,12 @@ const SHARED: [&str; 3] = ["kernels", "cache", "images"];
 
 /// `vimana` with these arguments, in this home.
 pub fn command(home: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(VIMANA);
+    command_of(Path::new(VIMANA), home, args)
+}
+
+/// The same of another file.
+pub fn command_of(program: &Path, home: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
     command.args(args).env("VIMANA_HOME", home).env_remove("VIMANA_KERNEL").stdin(Stdio::null());
     command
 }

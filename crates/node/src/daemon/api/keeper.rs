@@ -1,7 +1,7 @@
 //! A connection to a spacecore's keeper, over the API's own: `exec` and `attach` speak with the keeper itself.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
@@ -10,9 +10,13 @@ use tokio::net::UnixStream;
 use super::Api;
 use super::problem::{Name, Problem};
 use crate::daemon::call::Call;
+use crate::run_folder;
 
 /// What the connection is upgraded to.
 pub(crate) const PROTOCOL: &str = "vimana-keeper";
+
+/// In which header of the answer it is said what version the keeper speaks.
+pub const PROTOCOL_HEADER: &str = "vimana-keeper-protocol";
 
 pub(super) async fn connect(
     State(api): State<Api>,
@@ -39,9 +43,11 @@ pub(super) async fn connect(
         // Each side's end is the other's.
         let _ = copy_bidirectional(&mut client, &mut keeper).await;
     });
+    let protocol = HeaderValue::from(run_folder::protocol(&run_folder));
     let switching = [
         (header::CONNECTION, HeaderValue::from_static("upgrade")),
         (header::UPGRADE, HeaderValue::from_static(PROTOCOL)),
+        (HeaderName::from_static(PROTOCOL_HEADER), protocol),
     ];
     Ok((StatusCode::SWITCHING_PROTOCOLS, switching).into_response())
 }

@@ -40,6 +40,7 @@ impl From<Refusal> for Problem {
             Refusal::Damaged { .. } => (StatusCode::CONFLICT, "damaged"),
             Refusal::Removing { .. } => (StatusCode::CONFLICT, "removing"),
             Refusal::Stopped { .. } => (StatusCode::CONFLICT, "stopped"),
+            Refusal::Foreign { .. } => (StatusCode::CONFLICT, "foreign-keeper"),
             Refusal::NotRunning { .. } => (StatusCode::CONFLICT, "not-running"),
             Refusal::Metric { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "metric"),
             Refusal::Port { .. } => (StatusCode::CONFLICT, "port"),

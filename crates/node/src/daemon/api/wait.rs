@@ -164,6 +164,7 @@ mod tests {
                 unhealthy: None,
                 image_digest: None,
                 ports: Vec::new(),
+                notice: None,
             }],
         }
     }

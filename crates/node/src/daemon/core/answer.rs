@@ -36,7 +36,7 @@ impl Core {
             Call::Spacecore { name, reply } => {
                 let _ = reply.send(self.spacecore(&name).map(Spacecore::show));
             }
-            Call::Stats { name, reply } => match self.running(&name) {
+            Call::Stats { name, reply } => match self.spoken_with(&name) {
                 Ok(spacecore) => {
                     let request = spacecore.request();
                     // Who has waited long enough for a guest that says nothing is gone.
@@ -64,7 +64,8 @@ impl Core {
             Call::EventCounts { reply } => _ = reply.send(Ok(self.events.counts())),
             Call::Keeper { name, reply } => {
                 let run = self.home.run();
-                let found = self.running(&name).map(|found| found.record.keeper.clone().unwrap_or_default());
+                let found =
+                    self.spoken_with(&name).map(|found| found.record.keeper.clone().unwrap_or_default());
                 let _ = reply.send(found.map(|keeper| run.join(keeper)));
             }
         }
@@ -369,7 +370,7 @@ impl Core {
     }
 
     /// A spacecore whose workload runs.
-    fn running(&mut self, name: &str) -> Result<&mut Spacecore, Refusal> {
+    pub(super) fn running(&mut self, name: &str) -> Result<&mut Spacecore, Refusal> {
         let unknown = self.spacecore(name).err();
         match (self.spacecores.get_mut(name), unknown) {
             (Some(found), _) if matches!(found.record.state.phase(), Phase::Running | Phase::Ready) => {

@@ -169,6 +169,11 @@ impl Core {
         let Some(probe) = manifest.and_then(|manifest| manifest.spec.checks.get(check)).map(probe) else {
             return;
         };
+        if spacecore.foreign.is_some() {
+            // It can't be asked, and goes on as it was.
+            self.take_for_well(name, attempt, check);
+            return;
+        }
         let request = spacecore.request();
         spacecore.checks.insert(request, (attempt, check));
         spacecore.order(ToKeeper::Check { request, probe, timeout_ms });
@@ -228,7 +233,8 @@ impl Core {
         let Some(spacecore) = self.current(name, attempt) else { return };
         spacecore.orders = None;
         spacecore.draining = None;
-        spacecore.published.clear();
+        spacecore.record.published.clear();
+        spacecore.foreign = None;
         spacecore.checks.clear();
         // Those who wait for an answer learn by the end of their question that there is none.
         spacecore.stats.clear();

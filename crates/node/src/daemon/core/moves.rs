@@ -1,5 +1,6 @@
 //! What is done with the spacecores of a deployment, so that they become what is wanted.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Core, Happening, Leaving, Spacecore, now_ms, unix_ms};
@@ -108,6 +109,7 @@ impl Core {
             state: State::new(found.rules(revision)),
             image_digest: None,
             ports: Vec::new(),
+            published: BTreeMap::new(),
             since_ms: now_ms(),
             since_unix_ms: unix_ms(),
         };

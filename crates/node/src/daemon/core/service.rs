@@ -89,7 +89,7 @@ impl Core {
         let runs = record.running && !record.removing;
         let ready = self.of(name).filter(|found| found.record.state.phase() == Phase::Ready);
         let backends =
-            ready.filter_map(|found| Some((found.record.keeper.clone()?, found.published.clone())));
+            ready.filter_map(|found| Some((found.record.keeper.clone()?, found.record.published.clone())));
         let leaving = self.of(name).filter(|found| found.draining.is_some());
         // Who is about to be replaced comes again, and in the place of who is removed somebody may.
         let mut staying = self.of(name).filter(|found| found.leaving != Some(Leaving::Remove)).peekable();
@@ -166,7 +166,9 @@ impl Core {
         let tcp = published.iter().filter(|port| port.protocol == Protocol::Tcp);
         let addresses: BTreeMap<u16, SocketAddr> =
             tcp.map(|port| (port.guest, SocketAddr::new(port.address, port.host))).collect();
-        spacecore.published = addresses;
+        spacecore.record.published = addresses;
+        self.keep(name);
+        let Some(spacecore) = self.spacecores.get(name) else { return };
         let deployment = spacecore.record.deployment.clone();
         self.mark(&deployment);
     }

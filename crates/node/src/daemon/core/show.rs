@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use hypercore::network::{Protocol, Publish};
 
-use super::{Core, Deployment, Spacecore};
+use super::{Core, Deployment, Spacecore, foreign};
 use crate::daemon::call::Refusal;
 use crate::daemon::view::{DeploymentView, SpacecoreView};
 use crate::rollout::Stage;
@@ -95,6 +95,7 @@ impl Spacecore {
             unhealthy: complaint(&self.complaints),
             image_digest: record.image_digest.clone(),
             ports: record.ports.clone(),
+            notice: self.foreign.map(foreign::notice),
         }
     }
 }

@@ -16,6 +16,7 @@ fn spacecore(deployment: &str, index: u32, phase: &str) -> SpacecoreView {
         unhealthy: None,
         image_digest: None,
         ports: Vec::new(),
+        notice: None,
     }
 }
 

@@ -1,12 +1,13 @@
 //! A node of a test's own, and programs for it to run.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use node::daemon::view::DeploymentView;
 
-use crate::support::{Home, Killed, eventually, kill, text};
+use crate::support::{Home, Killed, VIMANA, eventually, kill, text};
+use crate::vimana;
 
 /// A daemon in a home. When this is dropped its spacecores end, and it does.
 pub struct Node {
@@ -60,9 +61,15 @@ impl Node {
 
     /// Starts the daemon and waits until it serves.
     pub fn start(&mut self) {
+        self.start_as(Path::new(VIMANA));
+    }
+
+    /// The same from another file.
+    pub fn start_as(&mut self, program: &Path) {
         let errors =
             fs::OpenOptions::new().create(true).append(true).open(self.home.path().join("node.err")).unwrap();
-        let daemon = self.home.vimana(&["node"]).stdout(Stdio::null()).stderr(errors).spawn().unwrap();
+        let mut command = vimana::command_of(program, self.home.path(), &["node"]);
+        let daemon = command.stdout(Stdio::null()).stderr(errors).spawn().unwrap();
         self.daemon = Some(Killed(daemon));
         eventually("the node serves", 20, || self.vimana(&["ps"]).status.success().then_some(()));
     }
