@@ -111,24 +111,26 @@ fn spacecore_of(run_folder: &std::path::Path) -> String {
     name.rsplit_once('-').map_or(name.clone(), |(spacecore, _)| spacecore.to_owned())
 }
 
+/// Writes a manifest of microVMs without a network, and gives its path.
+fn microvm(node: &Node, name: &str, replicas: u32, colour: u64) -> String {
+    let path = node.home.path().join("vm.toml");
+    let image = &node.home.image;
+    let text = format!(
+        "[metadata]\nname = \"{name}\"\n[spec.deployment]\nimage = \"{image}\"\nargs = [\"sleep\", \"100000\"]\n\
+         replicas = {replicas}\nenv = {{ COLOUR = \"{colour}\" }}\n[spec.resources]\nmemory = \"96Mi\"\n\
+         [spec.virtualization]\naccel = \"tcg\"\n[spec.networking]\nnetwork_type = \"none\"\n"
+    );
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
 #[test]
 fn microvms_outlive_every_kill_of_the_daemon_and_change_as_was_acknowledged() {
     let test = "microvms_outlive_every_kill_of_the_daemon_and_change_as_was_acknowledged";
     let Some(mut node) = Node::new(test) else { return };
     let (rounds, seed) = (number("NODE_VM_CRASHES", VM_ROUNDS), number("NODE_CRASHES_SEED", SEED));
     let mut random = Random(seed);
-    let image = node.home.image.clone();
-    let path = node.home.path().join("vm.toml");
-    let write = |name: &str, replicas: u32, colour: u64| {
-        let text = format!(
-            "[metadata]\nname = \"{name}\"\n[spec.deployment]\nimage = \"{image}\"\nargs = [\"sleep\", \"100000\"]\n\
-             replicas = {replicas}\nenv = {{ COLOUR = \"{colour}\" }}\n[spec.resources]\nmemory = \"96Mi\"\n\
-             [spec.virtualization]\naccel = \"tcg\"\n[spec.networking]\nnetwork_type = \"none\"\n"
-        );
-        fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    node.does(&["apply", "-f", &write("still", 1, 0)]);
+    node.does(&["apply", "-f", &microvm(&node, "still", 1, 0)]);
     let still = node.deployment("still");
     let keeper = node.keepers();
     let mut promised: Option<Promised> = None;
@@ -136,7 +138,7 @@ fn microvms_outlive_every_kill_of_the_daemon_and_change_as_was_acknowledged() {
         let wanted =
             Promised { replicas: u32::try_from(1 + random.below(2)).unwrap(), colour: random.below(2) };
         let (removes, scales) = (promised.is_some() && random.below(4) == 0, random.below(3) == 0);
-        let file = write("moves", wanted.replicas, wanted.colour);
+        let file = microvm(&node, "moves", wanted.replicas, wanted.colour);
         let replicas = wanted.replicas.to_string();
         let args = match &promised {
             Some(_) if removes => vec!["rm", "-d", "moves"],
@@ -183,7 +185,8 @@ fn microvms_outlive_every_kill_of_the_daemon_and_change_as_was_acknowledged() {
 fn a_keeper_that_hangs_is_killed_in_the_end_and_nothing_of_it_is_left() {
     let test = "a_keeper_that_hangs_is_killed_in_the_end_and_nothing_of_it_is_left";
     let Some(mut node) = Node::new(test) else { return };
-    node.apply("web", "", "", &[]);
+    let file = microvm(&node, "web", 1, 0);
+    node.does(&["apply", "-f", &file]);
     let keeper = u32::try_from(node.keepers()[0]).unwrap();
     kill(keeper, libc::SIGSTOP);
     // A node that comes after the one which has started it has only the run folder to go by.
