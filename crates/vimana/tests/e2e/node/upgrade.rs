@@ -30,7 +30,7 @@ fn a_binary_at_another_path_takes_over_what_runs() {
     let executed = |pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).unwrap();
     let keepers = node.keepers();
     let new: Vec<PathBuf> = keepers.iter().filter(|pid| !before.0.contains(pid)).map(executed).collect();
-    assert_eq!(new, [next.clone()], "a node starts keepers of its own kind");
+    assert_eq!(new, std::slice::from_ref(&next), "a node starts keepers of its own kind");
     // Also where its file isn't there any more, as during the next upgrade.
     fs::remove_file(&next).unwrap();
     let scaled = node.does(&["scale", "-d", "web", "4"]);
