@@ -115,8 +115,8 @@ pub struct StatsView {
     pub network_received: u64,
     /// Bytes that it has sent, by its own word.
     pub network_sent: u64,
-    /// Memory in bytes that this machine spends on it: that of its monitor's process, or of its control group; of a Wasm program what it
-    /// has itself. 0 where that can't be told.
+    /// Memory in bytes that this machine spends on it: that of its monitor's process, of its control group, or of the process that
+    /// runs it if it is a Wasm program. 0 where that can't be told.
     pub resident: u64,
     /// Time that this machine has computed for it, in microseconds.
     pub cpu_us: u64,

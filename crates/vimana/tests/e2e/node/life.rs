@@ -16,6 +16,8 @@ fn what_is_applied_runs_is_changed_and_leaves_nothing() {
     assert_eq!(node.does(&["logs", "web"]), "up\n");
     assert_eq!(text(&node.vimana(&["logs", "web"]).stderr), "well\n");
 
+    let stats: serde_json::Value = serde_json::from_str(&node.does(&["stats", "web", "--json"])).unwrap();
+    assert!(stats[0]["resident"].as_u64().unwrap() > 1 << 20, "a process of its own runs it: {stats}");
     let first = node.deployment("web").spacecores[0].clone();
     let said = node.apply("web", "env = { COLOUR = \"red\" }", "", &["--dry-run"]);
     assert!(
