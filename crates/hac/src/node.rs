@@ -19,6 +19,78 @@ pub struct NodeSettings {
     pub offer: OfferSettings,
     /// How long anomalies take to be found.
     pub anomalies: AnomalySettings,
+    /// Where metrics and logs are sent.
+    pub telemetry: TelemetrySettings,
+}
+
+/// Where metrics and logs are sent, by OTLP over HTTP: `[telemetry]`. Without an endpoint nothing is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TelemetrySettings {
+    /// `http://` or `https://`, before `/v1/metrics` and `/v1/logs`.
+    pub endpoint: Option<String>,
+    /// From one sending of metrics to the next; 1 s to 1 h.
+    pub interval: Duration,
+    /// A file with a header on each line, as `Authorization: Bearer ...`. Only its owner may read it.
+    pub headers_file: Option<String>,
+    /// Whether metrics are sent.
+    pub metrics: bool,
+    /// Whether logs are sent of the deployments that ask for it by `spec.observability.logging`.
+    pub logs: bool,
+}
+
+impl Default for TelemetrySettings {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            interval: Duration::from_secs(30),
+            headers_file: None,
+            metrics: true,
+            logs: true,
+        }
+    }
+}
+
+/// Says what is wrong with where telemetry is sent.
+fn check_telemetry(telemetry: &TelemetrySettings, context: &mut Context<'_>) {
+    if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&telemetry.interval) {
+        let message = format!("`telemetry.interval` is {}; it can be 1s to 1h", telemetry.interval);
+        context.conflict(&["telemetry.interval"], message, "write \"30s\", which is usual".to_owned());
+    }
+    let place = "telemetry.endpoint";
+    let Some(endpoint) = &telemetry.endpoint else {
+        if telemetry.headers_file.is_some() {
+            let help = "write where to send it: endpoint = \"http://127.0.0.1:4318\"".to_owned();
+            context.conflict(&["telemetry.headers_file"], "headers without an `endpoint` go nowhere", help);
+        }
+        return;
+    };
+    let authority = ["http://", "https://"].iter().find_map(|scheme| endpoint.strip_prefix(scheme));
+    let authority = authority.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    let is_plain = endpoint.bytes().all(|byte| byte.is_ascii_graphic()) && !endpoint.contains(['?', '#']);
+    match authority.filter(|authority| !authority.is_empty() && is_plain) {
+        None => {
+            let help = "write it as \"http://127.0.0.1:4318\", without /v1/metrics".to_owned();
+            context.conflict(&[place], format!("{endpoint:?} is no address of a collector"), help);
+        }
+        Some(authority) if authority.contains('@') => {
+            let help = "put an Authorization header into a file, and name that in headers_file".to_owned();
+            context.conflict(&[place], "a name or password has no place in an address", help);
+        }
+        Some(authority) => {
+            let host = authority.strip_prefix('[').map_or_else(
+                || authority.split(':').next().unwrap_or_default(),
+                |six| six.split(']').next().unwrap_or_default(),
+            );
+            let is_here = host == "localhost" || host == "::1" || host.starts_with("127.");
+            if endpoint.starts_with("http://") && telemetry.headers_file.is_some() && !is_here {
+                context.conflict(
+                    &[place, "telemetry.headers_file"],
+                    "the headers would cross the network as anybody could read them",
+                    "write https:// to a collector that isn't on this machine".to_owned(),
+                );
+            }
+        }
+    }
 }
 
 /// How long anomalies take to be found: `[anomalies]`.
@@ -90,6 +162,7 @@ pub fn parse(source: &str) -> Result<NodeSettings, Diagnostics> {
         let message = format!("`anomalies.warm_up` is {warm_up} rounds; it can be 5 to 240");
         context.conflict(&["anomalies.warm_up"], message, "write 30, which is usual".to_owned());
     }
+    check_telemetry(&settings.telemetry, &mut context);
     context.finish().map(|()| settings)
 }
 
@@ -104,6 +177,11 @@ fn other_place(key: &str) -> Option<&'static str> {
         "offer.evict_below",
         "anomalies.round",
         "anomalies.warm_up",
+        "telemetry.endpoint",
+        "telemetry.interval",
+        "telemetry.headers_file",
+        "telemetry.metrics",
+        "telemetry.logs",
     ];
     places.into_iter().find(|place| place.rsplit('.').next() == Some(plain.as_str()))
 }
@@ -157,5 +235,31 @@ mod tests {
         let said = wrong("[anomalies]\nround = \"10ms\"\nwarm_up = 1\n");
         assert!(said.contains("node.toml:2:") && said.contains("1s to 1h"), "{said}");
         assert!(said.contains("node.toml:3:") && said.contains("5 to 240"), "{said}");
+    }
+
+    #[test]
+    fn telemetry_goes_where_headers_stay_secret() {
+        let source = "[telemetry]\nendpoint = \"https://collector.example:4318/otlp\"\nheaders_file = \"/etc/h\"\nlogs = false";
+        let telemetry = parse(source).unwrap().telemetry;
+        assert_eq!(telemetry.endpoint.as_deref(), Some("https://collector.example:4318/otlp"));
+        assert!(telemetry.metrics && !telemetry.logs && telemetry.interval == Duration::from_secs(30));
+        for here in ["http://127.0.0.1:4318", "http://[::1]:4318", "http://localhost"] {
+            assert!(
+                parse(&format!("[telemetry]\nendpoint = {here:?}\nheaders_file = \"/h\"")).is_ok(),
+                "{here}"
+            );
+        }
+        for (line, part) in [
+            ("endpoint = \"collector:4318\"", "is no address of a collector"),
+            ("endpoint = \"https://\"", "is no address of a collector"),
+            ("endpoint = \"https://a b\"", "is no address of a collector"),
+            ("endpoint = \"https://me:pw@collector\"", "a name or password"),
+            ("endpoint = \"http://collector\"\nheaders_file = \"/h\"", "anybody could read them"),
+            ("headers_file = \"/h\"", "go nowhere"),
+            ("interval = \"2h\"", "1s to 1h"),
+        ] {
+            let said = wrong(&format!("[telemetry]\n{line}\n"));
+            assert!(said.contains(part) && said.contains("node.toml:2:"), "{line}: {said}");
+        }
     }
 }

@@ -35,6 +35,7 @@ mod pressure;
 pub mod record;
 mod reserve;
 mod sampler;
+mod telemetry;
 pub mod view;
 
 use std::fs::{File, OpenOptions, Permissions};
@@ -98,6 +99,9 @@ pub enum NodeError {
         /// Of what.
         source: TooMuch,
     },
+    /// It can't send what it is to send.
+    #[error("can't send metrics and logs as node.toml says")]
+    Telemetry(#[from] telemetry::TelemetryError),
     /// It can't listen.
     #[error("can't listen on {}", path.display())]
     Listen {
@@ -166,7 +170,9 @@ async fn serve(
         changes: core.changes(),
         node,
         observed: observed.clone(),
+        sent: settings.telemetry.endpoint.is_some().then(Arc::default),
     };
+    telemetry::start(&settings.telemetry, &api, folder(home).join("telemetry.json"))?;
     let listener = listen(socket).map_err(|source| NodeError::Listen { path: socket.to_owned(), source })?;
     tokio::spawn(sampler::run(core.teller()));
     tokio::spawn(pressure::run(core.teller(), offer.evict_below));

@@ -6,7 +6,7 @@ use crate::model::{
     Networking, Observability, Placement, Pricing, Resources, Restart, Scaling, Security, Sidecar, Spec,
     Update, Verification, Virtualization,
 };
-use crate::node::{AnomalySettings, NodeSettings, OfferSettings};
+use crate::node::{AnomalySettings, NodeSettings, OfferSettings, TelemetrySettings};
 use crate::policy::{Identity, Policy, Registries, Scan, Signatures};
 use crate::preset::Operations;
 use crate::settings::{
@@ -202,7 +202,15 @@ table!(Scan {
     "ignore" => ignore
 });
 
-table!(NodeSettings { "offer" => offer, "anomalies" => anomalies });
+table!(NodeSettings { "offer" => offer, "anomalies" => anomalies, "telemetry" => telemetry });
+
+table!(TelemetrySettings {
+    "endpoint" => endpoint,
+    "interval" => interval,
+    "headers_file" => headers_file,
+    "metrics" => metrics,
+    "logs" => logs
+});
 
 table!(AnomalySettings { "round" => round, "warm_up" => warm_up });
 

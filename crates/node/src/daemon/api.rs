@@ -6,13 +6,15 @@
 mod apply;
 mod deployments;
 mod keeper;
-mod metrics;
+pub(super) mod metrics;
 mod node;
 mod openapi;
 mod problem;
 mod spacecores;
 mod streams;
 mod wait;
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{MethodRouter, delete, get, post, put};
@@ -29,6 +31,7 @@ use super::core::Happening;
 use super::metrics::CONTENT_TYPE;
 use super::observer::Observed;
 use super::record::Records;
+use super::telemetry::Sent;
 use super::view::{DeploymentView, Event, NodeView, SpacecoreView, StatsView, WaitView};
 use crate::home::Home;
 
@@ -41,6 +44,8 @@ pub(super) struct Api {
     pub(super) changes: watch::Receiver<u64>,
     pub(super) node: Identity,
     pub(super) observed: Observed,
+    /// What was sent to a collector, if there is one.
+    pub(super) sent: Option<Arc<Sent>>,
 }
 
 impl Api {

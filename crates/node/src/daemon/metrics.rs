@@ -7,10 +7,13 @@ mod watched;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(super) use self::writer::Form;
-use self::writer::{Exposition, Kind};
+#[cfg(test)]
+pub(super) use self::writer::Sample;
+pub(super) use self::writer::{Exposition, Form, Kind, Recorded};
 use super::observer::Seen;
+use super::telemetry::{Counts, Sent};
 use super::view::{Allocation, DeploymentView, SpacecoreView, StatsView};
 use crate::capacity::Offer;
 
@@ -62,6 +65,8 @@ pub(super) struct Measured<'a> {
     pub(super) silent: usize,
     /// What the observer knows of each, by the spacecore's name.
     pub(super) seen: &'a BTreeMap<String, Seen>,
+    /// What was sent to a collector, if there is one.
+    pub(super) sent: Option<&'a Sent>,
 }
 
 /// Those of all spacecores that have series of their own.
@@ -69,9 +74,9 @@ pub(super) fn listed(deployments: &[DeploymentView]) -> impl Iterator<Item = &Sp
     deployments.iter().flat_map(|deployment| &deployment.spacecores).take(SPACECORES_MAX)
 }
 
-/// The whole text.
-pub(super) fn text(form: Form, measured: &Measured<'_>) -> String {
-    let mut out = Exposition::new(form);
+/// All families.
+pub(super) fn families(measured: &Measured<'_>) -> Exposition {
+    let mut out = Exposition::default();
     node(&mut out, measured);
     offer(&mut out, measured);
     let all = || measured.deployments.iter().flat_map(|deployment| &deployment.spacecores);
@@ -104,7 +109,23 @@ pub(super) fn text(form: Form, measured: &Measured<'_>) -> String {
     }
     watched::anomalies(&mut out, measured);
     watched::pages(&mut out, measured);
-    out.finish()
+    telemetry(&mut out, measured);
+    out
+}
+
+/// What was sent, where anything is to be.
+fn telemetry(out: &mut Exposition, measured: &Measured<'_>) {
+    let Some(sent) = measured.sent else { return };
+    let mut each = |name, help, value: &dyn Fn(&Counts) -> &AtomicU64| {
+        let mut family = out.family(name, Kind::Counter, None, help);
+        for (signal, counts) in [("metrics", &sent.metrics), ("logs", &sent.logs)] {
+            family.sample(&[("signal", signal)], value(counts).load(Ordering::Relaxed));
+        }
+    };
+    each("vimana_telemetry_sent", "Numbers and lines that a collector has taken.", &|counts| &counts.sent);
+    let dropped = "Numbers and lines that no collector has taken, and logs' files that were gone before.";
+    each("vimana_telemetry_dropped", dropped, &|counts| &counts.dropped);
+    each("vimana_telemetry_retries", "How often something was sent again.", &|counts| &counts.retries);
 }
 
 fn node(out: &mut Exposition, measured: &Measured<'_>) {

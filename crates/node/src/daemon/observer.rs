@@ -38,7 +38,10 @@ const PAGE: Duration = Duration::from_secs(5);
 /// A spacecore that is to be observed.
 #[derive(Debug, Clone)]
 pub(super) struct Observable {
+    pub(super) deployment: String,
     pub(super) spacecore: String,
+    /// Whether its log is to be sent to a collector.
+    pub(super) sends_log: bool,
     pub(super) attempt: u64,
     pub(super) runs: bool,
     /// Whether anomalies are looked for.

@@ -49,6 +49,7 @@ pub struct Reader {
     missed: bool,
     /// The files after the current one that are known; all but the last of these and the current one are as long as they get.
     next: VecDeque<Place>,
+    gaps: u64,
 }
 
 /// A place in a file, behind a line's end or inside of something that isn't a line.
@@ -84,6 +85,7 @@ impl Reader {
             current: places.pop_front(),
             missed: false,
             next: places,
+            gaps: 0,
         })
     }
 
@@ -137,6 +139,11 @@ impl Reader {
         }
     }
 
+    /// How often a file was removed before a follower came to the next, so that there may have been others between.
+    pub fn gaps(&self) -> u64 {
+        self.gaps
+    }
+
     /// Looks which files there are after the current one; `false` where there is none.
     fn look_for_more(&mut self, current: Option<(u64, u64)>) -> io::Result<bool> {
         let mut files = look(&self.folder)?;
@@ -148,6 +155,7 @@ impl Reader {
                 }
             }
             // One that isn't there any more was the oldest, and all that are there come after it.
+            self.gaps = self.gaps.saturating_add(u64::from(known.is_none() && !files.is_empty()));
             files.drain(..known.map_or(0, |index| index + 1));
         }
         self.next = files.into_iter().map(|file| Place { file, at: 0 }).collect();

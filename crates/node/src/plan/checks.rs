@@ -1,7 +1,7 @@
 //! The single decisions of a plan, each with its refusals.
 
 use hac::Manifest;
-use hac::model::{Accel, Isolation, Level, NetworkType, Observability, Provider, Resources, Spec};
+use hac::model::{Accel, Isolation, Level, NetworkType, Provider, Resources, Spec};
 use hypercore::driver::container::Ids;
 use hypercore::driver::{Accelerator, DiskRates};
 use hypercore::network::{Carrier, Protocol, Publish};
@@ -420,18 +420,15 @@ fn not_yet(manifest: &Manifest) -> Vec<String> {
         (*restart != defaults.restart, "restart"),
         (*failover != defaults.failover, "failover"),
         (observability.metrics.is_some(), "metrics"),
+        (!observability.logging.0.is_empty() && !observability.sidecar, "logging"),
     ];
-    let tools = |found: &Observability| (found.monitoring.clone(), found.logging.clone());
     let by_nobody = [
         (resources.gpu > 0 || !resources.accelerators.is_empty(), "GPUs and accelerators"),
         (resources.cpu_pinning, "CPU pinning"),
         (virtualization.criteria.performance == Level::High, "criteria.performance"),
         (!sidecars.is_empty() || observability.sidecar, "sidecars"),
         (security.attestation != defaults.security.attestation, "security.attestation"),
-        (
-            tools(observability) != tools(&defaults.observability) && !observability.sidecar,
-            "monitoring and logging tools",
-        ),
+        (!observability.monitoring.0.is_empty() && !observability.sidecar, "monitoring tools"),
         (*placement != defaults.placement, "placement"),
         (*pricing != defaults.pricing, "pricing"),
         (*verification != defaults.verification, "verification"),

@@ -12,5 +12,6 @@ mod life;
 mod metrics;
 mod observed;
 pub mod rig;
+mod telemetry;
 mod top;
 mod upgrade;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Api;
 use super::problem::Problem;
 use crate::daemon::call::Call;
-use crate::daemon::metrics::{self, Form, Measured};
+use crate::daemon::metrics::{self, Exposition, Form, Measured};
 use crate::daemon::sampler::ask_all;
 
 /// How long all guests together may take to say what they use: a scraper waits for some seconds.
@@ -18,6 +18,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) async fn show(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
     let form = Form::accepted(headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()));
+    let text = families(&api).await?.text(form);
+    Ok(([(header::CONTENT_TYPE, form.content_type())], text).into_response())
+}
+
+/// Everything that is measured, at this moment; nothing where the node is ending.
+pub(in crate::daemon) async fn now(api: &Api) -> Option<Exposition> {
+    families(api).await.ok()
+}
+
+async fn families(api: &Api) -> Result<Exposition, Problem> {
     let until = Instant::now() + PATIENCE;
     let (offer, allocation) = api.ask(|reply| Call::Capacity { reply }).await?;
     let deployments = api.ask(|reply| Call::Deployments { reply }).await?;
@@ -27,19 +37,16 @@ pub(super) async fn show(State(api): State<Api>, headers: HeaderMap) -> Result<R
         .map(|one| one.name.clone())
         .collect();
     let stats = ask_all(&api.tell, &running, until).await;
-    let text = metrics::text(
-        form,
-        &Measured {
-            version: &api.node.version,
-            since_unix_ms: api.node.since_unix_ms,
-            offer,
-            allocation: &allocation,
-            deployments: &deployments,
-            events: &events,
-            silent: running.len().saturating_sub(stats.len()),
-            stats: &stats,
-            seen: &api.observed.seen(),
-        },
-    );
-    Ok(([(header::CONTENT_TYPE, form.content_type())], text).into_response())
+    Ok(metrics::families(&Measured {
+        version: &api.node.version,
+        since_unix_ms: api.node.since_unix_ms,
+        offer,
+        allocation: &allocation,
+        deployments: &deployments,
+        events: &events,
+        silent: running.len().saturating_sub(stats.len()),
+        stats: &stats,
+        seen: &api.observed.seen(),
+        sent: api.sent.as_deref(),
+    }))
 }

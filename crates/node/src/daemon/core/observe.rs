@@ -32,7 +32,9 @@ impl Core {
             _ => None,
         };
         Some(Observable {
+            deployment: record.deployment.clone(),
             spacecore: record.name.clone(),
+            sends_log: !spec.observability.logging.0.is_empty(),
             attempt: state.attempt(),
             runs: matches!(state.phase(), Phase::Running | Phase::Ready),
             watches: spec.observability.anomalies != AnomalyAction::Ignore,

@@ -53,20 +53,19 @@ fn seen() -> BTreeMap<String, Seen> {
 
 fn measured(deployments: &[DeploymentView], stats: &BTreeMap<String, StatsView>) -> String {
     let total = Claim { cpu_guaranteed: 1500, memory_burstable: 7, ..Claim::default() };
-    text(
-        Form::OpenMetrics,
-        &Measured {
-            seen: &seen(),
-            version: "1.2.3",
-            since_unix_ms: 1_700_000_000_123,
-            offer: Offer { cpu_millis: 4000, memory: 100, disk: 200, oversell: 150, evict_below: 0 },
-            allocation: &Allocation { total, deployments: Vec::new() },
-            deployments,
-            events: &BTreeMap::from([("applied".to_owned(), 2)]),
-            stats,
-            silent: 1,
-        },
-    )
+    let measured = Measured {
+        version: "1.2.3",
+        since_unix_ms: 1_700_000_000_123,
+        offer: Offer { cpu_millis: 4000, memory: 100, disk: 200, oversell: 150, evict_below: 0 },
+        allocation: &Allocation { total, deployments: Vec::new() },
+        deployments,
+        events: &BTreeMap::from([("applied".to_owned(), 2)]),
+        stats,
+        silent: 1,
+        seen: &seen(),
+        sent: Some(&Sent::default()),
+    };
+    families(&measured).text(Form::OpenMetrics)
 }
 
 #[test]
@@ -108,6 +107,7 @@ fn a_guest_that_says_nothing_has_no_sample_of_what_it_uses() {
         "vimana_workload_up{deployment=\"web\",spacecore=\"web-1\"} 1",
         "vimana_workload_series{deployment=\"web\",spacecore=\"web-1\"} 2",
         "vimana_workload_dropped_series{deployment=\"web\",spacecore=\"web-1\"} 1",
+        "vimana_telemetry_dropped_total{signal=\"logs\"} 0",
         "# TYPE jobs counter",
         "jobs_total{deployment=\"web\",spacecore=\"web-1\",kind=\"a\"} 7",
         "workload_vimana_node_up{deployment=\"web\",spacecore=\"web-1\"} 0",
