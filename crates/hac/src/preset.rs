@@ -157,7 +157,7 @@ pub(crate) fn defaults_beside(manifest: &Manifest) -> Manifest {
 fn default_target(metric: ScalingMetric) -> u32 {
     match metric {
         ScalingMetric::Cpu | ScalingMetric::Memory => 80,
-        ScalingMetric::Connections | ScalingMetric::Requests => 100,
+        ScalingMetric::Connections | ScalingMetric::Requests | ScalingMetric::Workload => 100,
     }
 }
 

@@ -600,6 +600,22 @@ fn names_are_derived_from_every_form_of_image_reference() {
 fn metrics_that_cant_be_read_say_why() {
     let cases = [
         (
+            "spec.scaling = { metric = \"workload\" }",
+            "a workload's own metric needs a `series`",
+            "write its name, such as series = \"queue_length\"",
+        ),
+        (
+            "spec.scaling = { metric = \"workload\", series = \"a\" }",
+            "nobody says where the workload serves its metrics",
+            "write spec.observability.metrics = { port = 9090 }",
+        ),
+        ("spec.scaling = { series = \"a\" }", "the metric cpu has no series", "write metric = \"workload\""),
+        (
+            "spec.observability.metrics.port = 1\nspec.scaling = { metric = \"workload\", series = \"a{b}\" }",
+            "\"a{b}\" can't be the name of a metric",
+            "write it without labels; the values of all of its labels are added",
+        ),
+        (
             "spec.observability.metrics.path = \"/m\"",
             "metrics need a `port`",
             "write the port inside on which the workload serves its metrics, such as port = 9090",

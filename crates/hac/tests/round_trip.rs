@@ -93,7 +93,14 @@ fn command() -> impl Strategy<Value = Option<Vec<String>>> {
 
 fn scaling() -> impl Strategy<Value = Option<Scaling>> {
     of((1u32..5, 0u32..5, word::<ScalingMetric>(), 1u32..=100)
-        .prop_map(|(min, more, metric, target)| Scaling { min, max: min + more, metric, target }))
+        .prop_filter("a page", |(_, _, metric, _)| *metric != ScalingMetric::Workload)
+        .prop_map(|(min, more, metric, target)| Scaling {
+            min,
+            max: min + more,
+            metric,
+            target,
+            series: None,
+        }))
 }
 
 fn deployment(range: (u32, u32)) -> impl Strategy<Value = Deployment> {

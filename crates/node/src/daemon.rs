@@ -174,7 +174,7 @@ async fn serve(
     };
     telemetry::start(&settings.telemetry, &api, folder(home).join("telemetry.json"))?;
     let listener = listen(socket).map_err(|source| NodeError::Listen { path: socket.to_owned(), source })?;
-    tokio::spawn(sampler::run(core.teller()));
+    tokio::spawn(sampler::run(core.teller(), observed.clone()));
     tokio::spawn(pressure::run(core.teller(), offer.evict_below));
     tokio::spawn(observer::run(core.teller(), observed, observer::rounds(&settings.anomalies)));
     tokio::spawn(accept(listener, api::router(api)));

@@ -37,6 +37,17 @@ pub struct Page {
     pub left_out: u64,
 }
 
+impl Page {
+    /// The sum of all samples of this name, whatever their labels; nothing where there is none.
+    pub fn sum(&self, name: &str) -> Option<f64> {
+        let samples = self.families.values().flat_map(|family| &family.samples);
+        let values = samples
+            .filter(|sample| sample.name == name)
+            .filter_map(|sample| sample.value.parse::<f64>().ok());
+        values.reduce(|sum, value| sum + value)
+    }
+}
+
 /// Samples that belong together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Family {

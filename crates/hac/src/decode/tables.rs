@@ -157,7 +157,13 @@ table!(Observability {
 
 table!(MetricsPage { "port" => port, "path" => path, "interval" => interval });
 
-table!(Scaling { "min" => min, "max" => max, "metric" => metric, "target" => target });
+table!(Scaling {
+    "min" => min,
+    "max" => max,
+    "metric" => metric,
+    "target" => target,
+    "series" => series
+});
 
 table!(Update { "strategy" => strategy, "max_parallel" => max_parallel, "auto_revert" => auto_revert });
 

@@ -21,6 +21,8 @@ words! {
         Connections = "connections",
         /// Requests a second of each replica.
         Requests = "requests",
+        /// What the workload itself measures: a series of its metrics.
+        Workload = "workload",
     }
 }
 
@@ -46,11 +48,13 @@ pub struct Scaling {
     pub metric: ScalingMetric,
     /// The value that is aimed at: percent for `cpu` and `memory`, a count for the others.
     pub target: u32,
+    /// The name of the series, for `workload`.
+    pub series: Option<String>,
 }
 
 impl Default for Scaling {
     fn default() -> Self {
-        Self { min: 1, max: 3, metric: ScalingMetric::Cpu, target: 80 }
+        Self { min: 1, max: 3, metric: ScalingMetric::Cpu, target: 80, series: None }
     }
 }
 

@@ -11,6 +11,7 @@ pub(super) fn check(spec: &Spec, context: &mut Context<'_>) {
     let most = spec.scaling.as_ref().map_or(replicas, |scaling| scaling.max.max(replicas));
     if let Some(scaling) = &spec.scaling {
         check_scaling(scaling, replicas, context);
+        check_series(scaling, spec.observability.metrics.is_some(), context);
     }
     if spec.update.max_parallel == 0 {
         let help = "write 1 to replace one replica after another".to_owned();
@@ -46,6 +47,33 @@ pub(super) fn check(spec: &Spec, context: &mut Context<'_>) {
             "a spacecore that is never restarted can't recover automatically",
             None,
         );
+    }
+}
+
+/// Whether a series is named where one decides, and can be read.
+fn check_series(scaling: &Scaling, has_page: bool, context: &mut Context<'_>) {
+    let (metric, series) = ("spec.scaling.metric", "spec.scaling.series");
+    match (&scaling.series, scaling.metric == ScalingMetric::Workload) {
+        (None, false) => {}
+        (Some(_), false) => {
+            let message = format!("the metric {} has no series", scaling.metric);
+            context.conflict(&[series, metric], message, "write metric = \"workload\"".to_owned());
+        }
+        (None, true) => {
+            let help = "write its name, such as series = \"queue_length\"".to_owned();
+            context.conflict(&[metric], "a workload's own metric needs a `series`", help);
+        }
+        (Some(_), true) if !has_page => {
+            let help = "write spec.observability.metrics = { port = 9090 }".to_owned();
+            context.conflict(&[series], "nobody says where the workload serves its metrics", help);
+        }
+        (Some(name), true) => {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':';
+            if name.is_empty() || !name.bytes().all(is_plain) || name.as_bytes()[0].is_ascii_digit() {
+                let help = "write it without labels; the values of all of its labels are added".to_owned();
+                context.conflict(&[series], format!("{name:?} can't be the name of a metric"), help);
+            }
+        }
     }
 }
 
@@ -103,11 +131,16 @@ fn check_scaling(scaling: &Scaling, replicas: u32, context: &mut Context<'_>) {
                 format!("a target of {} % of {} can't be reached", scaling.target, scaling.metric),
                 "write a percentage from 1 to 100".to_owned(),
             ),
-        ScalingMetric::Connections | ScalingMetric::Requests if scaling.target == 0 => {
+        ScalingMetric::Connections | ScalingMetric::Requests | ScalingMetric::Workload
+            if scaling.target == 0 =>
+        {
             let help = "write how many one replica should have".to_owned();
             context.conflict(&[target], format!("a target of 0 {} is never reached", scaling.metric), help);
         }
-        ScalingMetric::Cpu | ScalingMetric::Memory | ScalingMetric::Connections | ScalingMetric::Requests => {
-        }
+        ScalingMetric::Cpu
+        | ScalingMetric::Memory
+        | ScalingMetric::Connections
+        | ScalingMetric::Requests
+        | ScalingMetric::Workload => {}
     }
 }

@@ -7,7 +7,7 @@ const INTERVAL_MS: u64 = 15_000;
 const DAY_MS: u64 = 86_400_000;
 
 fn scaling(min: u32, max: u32) -> Scaling {
-    Scaling { min, max, metric: ScalingMetric::Cpu, target: 50 }
+    Scaling { min, max, metric: ScalingMetric::Cpu, target: 50, series: None }
 }
 
 /// A deployment whose load is spread evenly.

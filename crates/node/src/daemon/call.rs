@@ -223,7 +223,7 @@ pub enum Refusal {
         reason: String,
     },
     /// What can't be measured can't decide.
-    #[error("spec.scaling.metric {metric} can't be measured by this version; cpu and memory can")]
+    #[error("spec.scaling.metric {metric} can't be measured by this version; cpu, memory and workload can")]
     Metric {
         /// What was asked for.
         metric: hac::model::ScalingMetric,

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::call::Call;
 use super::core::Happening;
+use super::observer::Observed;
 use super::view::StatsView;
 
 /// From one measurement to the next.
@@ -23,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Measured {
     pub(super) deployment: String,
     pub(super) metric: ScalingMetric,
+    /// The series of the workload's own, where one decides.
+    pub(super) series: Option<String>,
     /// What each spacecore may use, in thousandths of a processor.
     pub(super) cpu_milli: u32,
     /// Those that are ready.
@@ -33,7 +36,7 @@ pub(super) struct Measured {
 type Before = BTreeMap<String, (u64, Instant)>;
 
 /// Measures until the node ends.
-pub(super) async fn run(tell: UnboundedSender<Happening>) {
+pub(super) async fn run(tell: UnboundedSender<Happening>, observed: Observed) {
     let mut before = Before::new();
     loop {
         tokio::time::sleep(PERIOD).await;
@@ -44,7 +47,10 @@ pub(super) async fn run(tell: UnboundedSender<Happening>) {
         let Ok(wanted) = wanted.await else { return };
         let mut seen = Before::new();
         for one in wanted {
-            let samples = measure(&tell, &one, &before, &mut seen).await;
+            let samples = match &one.series {
+                Some(series) => own(&observed, &one.spacecores, series),
+                None => measure(&tell, &one, &before, &mut seen).await,
+            };
             let _ = tell.send(Happening::Load { deployment: one.deployment, samples });
         }
         before = seen;
@@ -86,10 +92,25 @@ async fn measure(
                 share(stats.cpu_us.checked_sub(used_us)?, now.duration_since(at), wanted.cpu_milli)
             }),
             ScalingMetric::Memory => memory(&stats),
-            ScalingMetric::Connections | ScalingMetric::Requests => None,
+            ScalingMetric::Connections | ScalingMetric::Requests | ScalingMetric::Workload => None,
         });
     }
     samples
+}
+
+/// What the pages of these spacecores say of a series, in tenths: where percents are targets, a thousandth is a tenth.
+fn own(observed: &Observed, spacecores: &[String], series: &str) -> Vec<u64> {
+    let seen = observed.seen();
+    let pages = spacecores.iter().filter_map(|name| seen.get(name)?.page.as_ref());
+    pages.filter_map(|page| tenths(page.sum(series)?)).collect()
+}
+
+/// A number in tenths, where it is one that can be compared with a count.
+fn tenths(value: f64) -> Option<u64> {
+    // More than any target can ask for.
+    const MOST: f64 = 1e15;
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    value.is_finite().then(|| (value.clamp(0.0, MOST) * 10.0) as u64)
 }
 
 /// What of its processors a spacecore has used, in thousandths.
@@ -107,6 +128,13 @@ fn memory(stats: &StatsView) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_count_is_compared_in_tenths() {
+        assert_eq!(tenths(7.25), Some(72));
+        assert_eq!((tenths(-3.0), tenths(f64::NAN), tenths(f64::INFINITY)), (Some(0), None, None));
+        assert_eq!(tenths(1e300), Some(10_000_000_000_000_000));
+    }
 
     #[test]
     fn a_share_is_of_what_the_manifest_gives() {

@@ -34,8 +34,19 @@ pub struct Together<'a> {
     pub kind: Kind,
     /// What is measured, for people; as the first page has it.
     pub help: &'a str,
-    /// Name, labels and value.
-    pub samples: Vec<(&'a str, Vec<(&'a str, &'a str)>, &'a str)>,
+    /// With whose they are as the first labels.
+    pub samples: Vec<Shown<'a>>,
+}
+
+/// One number.
+#[derive(Debug)]
+pub struct Shown<'a> {
+    /// The metric's name, with its suffix.
+    pub name: &'a str,
+    /// Names and values.
+    pub labels: Vec<(&'a str, &'a str)>,
+    /// The number as it is written.
+    pub value: &'a str,
 }
 
 /// Merges pages. A family of another kind than an earlier page has it, and one that has a name of another family's, is left out:
@@ -66,7 +77,11 @@ pub fn merge<'a>(pages: impl IntoIterator<Item = (Whose<'a>, &'a Page)>) -> Merg
             together.samples.extend(family.samples.iter().map(|sample| {
                 let own = [("deployment", whose.deployment), ("spacecore", whose.spacecore)];
                 let labels = sample.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-                (sample.name.as_str(), own.into_iter().chain(labels).collect(), sample.value.as_str())
+                Shown {
+                    name: &sample.name,
+                    labels: own.into_iter().chain(labels).collect(),
+                    value: &sample.value,
+                }
             }));
         }
         merged.left_out.push((whose, left_out));

@@ -55,6 +55,10 @@ fn a_page_is_read_as_the_specification_writes_it() {
     let path = &page.families["path"].samples[0];
     assert_eq!((path.labels[0].1.as_str(), path.value.as_str()), ("C:\\DIR\n\"x\"", "-Inf"));
     assert_eq!(page.left_out, 0);
+    assert_eq!(
+        (page.sum("http_requests_total"), page.sum("latency_count"), page.sum("other")),
+        (Some(1030.0), Some(7.0), None)
+    );
 }
 
 #[test]
@@ -116,7 +120,7 @@ fn pages_are_merged_by_family_and_contradictions_are_left_out() {
     let merged = merge([(whose("one"), &one), (whose("two"), &two), (whose("three"), &three)]);
     let counts: Vec<_> = merged.families.iter().map(|(name, family)| (*name, family.samples.len())).collect();
     assert_eq!(counts, [("a", 1), ("b", 3)]);
-    assert_eq!(merged.families["b"].samples[1].1, [("deployment", "d"), ("spacecore", "two")]);
+    assert_eq!(merged.families["b"].samples[1].labels, [("deployment", "d"), ("spacecore", "two")]);
     let left_out: Vec<u64> = merged.left_out.iter().map(|(_, count)| *count).collect();
     assert_eq!(left_out, [0, 1, 1]);
 }

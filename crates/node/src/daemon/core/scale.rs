@@ -16,10 +16,12 @@ impl Core {
             self.deployments.values().filter(|found| found.record.running && !found.record.removing);
         let measured = scaling.filter_map(|found| {
             let spec = &found.newest().1?.spec;
+            let scaling = spec.scaling.as_ref()?;
             let ready = self.of(&found.record.name).filter(|one| one.record.state.phase() == Phase::Ready);
             Some(Measured {
                 deployment: found.record.name.clone(),
-                metric: spec.scaling.as_ref()?.metric,
+                metric: scaling.metric,
+                series: scaling.series.clone(),
                 cpu_milli: spec.resources.cpu.0,
                 spacecores: ready.map(|one| one.record.name.clone()).collect(),
             })
@@ -43,7 +45,13 @@ impl Core {
         let (kind, text) = match kept {
             Ok(()) => {
                 self.mark(name);
-                ("scaled", format!("from {before} to {replicas}: {} at {average} %", scaling.metric))
+                (
+                    "scaled",
+                    match &scaling.series {
+                        Some(series) => format!("from {before} to {replicas}: {series} at {average}"),
+                        None => format!("from {before} to {replicas}: {} at {average} %", scaling.metric),
+                    },
+                )
             }
             Err(refusal) => ("not-scaled", format!("{replicas} were asked for by the load: {refusal}")),
         };
@@ -69,6 +77,6 @@ pub(super) fn check_metric(manifest: &Manifest) -> Result<(), Refusal> {
         Some(metric @ (ScalingMetric::Connections | ScalingMetric::Requests)) => {
             Err(Refusal::Metric { metric })
         }
-        Some(ScalingMetric::Cpu | ScalingMetric::Memory) | None => Ok(()),
+        Some(ScalingMetric::Cpu | ScalingMetric::Memory | ScalingMetric::Workload) | None => Ok(()),
     }
 }

@@ -75,8 +75,8 @@ pub(super) fn pages(out: &mut Exposition, measured: &Measured<'_>) {
             exposition::Kind::Unknown => Kind::Unknown,
         };
         let mut written = out.family(name, kind, None, family.help);
-        for (name, labels, value) in &family.samples {
-            written.named(name, labels, value);
+        for sample in &family.samples {
+            written.named(sample.name, &sample.labels, sample.value);
         }
     }
 }

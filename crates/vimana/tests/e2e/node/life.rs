@@ -225,7 +225,7 @@ fn a_deployment_under_load_gets_as_many_spacecores_as_it_may_have() {
         )
     };
     fs::write(&path, manifest("requests")).unwrap();
-    assert!(node.refuses(&["apply", "-f", path.to_str().unwrap()]).contains("cpu and memory can"));
+    assert!(node.refuses(&["apply", "-f", path.to_str().unwrap()]).contains("memory and workload can"));
     fs::write(&path, manifest("cpu")).unwrap();
     node.does(&["apply", "-f", path.to_str().unwrap()]);
     eventually("there are three", 60, || {

@@ -113,7 +113,9 @@ fn query(port: u16, question: &str) -> Vec<(serde_json::Value, String)> {
 fn prometheus_reads_what_a_workload_says_of_itself_and_whose_it_is() {
     let test = "prometheus_reads_what_a_workload_says_of_itself_and_whose_it_is";
     let Some(mut node) = node(test) else { return };
-    apply(&node, "web", SERVES, "[spec.observability]\nmetrics = { port = 9100, interval = \"1s\" }");
+    let more = "[spec.observability]\nmetrics = { port = 9100, interval = \"1s\" }\n[spec.scaling]\nmax = 2\n\
+                metric = \"workload\"\nseries = \"jobs_total\"\ntarget = 30";
+    apply(&node, "web", SERVES, more);
     let shown = eventually("the page is read", 30, || {
         let (_, shown) = curl(&node, &[], "/metrics");
         shown.contains("\nvimana_workload_up{deployment=\"web\",spacecore=\"web\"} 1\n").then_some(shown)
@@ -152,21 +154,26 @@ fn prometheus_reads_what_a_workload_says_of_itself_and_whose_it_is() {
 
     let (scraper, port) = prometheus(node.home.path().join("prometheus"), bridge(&node));
     let up = eventually("Prometheus has scraped", 60, || {
-        let up = query(port, "jobs_total");
+        let up = query(port, "jobs_total{spacecore=\"web\"}");
         (!up.is_empty()).then_some(up)
     });
     assert_eq!(up[0].1, "41");
     assert_eq!((&up[0].0["deployment"], &up[0].0["exported_spacecore"]), (&"web".into(), &"liar".into()));
     assert_eq!(query(port, "up")[0].1, "1");
-    assert_eq!(query(port, "vimana_spacecores{phase=\"ready\"}")[0].1, "1");
+    assert!(query(port, "vimana_spacecores{phase=\"ready\"}")[0].1.parse::<u32>().unwrap() >= 1);
     drop(scraper);
+
+    // 41 jobs are more than the 30 that one replica is to have.
+    eventually("there are two", 40, || (node.deployment("web").ready == 2).then_some(()));
+    let scaled = events(&node, "scaled");
+    assert!(scaled[0].text.contains("from 1 to 2: jobs_total at 41"), "{scaled:?}");
 
     // A page that is gone is not shown as if it still were.
     node.does(&["exec", "web", "--", "rm", "/tmp/www/metrics"]);
     eventually("it is noticed", 30, || {
         let (_, shown) = curl(&node, &[], "/metrics");
         let is_down = shown.contains("vimana_workload_up{deployment=\"web\",spacecore=\"web\"} 0");
-        (is_down && !shown.contains("jobs_total")).then_some(())
+        (is_down && !shown.contains("jobs_total{deployment=\"web\",spacecore=\"web\"")).then_some(())
     });
     node.clear();
 }

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -38,7 +37,7 @@ fn top_draws_at_a_terminal_follows_its_size_and_leaves_it_as_it_was() {
             .spawn()
             .unwrap(),
     );
-    let mut keys = File::from(OwnedFd::from(ours.try_clone().unwrap()));
+    let mut keys = File::from(ours.try_clone().unwrap());
     let said = Arc::new(Mutex::new(String::new()));
     thread::spawn({
         let (said, mut from) = (Arc::clone(&said), keys.try_clone().unwrap());
