@@ -3,6 +3,7 @@
 //! The library half holds what both sides must agree on, [`wire`], and what a keeper that is its own guest (a Wasm program's)
 //! needs as well; the binary half (`main.rs`) is PID 1 of the guest.
 
+pub mod archive;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -44,6 +44,7 @@ mod signals;
 mod stats;
 mod steps;
 mod terminal;
+mod transfer;
 mod users;
 mod verity;
 

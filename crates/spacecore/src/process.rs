@@ -1,6 +1,5 @@
 //! Starting a process: its pipes or terminal, its namespaces, and what it reports before it becomes its program.
 
-use std::convert::Infallible;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -8,7 +7,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
-use spacecore::wire::message::{Configuration, Process, Refusal, RefusalKind, ToHost};
+use spacecore::wire::message::{Configuration, Process, Refusal, RefusalKind, ToHost, Transfer};
 
 use crate::configure::Outside;
 use crate::exec::{become_program, lead_session};
@@ -18,6 +17,7 @@ use crate::paths::Inside;
 use crate::relay;
 use crate::steps::Steps;
 use crate::terminal::Terminal;
+use crate::transfer;
 use spacecore::refusal::OrRefuse;
 
 /// Where a process runs.
@@ -222,12 +222,11 @@ fn run_child(place: Place<'_>, spec: &Process, hostname: &str, ends: Ends) -> ! 
     let mut say = |message: &Report| {
         let _ = report.write_all(&message.to_line());
     };
-    let refusal = match limited {
-        Ok(()) => {
-            let Err(refusal) = set_up_child(place, spec, hostname, ends, &mut say);
-            refusal
-        }
-        Err(refusal) => (refusal, true),
+    let done = limited.map_err(|refusal| (refusal, true));
+    let refusal = match done.and_then(|()| set_up_child(place, spec, hostname, ends, &mut say)) {
+        // The end of the report says that it runs.
+        Ok(transfer) => transfer::run(transfer),
+        Err(refusal) => refusal,
     };
     // The number is filled in by PID 1, which knows it.
     let process = refusal.1.then_some(0);
@@ -235,20 +234,26 @@ fn run_child(place: Place<'_>, spec: &Process, hostname: &str, ends: Ends) -> ! 
     exit_child()
 }
 
-#[allow(unsafe_code)]
 fn exit_child() -> ! {
-    // SAFETY: ends this process without running what its parent registered for its own exit.
-    unsafe { libc::_exit(127) }
+    exit(127)
 }
 
-/// Becomes the program; an error says whether the process alone (`true`) or the whole configuration failed.
-fn set_up_child(
+/// Ends a forked process.
+#[allow(unsafe_code)]
+pub(crate) fn exit(code: i32) -> ! {
+    // SAFETY: ends this process without running what its parent registered for its own exit.
+    unsafe { libc::_exit(code) }
+}
+
+/// Becomes the program, or returns what is to be copied instead; an error says whether the process alone (`true`) or the whole
+/// configuration failed.
+fn set_up_child<'a>(
     place: Place<'_>,
-    spec: &Process,
+    spec: &'a Process,
     hostname: &str,
     ends: Ends,
     say: &mut dyn FnMut(&Report),
-) -> Result<Infallible, (Refusal, bool)> {
+) -> Result<&'a Transfer, (Refusal, bool)> {
     let process_alone = |refusal| (refusal, true);
     let is_workload = match &place {
         Place::New(..) | Place::Here(Some(_)) => true,
@@ -289,9 +294,12 @@ fn set_up_child(
             inside
         }
     };
+    if let Some(transfer) = &spec.transfer {
+        return Ok(transfer);
+    }
     let terminal = ends.terminal.is_some().then_some(&ends.stdin);
     lead_session(terminal).map_err(process_alone)?;
-    become_program(&inside, spec, hostname, is_workload).map_err(process_alone)
+    match become_program(&inside, spec, hostname, is_workload).map_err(process_alone)? {}
 }
 
 /// Joins the workload's mounts. Its other processes can't look into this one until it is the program.

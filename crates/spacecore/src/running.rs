@@ -50,6 +50,8 @@ pub(crate) struct Running {
     exit: Option<ExitStatus>,
     linger_until: Option<Instant>,
     killed: bool,
+    /// Whether it takes files, half of which it would leave if it were killed.
+    is_taking: bool,
 }
 
 /// Opens the streams of a process that is about to start, so that the keeper may use them at once.
@@ -91,7 +93,13 @@ impl Running {
             exit: None,
             linger_until: None,
             killed: false,
+            is_taking: false,
         }
+    }
+
+    /// Takes over a process that takes files.
+    pub(crate) fn taking(number: u16, child: Child) -> Self {
+        Self { is_taking: true, ..Self::new(number, child) }
     }
 
     /// Its number at the kernel.
@@ -249,6 +257,12 @@ impl Running {
     /// Sends it a signal, unless it has exited.
     pub(crate) fn signal(&mut self, number: i32) {
         if self.exit.is_some() {
+            return;
+        }
+        if std::mem::take(&mut self.is_taking) {
+            // The early end of what it takes makes it remove what it has; a second signal doesn't wait for that.
+            self.waiting.clear();
+            self.input = None;
             return;
         }
         self.killed |= number == libc::SIGKILL;

@@ -38,6 +38,7 @@ pub(super) fn workload(request: &Request, image: &ImageFacts) -> Result<Process,
         stdin: request.stdin,
         terminal: request.terminal,
         stop_signal,
+        transfer: None,
     })
 }
 

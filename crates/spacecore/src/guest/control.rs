@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use spacecore::wire::link::Incoming;
 use spacecore::wire::message::{
-    self as wire, Configuration, Fetched, Process, Refusal, RefusalKind, ToGuest, ToHost,
+    self as wire, Configuration, Fetched, Process, Refusal, RefusalKind, ToGuest, ToHost, Transfer,
 };
 use spacecore::wire::{MAX_CHECKS, MAX_PROCESS};
 
@@ -128,7 +128,11 @@ impl Guest {
             ));
         }
         let child = self.start_beside(spec)?;
-        self.processes.insert(number, Running::new(number, child));
+        let running = match spec.transfer {
+            Some(Transfer::Into { .. }) => Running::taking(number, child),
+            Some(Transfer::Out { .. }) | None => Running::new(number, child),
+        };
+        self.processes.insert(number, running);
         Ok(())
     }
 

@@ -335,9 +335,37 @@ pub struct Process {
     pub terminal: Option<TerminalSize>,
     /// The signal that asks it to end, as number; 15 where the image names none.
     pub stop_signal: i32,
+    /// What the process copies; it is no program of the image's then, and everything above but `stdin` means nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<Transfer>,
+}
+
+/// Files to copy, as a tar stream ([`crate::archive`]), in the workload's root and with what is mounted there. It exits with 0 where
+/// all was copied, else with 1 and the reason on its standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Transfer {
+    /// To standard output.
+    Out {
+        /// What; [`crate::archive::place::means_contents`] tells in which form.
+        path: String,
+    },
+    /// From standard input.
+    Into {
+        /// Where to.
+        path: String,
+        /// Whether the archive holds what is in a folder, rather than one thing.
+        contents: bool,
+    },
 }
 
 impl Process {
+    /// Makes a process that copies.
+    pub fn of_transfer(transfer: Transfer) -> Self {
+        let stdin = matches!(transfer, Transfer::Into { .. });
+        Self { stdin, transfer: Some(transfer), ..Self::of([""; 0]) }
+    }
+
     /// Makes a process of these arguments that is as plain as can be: root in `/` without variables, standard input or a
     /// terminal, asked to end by SIGTERM.
     pub fn of(args: impl IntoIterator<Item = impl Into<String>>) -> Self {
@@ -349,6 +377,7 @@ impl Process {
             stdin: false,
             terminal: None,
             stop_signal: 15,
+            transfer: None,
         }
     }
 }

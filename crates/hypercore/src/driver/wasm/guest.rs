@@ -170,7 +170,7 @@ impl Guest {
     fn told(&mut self, message: ToGuest) {
         match message {
             ToGuest::Configure(configuration) => self.configured(configuration),
-            ToGuest::Exec { process, .. } => self.refuse_exec(process),
+            ToGuest::Exec { process, spec } => self.refuse_exec(process, spec.transfer.is_some()),
             ToGuest::Signal { process: WORKLOAD, signal } => self.signal(signal),
             ToGuest::Stats { request } => {
                 let stats = self.measure();
@@ -224,18 +224,21 @@ impl Guest {
         }
     }
 
-    fn refuse_exec(&mut self, process: u16) {
+    fn refuse_exec(&mut self, process: u16, is_transfer: bool) {
         let process = process.min(MAX_PROCESS);
         let mut ends = self.channel.ends();
         ends.link.close_sender(stdout_of(process));
         ends.link.close_sender(stderr_of(process));
         // What the keeper may have sent before it learns of the refusal is nobody's fault.
         ends.link.open_receiver(stdin_of(process));
-        let refusal = Refusal {
-            kind: RefusalKind::NotExecutable,
-            message: "a Wasm spacecore has only its one program: nothing else can be executed in it"
-                .to_owned(),
+        let message = match is_transfer {
+            true => {
+                "a Wasm spacecore has no root of its own to copy from or into; its folders are this machine's, and its volumes lie \
+                 in them too: see `files/` of a volume's folder (vimana volume ls)"
+            }
+            false => "a Wasm spacecore has only its one program: nothing else can be executed in it",
         };
+        let refusal = Refusal { kind: RefusalKind::NotExecutable, message: message.to_owned() };
         ends.link.send_control(&ToHost::Refused { process: Some(process), refusal });
     }
 
