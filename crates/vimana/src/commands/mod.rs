@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod bench;
+pub mod cp;
 pub mod doctor;
 pub mod events;
 pub mod exec;

@@ -106,6 +106,7 @@ fn in_foreground(args: Args) -> anyhow::Result<u8> {
         terminal.make_raw()?;
     }
     let options = attach::Options {
+        ends: attach::Ends::own(),
         stdin: args.interactive,
         json: args.json,
         terminal: terminal.as_ref(),

@@ -5,6 +5,7 @@ mod api;
 mod balance;
 mod capacity;
 mod contention;
+mod copy;
 mod crashes;
 mod damaged;
 mod full;

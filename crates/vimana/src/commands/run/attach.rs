@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use node::clock::Mark;
 use node::keeper::report::{FromKeeper, Outcome, Standing, ToKeeper};
@@ -31,10 +32,28 @@ pub enum What {
     Beside(Process),
 }
 
+/// The person's side of a process' streams.
+#[derive(Clone, Copy)]
+pub struct Ends<'a> {
+    /// What is passed on to it.
+    pub input: BorrowedFd<'a>,
+    /// Where its standard output and error go.
+    pub outputs: [BorrowedFd<'a>; 2],
+}
+
+impl Ends<'_> {
+    /// Those of this command itself.
+    pub fn own() -> Self {
+        Self { input: stdin(), outputs: [stdout(), stderr()] }
+    }
+}
+
 /// How to attach.
 pub struct Options<'a> {
     /// Whether standard input is passed on.
     pub stdin: bool,
+    /// What is read as standard input, and written as standard output and error.
+    pub ends: Ends<'a>,
     /// Whether output becomes events.
     pub json: bool,
     /// The terminal, if the workload has it.
@@ -46,7 +65,7 @@ pub struct Options<'a> {
 impl<'a> Options<'a> {
     /// To a process beside the workload.
     pub fn beside(stdin: bool, terminal: Option<&'a Terminal>) -> Self {
-        Self { stdin, json: false, terminal, boot: Boot::hidden() }
+        Self { stdin, ends: Ends::own(), json: false, terminal, boot: Boot::hidden() }
     }
 
     fn show_standing(&self, standing: Standing) {
@@ -72,15 +91,12 @@ pub struct Ended {
 
 /// Stays attached until the spacecore has ended and the keeper is gone, or until the process beside the workload has ended.
 pub fn attach(session: Session, what: What, options: Options<'_>) -> io::Result<Ended> {
-    let mut watched = FORWARDED.to_vec();
-    // SIGPIPE only so that a closed output is an error to deal with and not the end.
-    watched.extend([libc::SIGWINCH, libc::SIGPIPE]);
     let mut foreground = Foreground {
-        signals: Signals::block(&watched)?,
+        signals: block_signals()?,
         session,
         outputs: match options.json {
             true => Outputs::Events(Events::new()),
-            false => Outputs::Plain([Output::new(stdout()), Output::new(stderr())]),
+            false => Outputs::Plain(options.ends.outputs.map(Output::new)),
         },
         abandoned: false,
         process: None,
@@ -97,11 +113,19 @@ pub fn attach(session: Session, what: What, options: Options<'_>) -> io::Result<
     ended
 }
 
+/// Takes the signals that [`attach`] deals with; by itself only where threads are started before it, which must not get them.
+pub fn block_signals() -> io::Result<Signals> {
+    let mut watched = FORWARDED.to_vec();
+    // SIGPIPE only so that a closed output is an error to deal with and not the end.
+    watched.extend([libc::SIGWINCH, libc::SIGPIPE]);
+    Signals::block(&watched)
+}
+
 struct Foreground<'a> {
     session: Session,
     signals: Signals,
     options: Options<'a>,
-    outputs: Outputs,
+    outputs: Outputs<'a>,
     /// Whether the person doesn't want to wait for the reader of the output either.
     abandoned: bool,
     /// The process' number, once it has one: 0 is the workload.
@@ -182,7 +206,7 @@ impl Foreground<'_> {
             fds.push(PollFd::new(&self.session, self.session.interest()));
         }
         if self.input_open && self.input.as_ref().is_some_and(VecDeque::is_empty) {
-            fds.push(PollFd::from_borrowed_fd(stdin(), PollFlags::IN));
+            fds.push(PollFd::from_borrowed_fd(self.options.ends.input, PollFlags::IN));
         }
         self.outputs.waiting().for_each(|fd| fds.push(PollFd::from_borrowed_fd(fd, PollFlags::OUT)));
         match poll(&mut fds, None) {
@@ -227,13 +251,13 @@ impl Foreground<'_> {
         else {
             return;
         };
-        let mut ready = [PollFd::from_borrowed_fd(stdin(), PollFlags::IN)];
+        let mut ready = [PollFd::from_borrowed_fd(self.options.ends.input, PollFlags::IN)];
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         if !matches!(poll(&mut ready, Some(&now)), Ok(1)) {
             return;
         }
         let mut chunk = [0; 16 * 1024];
-        match rustix::io::read(stdin(), &mut chunk) {
+        match rustix::io::read(self.options.ends.input, &mut chunk) {
             Ok(0) => self.input_open = false,
             Ok(read) => waiting.extend(&chunk[..read]),
             Err(Errno::INTR | Errno::AGAIN) => {}

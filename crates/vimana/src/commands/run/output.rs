@@ -27,14 +27,14 @@ pub enum Written {
 }
 
 /// Where the workload's output goes.
-pub enum Outputs {
+pub enum Outputs<'a> {
     /// Standard output and standard error, as it is.
-    Plain([Output; 2]),
+    Plain([Output<'a>; 2]),
     /// Standard output, as JSON lines.
     Events(Events),
 }
 
-impl Outputs {
+impl<'a> Outputs<'a> {
     /// Takes bytes of the workload's standard output (0) or error (1).
     pub fn push(&mut self, index: usize, bytes: &[u8]) {
         match self {
@@ -54,8 +54,8 @@ impl Outputs {
     }
 
     /// What to wait for until it can be written.
-    pub fn waiting(&self) -> impl Iterator<Item = BorrowedFd<'static>> {
-        let outputs: &[Output] = match self {
+    pub fn waiting(&self) -> impl Iterator<Item = BorrowedFd<'a>> + use<'a> {
+        let outputs: &[Output<'a>] = match self {
             Self::Plain(outputs) => outputs,
             Self::Events(events) => std::slice::from_ref(&events.lines),
         };
@@ -85,16 +85,16 @@ impl Outputs {
 }
 
 /// A descriptor to write to, and what waits for it.
-pub struct Output {
-    fd: BorrowedFd<'static>,
+pub struct Output<'a> {
+    fd: BorrowedFd<'a>,
     waiting: VecDeque<u8>,
     piece: usize,
     closed: bool,
 }
 
-impl Output {
+impl<'a> Output<'a> {
     /// Nothing waits yet.
-    pub fn new(fd: BorrowedFd<'static>) -> Self {
+    pub fn new(fd: BorrowedFd<'a>) -> Self {
         let is_file =
             fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
         Self {
@@ -140,7 +140,7 @@ impl Output {
 
 /// The workload's output among other events, one JSON object a line.
 pub struct Events {
-    lines: Output,
+    lines: Output<'static>,
     raw: [VecDeque<u8>; 2],
 }
 
