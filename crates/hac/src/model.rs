@@ -19,7 +19,8 @@ pub use hardware::{
 };
 pub use operation::{
     AnomalyAction, Failover, FailoverStrategy, Logging, LoggingTool, MetricsPage, Monitoring, MonitoringTool,
-    Observability, Restart, RestartPolicy, Scaling, ScalingMetric, ScalingPreset, Update, UpdateStrategy,
+    Observability, Restart, RestartPolicy, Scaling, ScalingMetric, ScalingPreset, Task, Update,
+    UpdateStrategy,
 };
 pub use trust::{
     Attestation, Condition, ConditionKind, Confinement, Placement, Pricing, Security, SecurityModule,
@@ -148,6 +149,8 @@ pub struct Spec {
     pub update: Update,
     /// What happens on the same node when the workload ends.
     pub restart: Restart,
+    /// What holds for a workload that is to come to an end.
+    pub task: Task,
     /// What happens when the node is lost.
     pub failover: Failover,
     /// Where it may run.

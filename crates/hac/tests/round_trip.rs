@@ -302,10 +302,16 @@ fn conditions() -> impl Strategy<Value = Vec<Condition>> {
     vec(condition, 0..4)
 }
 
-fn operation() -> impl Strategy<Value = (Update, Restart, Failover, Observability, Security)> {
+fn operation() -> impl Strategy<Value = (Update, Restart, Task, Failover, Observability, Security)> {
     (
         (word::<UpdateStrategy>(), any::<bool>()),
-        (word::<RestartPolicy>(), 1..=u64::MAX, any::<u32>(), word::<FailoverStrategy>()),
+        (
+            word::<RestartPolicy>(),
+            1..=u64::MAX,
+            any::<u32>(),
+            word::<FailoverStrategy>(),
+            of(1000..=u64::MAX),
+        ),
         (
             any::<bool>(),
             btree_set(word::<MonitoringTool>(), 0..3),
@@ -318,7 +324,7 @@ fn operation() -> impl Strategy<Value = (Update, Restart, Failover, Observabilit
         .prop_map(
             |(
                 (strategy, auto_revert),
-                (policy, backoff, max_attempts, failover),
+                (policy, backoff, max_attempts, failover, deadline),
                 (sidecar, monitoring, logging, page, anomalies),
                 (attestation, modules),
             )| {
@@ -326,6 +332,7 @@ fn operation() -> impl Strategy<Value = (Update, Restart, Failover, Observabilit
                 (
                     Update { strategy, max_parallel: 1, auto_revert },
                     Restart { policy, backoff: Duration(backoff), max_attempts },
+                    Task { deadline: deadline.map(Duration) },
                     Failover { strategy: if never { FailoverStrategy::None } else { failover } },
                     Observability {
                         sidecar,
@@ -362,7 +369,7 @@ prop_compose! {
         (resources, virtualization) in hardware(),
         networking in networking(),
         (mounts, checks, sidecars) in (mounts(), checks(), sidecars()),
-        (update, restart, failover, observability, security) in operation(),
+        (update, restart, task, failover, observability, security) in operation(),
         (placement, pricing) in placement(),
         (verification, conditions) in (verification(), conditions()),
     ) -> Manifest {
@@ -374,7 +381,7 @@ prop_compose! {
         manifest.metadata.labels = labels;
         manifest.spec = Spec {
             deployment, resources, virtualization, networking, mounts, checks, sidecars, security, observability,
-            scaling, update, restart, failover, placement, pricing, verification, conditions,
+            scaling, update, restart, task, failover, placement, pricing, verification, conditions,
         };
         manifest
     }

@@ -254,6 +254,9 @@ pub struct State {
     row: u32,
     restarts: u32,
     last_end: Option<End>,
+    /// How long the workload of the attempt ran that ended last; nothing where it never ran.
+    #[serde(default)]
+    ran_ms: Option<u64>,
     /// Whether the attempt's start was overtaken by the daemon's death, so that it may never have begun.
     doubtful: bool,
     /// How often the attempt was killed, and didn't end.
@@ -276,6 +279,7 @@ impl State {
             row: 0,
             restarts: 0,
             last_end: None,
+            ran_ms: None,
             doubtful: false,
             kills: 0,
         }
@@ -352,6 +356,11 @@ impl State {
         self.last_end.as_ref()
     }
 
+    /// How long the workload of the last attempt that is over ran, in milliseconds; nothing where it never came to run.
+    pub fn ran_ms(&self) -> Option<u64> {
+        self.ran_ms
+    }
+
     /// When the present attempt's workload began to run, on the clock of [`State::step`].
     pub fn started_ms(&self) -> Option<u64> {
         self.started_ms
@@ -425,6 +434,7 @@ impl State {
             return;
         }
         self.timers.clear_all(turn);
+        self.ran_ms = self.started_ms.map(|started| turn.now_ms.saturating_sub(started));
         turn.tell(Event::Ended { attempt: self.attempt, end: end.clone() });
         match self.after.take() {
             Some(After::Halt) => {

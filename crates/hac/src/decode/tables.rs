@@ -4,7 +4,7 @@ use super::{Context, Decode, join};
 use crate::model::{
     Accelerator, Check, Condition, Criteria, Deployment, Failover, Manifest, Metadata, MetricsPage, Mount,
     Networking, Observability, Placement, Pricing, Resources, Restart, Scaling, Security, Sidecar, Spec,
-    Update, Verification, Virtualization,
+    Task, Update, Verification, Virtualization,
 };
 use crate::node::{AnomalySettings, NodeSettings, OfferSettings, TelemetrySettings};
 use crate::policy::{Identity, Policy, Registries, Scan, Signatures};
@@ -59,6 +59,7 @@ table!(Spec {
     "scaling" => scaling,
     "update" => update,
     "restart" => restart,
+    "task" => task,
     "failover" => failover,
     "placement" => placement,
     "pricing" => pricing,
@@ -166,6 +167,8 @@ table!(Scaling {
 });
 
 table!(Update { "strategy" => strategy, "max_parallel" => max_parallel, "auto_revert" => auto_revert });
+
+table!(Task { "deadline" => deadline });
 
 table!(Restart { "policy" => policy, "backoff" => backoff, "max_attempts" => max_attempts });
 

@@ -118,6 +118,14 @@ impl Default for Restart {
     }
 }
 
+/// What holds for a workload that is to come to an end.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Task {
+    /// How long the workload may run, from its start to its end, each time anew; `None` is without bound.
+    pub deadline: Option<Duration>,
+}
+
 words! {
     /// What happens when the node is lost.
     pub enum FailoverStrategy {

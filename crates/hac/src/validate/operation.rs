@@ -37,6 +37,14 @@ pub(super) fn check(spec: &Spec, context: &mut Context<'_>) {
     if let Some(page) = &spec.observability.metrics {
         check_metrics(page, context);
     }
+    if spec.task.deadline.is_some_and(|deadline| deadline.0 < 1000) {
+        let help = "write at least \"1s\", or leave it out for a workload that may run for ever".to_owned();
+        context.conflict(
+            &["spec.task.deadline"],
+            "no workload can keep a deadline of less than a second",
+            help,
+        );
+    }
     // With source text, the presets have already said this and shown both lines.
     if spec.failover.strategy == FailoverStrategy::AutoRecovery
         && spec.restart.policy == RestartPolicy::Never

@@ -58,8 +58,12 @@ pub struct SpacecoreView {
     pub restarts: u32,
     /// How its last attempt ended, if one has.
     pub last_end: Option<String>,
-    /// The exit code that a shell would see of its last attempt, if its workload ended by itself.
+    /// The exit code that a shell would see of its last attempt, if its workload ended by itself; 124 if it took longer than its
+    /// deadline.
     pub exit_code: Option<u8>,
+    /// How long the workload of its last attempt ran, in milliseconds, if it ran at all.
+    #[serde(default)]
+    pub ran_ms: Option<u64>,
     /// What its checks say, where one doesn't pass.
     pub unhealthy: Option<String>,
     /// The digest of the image that it runs, or ran last.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use hac::units::Duration;
 use serde::{Deserialize, Serialize};
 use spacecore::wire::message::{ExitStatus, Refusal, RefusalKind};
 
@@ -66,6 +67,21 @@ impl End {
         }
     }
 
+    /// The exit code that a shell would see: the workload's own, or, where it took longer than it may, that of timeout(1); none
+    /// where it never came to an end of its own.
+    pub fn shell_code(&self) -> Option<u8> {
+        match self {
+            Self::Exited(status) => Some(status.shell_code()),
+            Self::Overdue { .. } => Some(124),
+            Self::Stopped
+            | Self::Refused(_)
+            | Self::NotStarted(_)
+            | Self::Lost(_)
+            | Self::NeverBegun
+            | Self::Unhealthy(_) => None,
+        }
+    }
+
     /// Tells whether the workload ended by itself and well.
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Exited(ExitStatus::Code(0)))
@@ -87,7 +103,7 @@ impl fmt::Display for End {
             Self::NeverBegun => f.write_str("never begun"),
             Self::Unhealthy(reason) => write!(f, "unhealthy: {reason}"),
             Self::Evicted(reason) => write!(f, "evicted: {reason}"),
-            Self::Overdue { after_ms } => write!(f, "still running after {after_ms} ms"),
+            Self::Overdue { after_ms } => write!(f, "took longer than its deadline, {}", Duration(*after_ms)),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use hac::units::Duration;
+
 use super::{End, Phase};
 
 /// Something that happened, for logs and people.
@@ -94,7 +96,7 @@ impl fmt::Display for Event {
                 write!(f, "check {check} of attempt {attempt} failed, {in_a_row} in a row: {reason}")
             }
             Self::Overdue { attempt, after_ms } => {
-                write!(f, "attempt {attempt} still runs after {after_ms} ms")
+                write!(f, "attempt {attempt} takes longer than its deadline, {}", Duration(*after_ms))
             }
             Self::Stopping { attempt } => write!(f, "attempt {attempt} is stopped"),
             Self::Killing { attempt } => write!(f, "attempt {attempt} didn't stop in time and is killed"),

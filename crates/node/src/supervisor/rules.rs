@@ -60,8 +60,8 @@ pub(super) enum Verdict {
 }
 
 impl Rules {
-    /// Reads a manifest's rules. A manifest says nothing of deadlines and of the time to stop: there is no deadline, and
-    /// [`GRACE_MS`], once more for connections to what it publishes.
+    /// Reads a manifest's rules. A manifest says nothing of the time to stop: it is [`GRACE_MS`], once more for connections to what
+    /// it publishes.
     pub fn of(manifest: &Manifest) -> Self {
         let spec = &manifest.spec;
         let publishes = !crate::balance::shared_ports(manifest).is_empty();
@@ -70,7 +70,7 @@ impl Rules {
             backoff_ms: spec.restart.backoff.as_millis(),
             max_attempts: spec.restart.max_attempts,
             recovers: spec.failover.strategy == FailoverStrategy::AutoRecovery,
-            deadline_ms: None,
+            deadline_ms: spec.task.deadline.map(hac::units::Duration::as_millis),
             grace_ms: GRACE_MS,
             drain_ms: if publishes { GRACE_MS } else { 0 },
             checks: spec.checks.iter().map(CheckRule::of).collect(),

@@ -88,10 +88,8 @@ impl Spacecore {
             attempts: state.attempt(),
             restarts: state.restarts(),
             last_end: state.last_end().map(ToString::to_string),
-            exit_code: match state.last_end() {
-                Some(End::Exited(status)) => Some(status.shell_code()),
-                _ => None,
-            },
+            exit_code: state.last_end().and_then(End::shell_code),
+            ran_ms: state.ran_ms(),
             unhealthy: complaint(&self.complaints),
             image_digest: record.image_digest.clone(),
             ports: record.ports.clone(),

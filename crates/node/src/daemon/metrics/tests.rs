@@ -13,6 +13,7 @@ fn spacecore(deployment: &str, index: u32, phase: &str) -> SpacecoreView {
         restarts: 3,
         last_end: None,
         exit_code: None,
+        ran_ms: None,
         unhealthy: None,
         image_digest: None,
         ports: Vec::new(),

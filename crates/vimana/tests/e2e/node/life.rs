@@ -84,6 +84,17 @@ fn a_workload_that_ends_is_treated_as_the_manifest_says() {
     let bad = node.deployment("bad");
     assert_eq!((bad.state.as_str(), bad.spacecores[0].last_end.as_deref()), ("failed", Some("exit code 7")));
 
+    // The deadline is kept by a daemon that knew nothing of the workload's beginning either.
+    node.apply("slow", "", "[spec.task]\ndeadline = \"3s\"", &["-d"]);
+    node.does(&["wait", "slow", "--for", "ready"]);
+    node.end(libc::SIGKILL);
+    node.start();
+    assert_eq!(node.vimana(&["wait", "slow", "--for", "ended"]).status.code(), Some(124));
+    let slow: serde_json::Value = serde_json::from_str(&node.does(&["inspect", "slow"])).unwrap();
+    let slow = &slow["spacecores"][0];
+    assert_eq!(slow["last_end"], "took longer than its deadline, 3s");
+    assert!(slow["ran_ms"].as_u64().unwrap() >= 3000 && slow["output"][0] == "up", "{slow}");
+
     let restart = "[spec.restart]\npolicy = \"on-failure\"\nbackoff = \"10ms\"\nmax_attempts = 3";
     node.apply("again", "args = [\"9\"]", restart, &["-d"]);
     assert_eq!(node.vimana(&["wait", "again", "--for", "ended"]).status.code(), Some(9));
