@@ -9,7 +9,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 FUZZ_SECONDS ?= 60
 SOAK_ROUNDS ?= 3000
 FUZZ_TARGETS := hac/manifest hac/policy hac/settings hac/import evidence/advisory evidence/signature evidence/keyless evidence/version \
-  image/document image/layer image/answer image/inventory spacecore/channel node/folder node/frames node/kernel node/program
+  image/document image/layer image/answer image/inventory spacecore/archive spacecore/channel node/folder node/frames node/kernel node/program
 
 ## Builds Vimana and shows its main job: an ordinary OCI image answers from inside a virtual machine.
 demo:

@@ -15,6 +15,21 @@ pub fn channel(bytes: &[u8]) {
     for_side::<ToGuest>(rest, usize::from(*pieces) + 1);
 }
 
+/// What a spacecore or a person sends as files: passed on checked, or refused.
+pub fn archive(bytes: &[u8]) {
+    let mut out = Vec::new();
+    let limits = crate::archive::Limits { entries: 1000, bytes: 1 << 20 };
+    match crate::archive::pass::pass(bytes, &mut out, limits) {
+        // What was checked once is taken again, and is what it was.
+        Ok(()) => {
+            let mut again = Vec::new();
+            let passed = crate::archive::pass::pass(&out[..], &mut again, limits);
+            assert!(passed.is_ok() && again == out, "{passed:?}");
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
 fn frames(bytes: &[u8]) {
     let mut decoder = Decoder::default();
     decoder.push(bytes);

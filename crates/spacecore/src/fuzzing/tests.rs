@@ -6,6 +6,28 @@ use super::*;
 mod mutated;
 
 #[test]
+fn an_archive_stands_any_change() {
+    use crate::archive::{Entry, Kind, Time, write::Writer};
+    let modified = Time { seconds: 1_700_000_000, nanoseconds: 7 };
+    let mut writer = Writer::new(Vec::new());
+    let long = vec![b'n'; 120];
+    for kind in [
+        Kind::Folder,
+        Kind::File { size: 3 },
+        Kind::Symlink { target: long.clone() },
+        Kind::HardLink { target: b"a".to_vec() },
+    ] {
+        let has_data = kind == Kind::File { size: 3 };
+        writer.begin(&Entry { path: long.clone(), kind, mode: 0o644, modified }).unwrap();
+        if has_data {
+            writer.data(b"abc").unwrap();
+        }
+    }
+    let seeds = [writer.finish().unwrap()];
+    mutated::stands(env!("CARGO_MANIFEST_DIR"), "archive", &seeds, archive);
+}
+
+#[test]
 fn the_channel_stands_any_change() {
     let mut link = Link::new();
     link.open_sender(stdout_of(0));
