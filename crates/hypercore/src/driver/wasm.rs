@@ -46,6 +46,7 @@ mod inside;
 mod instance;
 mod limits;
 mod line_discipline;
+mod memory;
 mod names;
 mod network;
 mod program;
@@ -253,6 +254,8 @@ impl Driver for Wasm {
             }
             let found = match mount.source {
                 MountSource::Folder(_) => continue,
+                // A jail's is made for its user; nobody else can have one.
+                MountSource::Memory(_) if self.jails.get().is_some() => continue,
                 MountSource::File(_) => "a single file",
                 MountSource::Memory(_) => "a folder in memory",
                 MountSource::Disk(_) => "a disk",

@@ -78,6 +78,7 @@ impl End {
             | Self::NotStarted(_)
             | Self::Lost(_)
             | Self::NeverBegun
+            | Self::Evicted(_)
             | Self::Unhealthy(_) => None,
         }
     }

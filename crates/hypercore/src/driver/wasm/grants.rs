@@ -1,12 +1,16 @@
 //! What a program is granted: its arguments, its environment, its folders, and nothing else of the host.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat, openat2};
 use rustix::io::Errno;
-use spacecore::wire::message::{Process, Refusal, RefusalKind};
+use spacecore::wire::SECRETS;
+use spacecore::wire::message::{Process, Refusal, RefusalKind, Secret};
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
 use super::channel::{Channel, Output};
@@ -23,6 +27,7 @@ pub(super) const HANDLES_MAX: usize = 512;
 pub(super) fn grant(
     wasm: &Wasm,
     process: &Process,
+    secrets: &[Secret],
     channel: &Arc<Channel>,
 ) -> Result<WasiCtxBuilder, Refusal> {
     let mut wasi = WasiCtxBuilder::new();
@@ -44,6 +49,7 @@ pub(super) fn grant(
         let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
         wasi.env(name, value);
     }
+    write_secrets(wasm, secrets)?;
     for mount in &wasm.mounts {
         folder(&mut wasi, mount)?;
     }
@@ -51,8 +57,39 @@ pub(super) fn grant(
     Ok(wasi)
 }
 
+/// Writes secrets into the folder in memory that whoever started this has made for them; the program itself can only read there.
+fn write_secrets(wasm: &Wasm, secrets: &[Secret]) -> Result<(), Refusal> {
+    if secrets.is_empty() {
+        return Ok(());
+    }
+    let refused = |what: String| Refusal { kind: RefusalKind::Mount, message: what };
+    let folder = wasm.mounts.iter().find(|mount| mount.destination == SECRETS);
+    let Some(MountSource::Folder(folder)) = folder.map(|mount| &mount.source) else {
+        return Err(refused("there is no folder in memory for the secrets".to_owned()));
+    };
+    for secret in secrets {
+        let what = format!("the secret {:?}", secret.name);
+        let plain = !secret.name.is_empty() && !secret.name.starts_with('.') && !secret.name.contains('/');
+        let value = bytes_of(&secret.value).filter(|_| plain);
+        let value = value.ok_or_else(|| refused(format!("{what} can't be read")))?;
+        let made =
+            OpenOptions::new().write(true).create_new(true).mode(0o400).open(folder.join(&secret.name));
+        let written = made.and_then(|mut file| file.write_all(&value));
+        written.map_err(|error| refused(format!("{what}: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Pairs of hexadecimal digits as bytes.
+fn bytes_of(digits: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+    let digit = |byte: u8| (byte as char).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let bytes = pairs.iter().map(|&[high, low]| Some(digit(high)? * 16 + digit(low)?));
+    if rest.is_empty() { bytes.collect() } else { None }
+}
+
 fn perms(mount: &Mount) -> FsPerms {
-    if mount.readonly { FsPerms::ReadOnly } else { FsPerms::ReadWrite }
+    if mount.readonly || mount.destination == SECRETS { FsPerms::ReadOnly } else { FsPerms::ReadWrite }
 }
 
 fn refuse(what: &Path, destination: &str, error: &dyn std::fmt::Display) -> Refusal {

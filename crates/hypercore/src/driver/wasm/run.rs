@@ -89,7 +89,8 @@ impl Job {
         let other = |message: String| Refusal { kind: RefusalKind::Other, message };
         let runtime = self.shared.runtime().map_err(other)?;
         self.control.runs_here(&runtime.engine);
-        let mut wasi = grants::grant(&self.wasm, &configuration.process, &self.channel)?;
+        let mut wasi =
+            grants::grant(&self.wasm, &configuration.process, &configuration.secrets, &self.channel)?;
         let way = self.network.lock().unwrap_or_else(PoisonError::into_inner).take();
         let way = way.filter(|_| program.imports_sockets());
         let has_network = way.is_some();

@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::engine::Shared;
 use super::grants::HANDLES_MAX;
+use super::memory;
 use super::network::{Card, Seen};
 use super::questions::{self, FDS_MAX, MESSAGE_MAX, pair, receive, send};
 use crate::cgroup::{Group, Limits};
@@ -96,6 +97,8 @@ pub(super) struct Runner {
     spawned: Spawned,
     /// By which its folders are shown to its user.
     namespace: OwnedFd,
+    /// Its user, as this machine counts.
+    user: u32,
     /// Its user is nobody else's until it has ended.
     _jail: Jail,
     /// After the process, which must have ended.
@@ -157,7 +160,8 @@ impl Runner {
     fn start(program: &Path, cache: Option<&Path>, group: Option<Limited>, whose: Whose) -> io::Result<Self> {
         let (ours, theirs) = pair()?;
         let ids = Ids::take()?;
-        let namespace = container::namespace(ids.first())?;
+        let user = ids.first();
+        let namespace = container::namespace(user)?;
         let (calls, open_files, threads) = match whose {
             Whose::All => (Calls::Wasm, OPEN_FILES, THREADS),
             Whose::One => (Calls::Wasm, OPEN_FILES_OF_ONE, THREADS_OF_ONE),
@@ -177,7 +181,7 @@ impl Runner {
             without: Vec::new(),
         };
         let spawned = jail.start(program, &[RUN.into()], vec![theirs])?;
-        Ok(Self { socket: ours, spawned, namespace, _jail: jail, group, whose })
+        Ok(Self { socket: ours, spawned, namespace, user, _jail: jail, group, whose })
     }
 
     /// Has a program started; what its process asks is answered by a thread of this one. With a network, it is the only one that
@@ -192,7 +196,14 @@ impl Runner {
         let ((line, their_line), (asks, their_asks)) = (pair()?, pair()?);
         let mut fds = vec![channel, their_line, their_asks];
         for mount in &order.wasm.mounts {
-            let MountSource::Folder(folder) = &mount.source else { continue };
+            let folder = match &mount.source {
+                MountSource::Folder(folder) => folder,
+                MountSource::Memory(bytes) => {
+                    fds.push(memory::folder(*bytes, self.user)?);
+                    continue;
+                }
+                MountSource::File(_) | MountSource::Disk(_) => continue,
+            };
             let shown = container::show(folder, &self.namespace, mount.readonly);
             fds.push(shown.map_err(|error| {
                 let what = format!("the folder {} can't be shown to the program's user", folder.display());
