@@ -222,7 +222,9 @@ fn mounts() -> impl Strategy<Value = Vec<Mount>> {
                 source,
                 destination: format!("{destination}{index}"),
                 size: None,
+                encrypted: false,
             };
+            mount.encrypted = mount.is_volume() && !readonly;
             mount.size = size.map(Bytes).filter(|_| !mount.is_host_folder());
             mount
         });

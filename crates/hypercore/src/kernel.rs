@@ -36,7 +36,7 @@ pub use self::import::ImportError;
 pub use self::store::{KernelStore, StoreError};
 
 /// The modules that guests may need; those that a kernel has neither as a module nor built in are left out.
-pub const WANTED: [&str; 12] = [
+pub const WANTED: [&str; 16] = [
     "virtio_pci",
     "virtio_blk",
     "virtio_console",
@@ -44,6 +44,10 @@ pub const WANTED: [&str; 12] = [
     "squashfs",
     "overlay",
     "dm-verity",
+    "dm-crypt",
+    "xts",
+    "ecb",
+    "aesni-intel",
     "fuse",
     "ext4",
     "virtiofs",

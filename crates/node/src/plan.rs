@@ -98,6 +98,8 @@ pub struct Volume {
     pub readonly: bool,
     /// The size of its disk in bytes; none for the plain files of a Wasm program, which this machine's disk limits.
     pub bytes: Option<u64>,
+    /// Whether the guest encrypts its disk.
+    pub encrypted: bool,
 }
 
 impl Plan {
@@ -233,7 +235,7 @@ fn layer_serial(index: usize) -> String {
     format!("layer{index}")
 }
 
-fn volume_serial(index: usize) -> String {
+pub(crate) fn volume_serial(index: usize) -> String {
     format!("volume{index}")
 }
 

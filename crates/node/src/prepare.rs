@@ -14,15 +14,16 @@ use image::{
     StoreOptions, WasmChoice,
 };
 
-use spacecore::wire::message::Secret;
+use spacecore::wire::message::{Crypt, MountSource, Secret};
 
 use crate::gather::{self, GatherError};
 use crate::home::Home;
 use crate::keeper::assignment::{Assignment, Lifetime};
-use crate::plan::{MAX_CONFIGURATION, MachineFacts, Plan, PlanError, Request, Share};
+use crate::plan::{MAX_CONFIGURATION, MachineFacts, Plan, PlanError, Request, Share, volume_serial};
 use crate::policy::{Gate, GateError};
 use crate::secret::{SecretError, Secrets};
 use crate::volume::VolumeError;
+use crate::volume::key::{self, KeyError};
 
 /// What is to be prepared.
 #[derive(Debug, Clone, Default)]
@@ -151,6 +152,9 @@ pub enum PrepareError {
     /// A secret can't be read.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// An encrypted volume's key can't be had.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// A volume can't be used.
     #[error(transparent)]
     Volume(#[from] VolumeError),
@@ -205,11 +209,24 @@ impl Prepared {
     pub fn assignment(&self, id: &str, lifetime: Lifetime) -> Result<Assignment, PrepareError> {
         let mut assignment = self.plan.assignment(id, &self.home, self.initramfs.as_deref(), lifetime);
         for (used, volume) in assignment.volumes.iter_mut().zip(&self.plan.volumes) {
-            if !crate::volume::exists(&used.folder) {
+            if volume.encrypted || !crate::volume::exists(&used.folder) {
                 used.owner = Some(gather::owner_at(&self.image, &volume.destination)?);
             }
         }
         let secrets = Secrets::at(self.home.secrets());
+        for (index, used) in assignment.volumes.iter().enumerate().filter(|(_, used)| used.encrypted) {
+            let mut key = key::of(&secrets, &used.folder, &format!("{}/{}", self.plan.name, used.name))?;
+            let key = std::mem::take(&mut *key);
+            let told = Crypt { key, owner: used.owner.unwrap_or_default() };
+            for mount in &mut assignment.configuration.mounts {
+                match &mut mount.source {
+                    MountSource::Disk { serial, crypt } if *serial == volume_serial(index) => {
+                        *crypt = Some(told.clone());
+                    }
+                    MountSource::Disk { .. } | MountSource::Folder { .. } | MountSource::Memory { .. } => {}
+                }
+            }
+        }
         for name in &self.plan.secrets {
             let value = secrets.get(name)?.iter().map(|byte| format!("{byte:02x}")).collect();
             assignment.configuration.secrets.push(Secret { name: name.clone(), value });

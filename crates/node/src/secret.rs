@@ -84,17 +84,7 @@ impl Secrets {
         if value.len() > MAX_BYTES {
             return Err(SecretError::Long);
         }
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(at(&self.folder))?;
-        let mut nonce = [0; NONCE_LEN];
-        random(&mut nonce)?;
-        let mut bytes = Zeroizing::new(value.to_vec());
-        let sealed = self.key()?.seal_in_place_append_tag(
-            Nonce::assume_unique_for_key(nonce),
-            Aad::from(name.as_bytes()),
-            &mut *bytes,
-        );
-        sealed.map_err(|_| SecretError::Crypto)?;
-        let file: Vec<u8> = [&[VERSION][..], &nonce, &bytes].concat();
+        let file = self.seal(name, value)?;
         replace(&path, &file)
     }
 
@@ -111,7 +101,32 @@ impl Secrets {
             }
             Err(source) => return Err(SecretError::Io { path, source }),
         };
-        let broken = || SecretError::Broken(path.clone());
+        self.open(name, &bytes, &path)
+    }
+
+    /// Encrypts a value under the key of these secrets, for this purpose alone.
+    pub(crate) fn seal(&self, purpose: &str, value: &[u8]) -> Result<Vec<u8>, SecretError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(at(&self.folder))?;
+        let mut nonce = [0; NONCE_LEN];
+        random(&mut nonce)?;
+        let mut bytes = Zeroizing::new(value.to_vec());
+        let sealed = self.key()?.seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(purpose.as_bytes()),
+            &mut *bytes,
+        );
+        sealed.map_err(|_| SecretError::Crypto)?;
+        Ok([&[VERSION][..], &nonce, &bytes].concat())
+    }
+
+    /// Decrypts what [`Secrets::seal`] has made for this purpose; `path` is where it was found, for people.
+    pub(crate) fn open(
+        &self,
+        purpose: &str,
+        bytes: &[u8],
+        path: &Path,
+    ) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+        let broken = || SecretError::Broken(path.to_owned());
         let (head, sealed) = bytes.split_at_checked(1 + NONCE_LEN).ok_or_else(broken)?;
         if head[0] != VERSION {
             return Err(broken());
@@ -120,7 +135,7 @@ impl Secrets {
         let mut value = Zeroizing::new(sealed.to_vec());
         let length = self
             .key()?
-            .open_in_place(nonce, Aad::from(name.as_bytes()), &mut value)
+            .open_in_place(nonce, Aad::from(purpose.as_bytes()), &mut value)
             .map_err(|_| broken())?
             .len();
         value.truncate(length);
@@ -189,7 +204,8 @@ impl Secrets {
     }
 }
 
-fn random(bytes: &mut [u8]) -> Result<(), SecretError> {
+/// Fills bytes with what nobody can guess.
+pub(crate) fn random(bytes: &mut [u8]) -> Result<(), SecretError> {
     let got = rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty());
     if got.is_ok_and(|got| got == bytes.len()) { Ok(()) } else { Err(SecretError::Crypto) }
 }

@@ -5,7 +5,8 @@
 //! | | |
 //! |---|---|
 //! | `volume.json` | what it is ([`Record`]); written last, so that a volume without it was never used |
-//! | `disk.img` | an ext4 file system of the volume's size, for virtual machines and containers |
+//! | `disk.img` | an ext4 file system of the volume's size, for virtual machines and containers; of an encrypted volume what its guest makes of it |
+//! | `key` | the key of an encrypted volume, sealed: see [`key`] |
 //! | `files/` | plain files, for Wasm programs and for containers without root |
 //! | `lock` | held by the keeper that uses it |
 //! | `snapshots/` | what was kept of it, see [`shelf`] |
@@ -14,6 +15,7 @@
 //! mounted by this machine's own kernel. A disk that a virtual machine has written to is therefore never given to a
 //! container.
 
+pub mod key;
 pub mod shelf;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -83,6 +85,9 @@ pub enum Content {
         bytes: u64,
         /// Whether a guest's kernel has had it for writing.
         guest_written: bool,
+        /// Whether it is encrypted by its guests.
+        #[serde(default)]
+        encrypted: bool,
     },
     /// Plain files.
     Folder,
@@ -116,6 +121,22 @@ pub enum Conflict {
         there: &'static str,
         /// How it would have to be kept.
         wanted: &'static str,
+    },
+    /// It is encrypted, and that isn't asked for.
+    #[error(
+        "the volume {name} is encrypted; write encrypted = true, or give the spacecore or the volume another name"
+    )]
+    Encrypted {
+        /// The volume.
+        name: String,
+    },
+    /// It isn't encrypted, and that is asked for.
+    #[error(
+        "the volume {name} was made without encryption, and what was written so stays readable; give the volume another name, and carry the files over"
+    )]
+    Clear {
+        /// The volume.
+        name: String,
     },
     /// It has another size.
     #[error(
@@ -212,12 +233,12 @@ pub fn hold(wanted: &VolumeUse) -> Result<Held, VolumeError> {
         Some(content) => content,
         None => make(wanted)?,
     };
-    check(&wanted.name, wanted.form, wanted.bytes, content)?;
-    if let (Form::GuestDisk, Content::Disk { bytes, guest_written: false }, false) =
+    check(&wanted.name, wanted.form, wanted.bytes, wanted.encrypted, content)?;
+    if let (Form::GuestDisk, Content::Disk { bytes, guest_written: false, encrypted }, false) =
         (wanted.form, content, wanted.readonly)
     {
         // Before the guest can write anything.
-        write(folder, Content::Disk { bytes, guest_written: true })?;
+        write(folder, Content::Disk { bytes, guest_written: true, encrypted })?;
     }
     if wanted.readonly && !only_reads {
         flock(&lock, FlockOperation::LockShared).map_err(|error| failed(&path)(error.into()))?;
@@ -236,11 +257,23 @@ fn take(lock: &File, how: FlockOperation, name: &str) -> Result<(), VolumeError>
     Err(VolumeError::InUse { name: name.to_owned() })
 }
 
-/// Tells whether a volume that is there can be used in a form, and with a size if one is asked for.
+/// Tells whether a volume that is there can be used in a form, encrypted or not, and with a size if one is asked for.
 ///
 /// # Errors
 /// It can't; the error says what would be right.
-pub fn check(name: &str, form: Form, asked: Option<u64>, content: Content) -> Result<(), Conflict> {
+pub fn check(
+    name: &str,
+    form: Form,
+    asked: Option<u64>,
+    encrypted: bool,
+    content: Content,
+) -> Result<(), Conflict> {
+    let there = matches!(content, Content::Disk { encrypted: true, .. });
+    match (encrypted, there) {
+        (false, true) => return Err(Conflict::Encrypted { name: name.to_owned() }),
+        (true, false) => return Err(Conflict::Clear { name: name.to_owned() }),
+        (true, true) | (false, false) => {}
+    }
     let other = |there, wanted| Conflict::Form { name: name.to_owned(), there, wanted };
     match (form, content) {
         (Form::HostDisk, Content::Disk { guest_written: true, .. }) => {
@@ -296,9 +329,12 @@ fn make(wanted: &VolumeUse) -> Result<Content, VolumeError> {
                 Ok(()) | Err(_) => {}
             }
             let bytes = wanted.bytes.unwrap_or(DEFAULT_BYTES);
-            scratch::create_volume(&path, bytes, wanted.owner.unwrap_or_default())
-                .map_err(|source| VolumeError::Make { name: wanted.name.clone(), source })?;
-            Content::Disk { bytes, guest_written: false }
+            let made = match wanted.encrypted {
+                true => scratch::create_encrypted(&path, bytes),
+                false => scratch::create_volume(&path, bytes, wanted.owner.unwrap_or_default()),
+            };
+            made.map_err(|source| VolumeError::Make { name: wanted.name.clone(), source })?;
+            Content::Disk { bytes, guest_written: false, encrypted: wanted.encrypted }
         }
         Form::Folder | Form::OwnedFolder => {
             let path = files(&wanted.folder);
@@ -334,7 +370,15 @@ mod tests {
 
     fn used(folder: &Path, form: Form) -> VolumeUse {
         let folder = folder.join("chain");
-        VolumeUse { folder, name: "chain".into(), form, bytes: None, readonly: false, owner: None }
+        VolumeUse {
+            folder,
+            name: "chain".into(),
+            form,
+            bytes: None,
+            readonly: false,
+            encrypted: false,
+            owner: None,
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! needs as well; the binary half (`main.rs`) is PID 1 of the guest.
 
 pub mod archive;
+pub mod crypt;
+pub mod ext4;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -27,6 +27,10 @@ enum Need {
     Folders,
     /// That a layer is held to a Merkle tree.
     Verity,
+    /// That a disk is encrypted.
+    Crypt,
+    /// Either of these.
+    Mapper,
     /// That it has a writable disk.
     WritableDisk,
 }
@@ -38,6 +42,7 @@ pub(crate) struct Known {
     network: bool,
     folders: bool,
     verity: bool,
+    crypt: bool,
     writable_disk: bool,
 }
 
@@ -52,6 +57,7 @@ impl Known {
             network: configuration.network.is_some(),
             folders: has(|source| matches!(source, MountSource::Folder { .. })),
             verity: root.is_some_and(|root| root.layers.iter().any(|layer| layer.verity.is_some())),
+            crypt: has(|source| matches!(source, MountSource::Disk { crypt: Some(_), .. })),
             writable_disk: root.is_some_and(|root| matches!(root.upper, Upper::Disk { .. }))
                 || has(|source| matches!(source, MountSource::Disk { .. })),
         }
@@ -64,6 +70,8 @@ impl Known {
             Need::Network => self.network,
             Need::Folders => self.folders,
             Need::Verity => self.verity,
+            Need::Crypt => self.crypt,
+            Need::Mapper => self.verity || self.crypt,
             Need::WritableDisk => self.writable_disk,
         }
     }
@@ -95,9 +103,9 @@ fn need_of(name: &str) -> Need {
         "virtio_blk" => Need::Configuration,
         "virtio_net" | "net_failover" | "failover" => Need::Network,
         "fuse" => Need::Folders,
-        "dm_mod" | "dm_bufio" | "dm_verity" | "reed_solomon" | "sha256_generic" | "sha256_ssse3" => {
-            Need::Verity
-        }
+        "dm_mod" => Need::Mapper,
+        "dm_bufio" | "dm_verity" | "reed_solomon" | "sha256_generic" | "sha256_ssse3" => Need::Verity,
+        "dm_crypt" | "xts" | "ecb" | "aesni_intel" | "crypto_simd" | "cryptd" => Need::Crypt,
         "ext4" | "jbd2" | "mbcache" | "crc16" | "crc32c_generic" | "crc32c_intel" => Need::WritableDisk,
         _ => Need::Nothing,
     }
@@ -137,6 +145,8 @@ impl Modules {
         let file = File::open(format!("{FOLDER}/{}", module.file)).or_refuse(RefusalKind::Root, what)?;
         match rustix::system::finit_module(&file, c"", 0) {
             Ok(()) | Err(Errno::EXIST) => Ok(true),
+            // What only makes something faster, for processors that this one isn't.
+            Err(Errno::NODEV) if name_of(&module.file) == "aesni_intel" => Ok(true),
             Err(error) => Err(refuse(RefusalKind::Root, format!("{}: {error}", what()))),
         }
     }

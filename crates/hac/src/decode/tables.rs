@@ -122,7 +122,8 @@ table!(Mount {
     "source" => source,
     "destination" => destination,
     "size" => size,
-    "readonly" => readonly
+    "readonly" => readonly,
+    "encrypted" => encrypted
 });
 
 table!(Check {

@@ -61,6 +61,8 @@ pub struct Mount {
     pub size: Option<Bytes>,
     /// Whether writing is refused.
     pub readonly: bool,
+    /// Whether a volume is encrypted by the guest that uses it.
+    pub encrypted: bool,
 }
 
 impl Mount {

@@ -164,6 +164,13 @@ fn source(mount: &Mount, path: &str, context: &mut Context<'_>) {
     if mount.size.is_some_and(|size| size.0 == 0) {
         context.conflict(&[&size], "a size of 0 holds nothing", None);
     }
+    if mount.encrypted && !mount.is_volume() {
+        context.conflict(
+            &[&format!("{path}.encrypted")],
+            "only a volume can be encrypted: a folder of the host is the host's, and an empty folder lies in memory",
+            "name a volume as `source`, or remove `encrypted`".to_owned(),
+        );
+    }
     match &mount.source {
         None if mount.readonly => context.conflict(
             &[&format!("{path}.readonly")],

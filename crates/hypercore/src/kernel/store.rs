@@ -84,7 +84,7 @@ impl KernelStore {
         &self.root
     }
 
-    /// All its kernels, the newest release first. A damaged record is left out; [`KernelStore::get`] names it.
+    /// All its kernels, the newest release first, of the same the one with the most modules. A damaged record is left out; [`KernelStore::get`] names it.
     pub fn list(&self) -> Result<Vec<Kernel>, StoreError> {
         let mut kernels = Vec::new();
         for entry in fs::read_dir(&self.root).map_err(at(&self.root))? {
@@ -93,7 +93,9 @@ impl KernelStore {
                 kernels.extend(self.get(digest).ok());
             }
         }
-        kernels.sort_by_cached_key(|kernel| (release_order(&kernel.release), kernel.digest.clone()));
+        kernels.sort_by_cached_key(|kernel| {
+            (release_order(&kernel.release), kernel.modules.len(), kernel.digest.clone())
+        });
         kernels.reverse();
         Ok(kernels)
     }

@@ -202,6 +202,7 @@ fn end_by(error: PrepareError) -> End {
         | PrepareError::Kernel(_)
         | PrepareError::Fetch(_)
         | PrepareError::Secret(_)
+        | PrepareError::Key(_)
         | PrepareError::Initramfs(_) => End::NotStarted(text),
     }
 }

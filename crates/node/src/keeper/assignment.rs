@@ -15,7 +15,7 @@ use spacecore::wire::message::Configuration;
 use crate::volume::Form;
 
 /// The version of the assignment's form.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The largest assignment in bytes.
 const MAX_BYTES: u64 = 8 * 1024 * 1024;
@@ -104,6 +104,8 @@ pub struct VolumeUse {
     pub bytes: Option<u64>,
     /// Whether it is only read.
     pub readonly: bool,
+    /// Whether it is encrypted; the key is in the configuration.
+    pub encrypted: bool,
     /// Who owns its root folder, if it is made for this use; root where nothing is said.
     pub owner: Option<Owner>,
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use hypercore::driver::Instance;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use spacecore::wire::message::{Step, ToGuest};
+use spacecore::wire::message::{MountSource, Step, ToGuest};
 
 use self::network::Joined;
 use super::assignment::{Assignment, Lifetime};
@@ -314,6 +314,12 @@ impl Host {
         }
         let message = ToGuest::Configure(Box::new(configuration));
         self.tell_guest(&message);
+        // The guest is told once; what is dropped is wiped.
+        for mount in &mut self.assignment.configuration.mounts {
+            if let MountSource::Disk { crypt, .. } = &mut mount.source {
+                *crypt = None;
+            }
+        }
     }
 
     /// Notes a moment; each can come once, so that there are few.

@@ -173,12 +173,18 @@ impl Virtual {
         let verity = request.verity || accelerator == Accelerator::Kvm;
         let scratch_bytes = spec.resources.storage.map(|bytes| bytes.as_u64());
         let volumes = spec.mounts.iter().any(hac::model::Mount::is_volume);
+        let encrypted = spec.mounts.iter().any(|mount| mount.encrypted);
         let base = ["virtio_pci", "virtio_console", "squashfs", "overlay", "virtio_blk"];
         let more = [
             (verity, "dm-verity"),
             (scratch_bytes.is_some() || volumes, "ext4"),
             (folders, "fuse"),
             (network, "virtio_net"),
+            (encrypted, "dm-crypt"),
+            (encrypted, "xts"),
+            (encrypted, "ecb"),
+            // Ten times faster where the processor has it; other architectures' kernels have theirs built in.
+            (encrypted && cfg!(target_arch = "x86_64"), "aesni-intel"),
         ];
         let more = more.into_iter().filter(|(needed, _)| *needed).map(|(_, name)| name);
         let machine = Self {
@@ -366,6 +372,7 @@ impl Plan {
             form: self.volume_form(),
             bytes: volume.bytes,
             readonly: volume.readonly,
+            encrypted: volume.encrypted,
             owner: None,
         }
     }
@@ -455,7 +462,7 @@ impl Plan {
             readonly: false,
         });
         let volumes = self.volumes.iter().enumerate().map(|(index, volume)| Mount {
-            source: MountSource::Disk { serial: volume_serial(index) },
+            source: MountSource::Disk { serial: volume_serial(index), crypt: None },
             destination: volume.destination.clone(),
             readonly: volume.readonly,
         });

@@ -299,7 +299,8 @@ fn mounts(request: &Request, machine: &MachineFacts) -> Result<Mounts, PlanError
                 name: name.clone(),
                 destination: mount.destination.clone(),
                 readonly: mount.readonly,
-                bytes: volume_size(name, mount.size.map(|size| size.as_u64()), request, machine)?,
+                bytes: volume_size(name, mount, request, machine)?,
+                encrypted: mount.encrypted,
             }),
             None => {
                 let half = request.manifest.spec.resources.memory.as_u64() / 2;
@@ -339,19 +340,23 @@ fn mounts(request: &Request, machine: &MachineFacts) -> Result<Mounts, PlanError
 /// The size that a volume has, or gets; nothing for plain files.
 fn volume_size(
     name: &str,
-    asked: Option<u64>,
+    mount: &hac::model::Mount,
     request: &Request,
     machine: &MachineFacts,
 ) -> Result<Option<u64>, PlanError> {
+    let asked = mount.size.map(|size| size.as_u64());
     if let Some(bytes) = asked.filter(|bytes| !(MIN_VOLUME_BYTES..=MAX_BYTES).contains(bytes)) {
         let volume = name.to_owned();
         return Err(PlanError::VolumeSize { volume, bytes, least: MIN_VOLUME_BYTES, most: MAX_BYTES });
     }
     let isolation = request.manifest.spec.virtualization.isolation;
+    if mount.encrypted && isolation != Isolation::MicroVM {
+        return Err(PlanError::EncryptedHere { volume: name.to_owned(), isolation });
+    }
     let form = Form::of(isolation, machine.container_ids.is_rootless());
     let there = machine.volumes.get(name).copied();
     if let Some(content) = there {
-        volume::check(name, form, asked, content)?;
+        volume::check(name, form, asked, mount.encrypted, content)?;
     }
     Ok(match (form, there) {
         (Form::Folder | Form::OwnedFolder, _) | (_, Some(Content::Folder)) => None,

@@ -165,6 +165,16 @@ pub enum PlanError {
         "spec.deployment.secrets: a Wasm program has no /run/secrets yet; run it as MicroVM or Container, or drop them"
     )]
     SecretsInWasm,
+    /// An encrypted volume where this machine's kernel would have the key.
+    #[error(
+        "spec.mounts has the volume {volume} encrypted, and in a {isolation} this machine's kernel would read and write its files, and so hold its key; run it as MicroVM, whose own kernel does that, or encrypt the disk below VIMANA_HOME and drop encrypted = true"
+    )]
+    EncryptedHere {
+        /// The volume.
+        volume: String,
+        /// The isolation that was asked for.
+        isolation: Isolation,
+    },
     /// A volume of an impossible size.
     #[error("spec.mounts gives the volume {volume} a size of {}; a volume has {} to {}", Bytes(*bytes), Bytes(*least), Bytes(*most))]
     VolumeSize {

@@ -153,7 +153,8 @@ impl fmt::Display for Plan {
         }
         for volume in &self.volumes {
             let mode = if volume.readonly { "read-only" } else { "read-write" };
-            let what = format_args!("{} -> {} ({mode})", volume.name, volume.destination);
+            let how = if volume.encrypted { ", encrypted" } else { "" };
+            let what = format_args!("{} -> {} ({mode}{how})", volume.name, volume.destination);
             match volume.bytes {
                 Some(bytes) => row(f, "volume", &format_args!("{what}, a disk of {}", Bytes(bytes)))?,
                 None => row(f, "volume", &format_args!("{what}, plain files without a limit"))?,

@@ -73,8 +73,10 @@ fn a_secret_must_be_there_and_lies_in_memory() {
     assert_eq!(plan.secrets, ["token"]);
     assert!(plan.memory_mounts.iter().any(|(place, _)| place == "/run/secrets"));
     assert!(matches!(decide("secrets = [\"other\"]", None), Err(PlanError::Secret { .. })));
-    let wasm = "secrets = [\"token\"]\n[spec.virtualization]\ntype = \"Wasm\"";
-    assert!(matches!(decide(wasm, None), Err(PlanError::SecretsInWasm)));
+    let wasm = request("secrets = [\"token\"]\n[spec.virtualization]\ntype = \"Wasm\"");
+    let mut machine = facts(None).machine;
+    machine.is_root = false;
+    assert!(matches!(Plan::check(&wasm, &machine), Err(PlanError::SecretsInWasm)));
 }
 
 #[test]
@@ -206,14 +208,14 @@ fn a_volume_is_a_disk_of_the_machine_and_makes_its_end_orderly() {
     let disk = hardware.disks.last().unwrap();
     assert_eq!((disk.path.as_path(), disk.readonly), (folder.join("disk.img").as_path(), false));
     let told = &assignment.configuration.mounts[0].source;
-    assert_eq!(told, &MountSource::Disk { serial: disk.serial.clone() });
+    assert_eq!(told, &MountSource::Disk { serial: disk.serial.clone(), crypt: None });
     let small = decide(&mounts.replace("64Mi", "1Mi"), None).unwrap_err();
     assert!(matches!(small, PlanError::VolumeSize { .. }), "{small}");
 }
 
 #[test]
 fn a_volume_that_isnt_what_is_asked_for_is_refused_before_an_image_is_needed() {
-    let disk = |guest_written| Content::Disk { bytes: 64 << 20, guest_written };
+    let disk = |guest_written| Content::Disk { bytes: 64 << 20, guest_written, encrypted: false };
     let checked = |isolation: &str, size: &str, content| {
         let mounts = format!("[[spec.mounts]]\nsource = \"chain\"\ndestination = \"/data\"\n{size}");
         let request = request(&format!("{mounts}\n[spec.virtualization]\ntype = \"{isolation}\""));
@@ -246,7 +248,8 @@ fn a_plan_shows_how_large_a_volume_is_or_will_be() {
     assert!(text.contains("chain -> /data (read-write), a disk of 10Gi"), "{text}");
     let (_, text, _) = shown("Container", "size = \"1Gi\"", None);
     assert!(text.contains("a disk of 1Gi"), "{text}");
-    let (_, text, _) = shown("MicroVM", "", Some(Content::Disk { bytes: 64 << 20, guest_written: true }));
+    let (_, text, _) =
+        shown("MicroVM", "", Some(Content::Disk { bytes: 64 << 20, guest_written: true, encrypted: false }));
     assert!(text.contains("a disk of 64Mi"), "{text}");
     let (bytes, text, notices) = shown("Wasm", "size = \"1Gi\"", None);
     assert!(bytes.is_none() && text.contains("plain files without a limit"), "{text}");
@@ -264,6 +267,19 @@ fn a_wasm_program_is_given_folders_and_volumes_alone() {
     for (request, part) in [(file, "the file /srv/one"), (memory, "in memory")] {
         let error = Plan::check(&request, &machine).unwrap_err();
         assert!(matches!(error, PlanError::NoFolder { .. }) && error.to_string().contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_volume_is_encrypted_by_a_guest_s_own_kernel_or_not_at_all() {
+    let mount = "[[spec.mounts]]\nsource = \"data\"\ndestination = \"/data\"\nencrypted = true\n";
+    let plan = decide(mount, None).unwrap();
+    assert!(plan.volumes[0].encrypted && machine_of(&plan).modules.contains(&"dm-crypt"));
+    for isolation in ["Container", "Wasm"] {
+        let error =
+            decide(&format!("{mount}[spec.virtualization]\ntype = \"{isolation}\""), None).unwrap_err();
+        assert!(matches!(error, PlanError::EncryptedHere { .. }), "{error}");
+        assert!(error.to_string().contains("run it as MicroVM"), "{error}");
     }
 }
 

@@ -32,6 +32,9 @@ pub struct VolumeView {
     pub kind: String,
     /// The size of its disk in bytes; nothing for plain files.
     pub bytes: Option<u64>,
+    /// Whether it is encrypted by the guests that use it.
+    #[serde(default)]
+    pub encrypted: bool,
     /// What it takes of this machine's disk in bytes, without its snapshots.
     pub used: u64,
     /// Whether a spacecore uses it now.
@@ -133,6 +136,7 @@ pub fn list(home: &Home) -> Result<Vec<VolumeView>, ShelfError> {
             all.push(VolumeView {
                 kind: kind.to_owned(),
                 bytes,
+                encrypted: matches!(content, Content::Disk { encrypted: true, .. }),
                 used: used(&path),
                 in_use: is_in_use(&folder)?,
                 snapshots: snapshots(&folder)?,
@@ -151,6 +155,8 @@ pub fn list(home: &Home) -> Result<Vec<VolumeView>, ShelfError> {
 pub fn remove(home: &Home, spacecore: &str, name: &str) -> Result<(), ShelfError> {
     let folder = find(home, spacecore, name)?;
     let _held = hold(&folder, FlockOperation::NonBlockingLockExclusive, spacecore, name)?;
+    // First: whatever dies next, nobody reads what it held.
+    super::key::destroy(&folder).map_err(at(&folder))?;
     // Gone at once, whatever dies while its files are removed; a name with a dot first is nobody's volume.
     let gone = folder.with_file_name(format!(".{name}.removed"));
     remove_tree(&gone).or_else(absent).map_err(at(&gone))?;
@@ -261,8 +267,8 @@ fn what(folder: &Path, content: Content) -> PathBuf {
 
 fn with_guest(then: Content, now: Content) -> Content {
     match (then, now) {
-        (Content::Disk { bytes, guest_written }, Content::Disk { guest_written: since, .. }) => {
-            Content::Disk { bytes, guest_written: guest_written || since }
+        (Content::Disk { bytes, guest_written, encrypted }, Content::Disk { guest_written: since, .. }) => {
+            Content::Disk { bytes, guest_written: guest_written || since, encrypted }
         }
         (then, _) => then,
     }
@@ -367,6 +373,7 @@ mod tests {
             form,
             bytes: None,
             readonly: false,
+            encrypted: false,
             owner: None,
         };
         drop(volume::hold(&wanted).unwrap());

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ext4::Owner;
+
 /// What a keeper tells its guest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
@@ -298,7 +300,32 @@ pub enum MountSource {
     Disk {
         /// The disk's serial.
         serial: String,
+        /// How it is encrypted; none where it isn't.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        crypt: Option<Crypt>,
     },
+}
+
+/// What a guest needs for an encrypted disk. The key is wiped when this is dropped.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Crypt {
+    /// The key of AES-256 in XTS mode: 128 hexadecimal digits.
+    pub key: String,
+    /// Who owns the root folder of the file system, where it has to be made first.
+    pub owner: Owner,
+}
+
+impl std::fmt::Debug for Crypt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Crypt").field("owner", &self.owner).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Crypt {
+    fn drop(&mut self) {
+        crate::crypt::wipe(&mut self.key);
+    }
 }
 
 /// The network interface.

@@ -332,7 +332,7 @@ fn what_is_written_to_disks_is_there_after_the_next_boot() {
         let mut configuration = configuration(shell(script));
         root_of(&mut configuration).upper = Upper::Disk { serial: "upper".to_owned() };
         configuration.mounts = vec![Mount {
-            source: MountSource::Disk { serial: "volume".to_owned() },
+            source: MountSource::Disk { serial: "volume".to_owned(), crypt: None },
             destination: "/var/lib/volume".to_owned(),
             readonly: false,
         }];

@@ -108,7 +108,7 @@ fn list(home: &Home, json: bool) -> anyhow::Result<ExitCode> {
         let kept: Vec<String> = kept.collect();
         rows.push([
             format!("{}/{}", volume.spacecore, volume.name),
-            volume.kind.clone(),
+            if volume.encrypted { format!("{}, encrypted", volume.kind) } else { volume.kind.clone() },
             volume.bytes.map_or("-".to_owned(), mib),
             mib(volume.used),
             if volume.in_use { "yes" } else { "no" }.to_owned(),

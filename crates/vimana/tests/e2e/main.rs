@@ -14,6 +14,7 @@ mod attacks;
 mod by_image;
 mod command_line;
 mod compiling;
+mod encrypted;
 mod examples;
 mod folders;
 mod hostile;

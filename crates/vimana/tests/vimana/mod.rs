@@ -70,7 +70,14 @@ pub fn lock(path: &Path) -> Result<File, String> {
 
 /// Has a home have a guest kernel. The caller holds a lock.
 pub fn fetch_kernel(home: &Path) -> Result<(), String> {
-    if fs::read_dir(home.join("kernels")).is_ok_and(|mut kernels| kernels.next().is_some()) {
+    let kernels: Vec<PathBuf> = fs::read_dir(home.join("kernels"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    // One that an older version has kept may lack what guests need now.
+    if kernels.iter().any(|kernel| kernel.join("modules/dm_crypt.ko").exists()) {
         return Ok(());
     }
     let fetched = command(home, &["kernel", "fetch"]).output().map_err(|error| error.to_string())?;

@@ -139,7 +139,7 @@ fn storage(item: &At<'_>, mounts: &mut BTreeMap<String, At<'_>>, draft: &mut Dra
     let source = (is_persistent && !in_memory)
         .then(|| Labels::default().of(&format!("{}-{}", draft.label, name.unwrap_or_default())));
     let readonly = readonly && source.is_some();
-    draft.mount(Mount { source, destination, size, readonly }, &mount, reader);
+    draft.mount(Mount { source, destination, size, readonly, encrypted: false }, &mount, reader);
 }
 
 /// Reads GPUs: of any model, or of the one that is named.

@@ -122,14 +122,22 @@ fn mount<'n>(
         }
         let why = "a volume without a name is an empty folder here, which ends with the spacecore";
         reader.noted(Outcome::Changed, at, why, "give it a name to keep what is in it: `source = \"data\"`");
-        return draft.mount(Mount { source: None, destination, size, readonly: false }, at, reader);
+        return draft.mount(
+            Mount { source: None, destination, size, readonly: false, encrypted: false },
+            at,
+            reader,
+        );
     };
     if ENGINE.contains(&source) {
         return reader.lost(at, "there is no container engine that a spacecore could steer", "");
     }
     if is_path(source) {
         let source = rebased(source, &shared.options.base);
-        return draft.mount(Mount { source: Some(source), destination, size: None, readonly }, at, reader);
+        return draft.mount(
+            Mount { source: Some(source), destination, size: None, readonly, encrypted: false },
+            at,
+            reader,
+        );
     }
     if !shared.volumes.contains_key(source) {
         let help = "declare it below `volumes:`; a folder of this machine starts with /, ./ or ~/".to_owned();
@@ -140,7 +148,7 @@ fn mount<'n>(
         users.push(draft.service.clone());
     }
     let source = Some(shared.volume_labels.of(source));
-    draft.mount(Mount { source, destination, size, readonly }, at, reader);
+    draft.mount(Mount { source, destination, size, readonly, encrypted: false }, at, reader);
 }
 
 /// Reads the long form.
@@ -222,7 +230,11 @@ fn config<'n>(at: &At<'n>, draft: &mut Draft, shared: &mut Shared<'n, '_>, reade
             let source = Some(rebased(&as_path(file), &shared.options.base));
             let destination = target.unwrap_or_else(|| format!("/{name}"));
             shared.used.insert(format!("config {name}"));
-            draft.mount(Mount { source, destination, size: None, readonly: true }, at, reader);
+            draft.mount(
+                Mount { source, destination, size: None, readonly: true, encrypted: false },
+                at,
+                reader,
+            );
         }
         None => reader.lost(
             at,

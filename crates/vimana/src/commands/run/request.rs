@@ -318,7 +318,13 @@ fn parse_volume(text: &str) -> anyhow::Result<Mount> {
     if source.is_empty() || destination.is_empty() {
         bail!("-v {text}: expected SRC:DST, and neither may be empty");
     }
-    Ok(Mount { source: Some(source.to_owned()), destination: destination.to_owned(), readonly, size: None })
+    Ok(Mount {
+        source: Some(source.to_owned()),
+        destination: destination.to_owned(),
+        readonly,
+        size: None,
+        encrypted: false,
+    })
 }
 
 fn expand_home(path: &str) -> PathBuf {
