@@ -226,7 +226,7 @@ fn check_secrets(spec: &Spec, machine: &MachineFacts) -> Result<(), PlanError> {
         return Err(PlanError::Secret { name: name.clone() });
     }
     match spec.virtualization.isolation {
-        Isolation::Wasm if !secrets.is_empty() => Err(PlanError::SecretsInWasm),
+        Isolation::Wasm if !secrets.is_empty() && !machine.is_root => Err(PlanError::SecretsInWasm),
         _ => Ok(()),
     }
 }

@@ -160,9 +160,9 @@ pub enum PlanError {
         /// Its name.
         name: String,
     },
-    /// A Wasm program has no folder in memory.
+    /// A Wasm program of a user's has no folder in memory.
     #[error(
-        "spec.deployment.secrets: a Wasm program has no /run/secrets yet; run it as MicroVM or Container, or drop them"
+        "spec.deployment.secrets: only root can give a Wasm program a folder in memory, which /run/secrets is; run it as root, as MicroVM or Container, or drop them"
     )]
     SecretsInWasm,
     /// An encrypted volume where this machine's kernel would have the key.

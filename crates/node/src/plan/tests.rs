@@ -75,6 +75,7 @@ fn a_secret_must_be_there_and_lies_in_memory() {
     assert!(matches!(decide("secrets = [\"other\"]", None), Err(PlanError::Secret { .. })));
     let wasm = request("secrets = [\"token\"]\n[spec.virtualization]\ntype = \"Wasm\"");
     let mut machine = facts(None).machine;
+    Plan::check(&wasm, &machine).unwrap();
     machine.is_root = false;
     assert!(matches!(Plan::check(&wasm, &machine), Err(PlanError::SecretsInWasm)));
 }

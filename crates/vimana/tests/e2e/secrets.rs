@@ -61,3 +61,49 @@ fn a_container_s_workload_reads_its_secret_and_nobody_else_does() {
         None => reads_it(test, "Container"),
     }
 }
+
+/// Opens `token` in its first folder, tries to write to it, and prints what is in it.
+const READER: &str = r#"(module
+  (import "wasi_snapshot_preview1" "path_open" (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_prestat_dir_name" (func $name (param i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 100) "token")
+  (func (export "_start")
+    (if (i32.eqz (call $open (i32.const 3) (i32.const 0) (i32.const 100) (i32.const 5) (i32.const 8) (i64.const 64) (i64.const 64) (i32.const 0) (i32.const 200)))
+      (then (call $exit (i32.const 3))))
+    (if (call $open (i32.const 3) (i32.const 0) (i32.const 100) (i32.const 5) (i32.const 0) (i64.const 2) (i64.const 2) (i32.const 0) (i32.const 200))
+      (then (call $exit (i32.const 4))))
+    (i32.store (i32.const 0) (i32.const 1000)) (i32.store (i32.const 4) (i32.const 100))
+    (drop (call $read (i32.load (i32.const 200)) (i32.const 0) (i32.const 1) (i32.const 8)))
+    (i32.store (i32.const 4) (i32.load (i32.const 8)))
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
+    (drop (call $name (i32.const 3) (i32.const 1000) (i32.const 12)))
+    (i32.store (i32.const 4) (i32.const 12))
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
+
+#[test]
+fn a_wasm_program_reads_its_secret_where_everybody_else_does() {
+    let test = "a_wasm_program_reads_its_secret_where_everybody_else_does";
+    if !rustix::process::geteuid().is_root() {
+        return skipped(test, "needs root");
+    }
+    let Some(home) = Home::new(test) else { return };
+    let program = home.path().join("reader.wasm");
+    fs::write(&program, wat::parse_str(READER).unwrap()).unwrap();
+    set(&home, "token", VALUE);
+    let path = home.path().join("hac.toml");
+    let manifest = format!(
+        "[metadata]\nname = \"reader\"\n[spec.deployment]\nimage = \"wasm:{}\"\nsecrets = [\"token\"]\n\
+         [spec.resources]\nmemory = \"16Mi\"\n[spec.virtualization]\ntype = \"Wasm\"\n",
+        program.display()
+    );
+    fs::write(&path, manifest).unwrap();
+    let output = home.vimana(&["run", path.to_str().unwrap()]).output().unwrap();
+    assert_eq!(text(&output.stdout), format!("{VALUE}/run/secrets"), "{}", text(&output.stderr));
+    let found = Command::new("grep").args(["-rlaF", VALUE]).arg(home.path()).output().unwrap();
+    assert_eq!(text(&found.stdout), "");
+    home.assert_nothing_is_left();
+}
