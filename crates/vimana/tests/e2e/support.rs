@@ -127,7 +127,12 @@ fn is_orphan(process: &Path) -> bool {
 
 /// Why an isolation can't be given on this machine, if it can't.
 pub fn missing(isolation: &str) -> Option<String> {
-    let output = Command::new(VIMANA).args(["doctor", "--json"]).output().unwrap();
+    // The kernel that counts is the tests' own.
+    let home = match shared() {
+        Ok(shared) => shared.join("home"),
+        Err(reason) => return Some(reason),
+    };
+    let output = vimana::command(&home, &["doctor", "--json"]).output().unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let all = report["isolations"].as_array().unwrap();
     let mut ways = all.iter().filter(|known| known["kind"] == isolation);
