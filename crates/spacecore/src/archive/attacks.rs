@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::place::Side;
 use super::read::Reader;
-use super::tests::{Scene, archive, entry, file, folder, link};
-use super::{Entry, Kind, Limits};
+use super::tests::{Scene, Sent, archive, entry, file, folder, link};
+use super::{Kind, Limits};
 
 /// What a hostile spacecore sends, and that the answer is no.
 #[test]
@@ -16,7 +16,7 @@ fn a_hostile_archive_reaches_nothing_outside_of_its_folder() {
     let out = scene.at("out");
     let (outside, secret) = (out.to_str().unwrap(), scene.at("out/secret"));
     let absolute = secret.to_str().unwrap();
-    let evil: Vec<(&str, Vec<(Entry, &[u8])>)> = vec![
+    let evil: Vec<(&str, Vec<Sent<'_>>)> = vec![
         ("..", vec![file("../out/secret", b"evil")]),
         (".. further down", vec![folder("a"), file("a/../../out/secret", b"evil")]),
         ("absolute", vec![file(absolute, b"evil")]),

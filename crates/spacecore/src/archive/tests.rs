@@ -82,7 +82,10 @@ pub(super) fn link(target: &str) -> Kind {
     Kind::Symlink { target: target.into() }
 }
 
-pub(super) fn archive(entries: &[(Entry, &[u8])]) -> Vec<u8> {
+/// An entry, and its data.
+pub(super) type Sent<'a> = (Entry, &'a [u8]);
+
+pub(super) fn archive(entries: &[Sent<'_>]) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new());
     for (entry, data) in entries {
         writer.begin(entry).unwrap();
