@@ -11,6 +11,8 @@ const SPREADS: u64 = 6;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Baseline {
     rounds: VecDeque<u64>,
+    /// The same by their size.
+    sorted: Vec<u64>,
     /// Rounds in a row that deviate, since one didn't; and the other way round.
     beyond: u32,
     within: u32,
@@ -37,15 +39,17 @@ impl Baseline {
     /// Takes the value of a round; `least` is what it must be more by.
     pub(super) fn step(&mut self, warm_up: usize, value: u64, least: u64) -> Usual {
         if self.rounds.len() < warm_up.clamp(1, WINDOW) {
-            self.rounds.push_back(value);
+            self.keep(value);
             return Usual::Yes;
         }
-        let median = median(self.rounds.iter().copied());
-        let distances = self.rounds.iter().map(|round| round.abs_diff(median));
-        // 1.4826 times the median distance is the standard deviation, if the rounds have a normal distribution.
-        let spread = median_of_distances(distances);
-        let alarm_above =
-            median.saturating_add(spread.saturating_mul(SPREADS).max(least)).max(median.saturating_mul(2));
+        let median = middle(&self.sorted);
+        let at_least = median.saturating_add(least).max(median.saturating_mul(2));
+        if value <= at_least {
+            // However far rounds are apart, this is usual.
+            return self.is_within(value);
+        }
+        let spread = self.spread(median);
+        let alarm_above = at_least.max(median.saturating_add(spread.saturating_mul(SPREADS)));
         if value <= alarm_above {
             return self.is_within(value);
         }
@@ -68,21 +72,32 @@ impl Baseline {
             return Usual::Yes;
         }
         self.beyond = 0;
-        if self.rounds.len() >= WINDOW {
-            self.rounds.pop_front();
+        self.keep(value);
+        if std::mem::take(&mut self.alarmed) { Usual::Again } else { Usual::Yes }
+    }
+
+    /// Has a round be an ordinary one; the oldest goes.
+    fn keep(&mut self, value: u64) {
+        if self.rounds.len() >= WINDOW
+            && let Some(oldest) = self.rounds.pop_front()
+            && let Ok(at) = self.sorted.binary_search(&oldest)
+        {
+            self.sorted.remove(at);
         }
         self.rounds.push_back(value);
-        if std::mem::take(&mut self.alarmed) { Usual::Again } else { Usual::Yes }
+        let at = self.sorted.partition_point(|known| *known < value);
+        self.sorted.insert(at, value);
+    }
+
+    /// 1.4826 times the median distance from the median: the standard deviation, if rounds have a normal distribution.
+    fn spread(&self, median: u64) -> u64 {
+        let mut distances: Vec<u64> = self.sorted.iter().map(|round| round.abs_diff(median)).collect();
+        distances.sort_unstable();
+        let scaled = u128::from(middle(&distances)).saturating_mul(14_826) / 10_000;
+        u64::try_from(scaled).unwrap_or(u64::MAX)
     }
 }
 
-fn median(values: impl Iterator<Item = u64>) -> u64 {
-    let mut sorted: Vec<u64> = values.collect();
-    let middle = sorted.len() / 2;
-    if sorted.is_empty() { 0 } else { *sorted.select_nth_unstable(middle).1 }
-}
-
-fn median_of_distances(distances: impl Iterator<Item = u64>) -> u64 {
-    let scaled = u128::from(median(distances)).saturating_mul(14_826) / 10_000;
-    u64::try_from(scaled).unwrap_or(u64::MAX)
+fn middle(sorted: &[u64]) -> u64 {
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0)
 }

@@ -184,12 +184,12 @@ impl Logs {
             wanted.retain(|one| one.sends_log);
             let before = cursors.clone();
             // A log outlives its spacecore, and may be gone on with by another of its name.
-            cursors.retain(|name, _| self.api.records.log(name).is_dir());
+            cursors.retain(|name, _| self.api.records.logs().of(name).is_dir());
             for one in &wanted {
                 if !tails.contains_key(&one.spacecore) {
                     let resource =
                         Resource::spacecore(&self.api.node.version, &one.deployment, &one.spacecore);
-                    let folder = self.api.records.log(&one.spacecore);
+                    let folder = self.api.records.logs().of(&one.spacecore);
                     // One that can't be read is opened again.
                     if let Ok(tail) = Tail::open(&folder, cursors.get(&one.spacecore).copied()) {
                         tails.insert(one.spacecore.clone(), (tail, resource));

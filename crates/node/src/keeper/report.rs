@@ -8,7 +8,7 @@ use crate::clock::Mark;
 
 /// The version of what independent keepers and those who adopt them say to each other, which a keeper leaves in its run folder. It rises when
 /// there is something new to say, and [`ToKeeper::since`] says since when.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The oldest version whose keepers can be spoken with.
 pub const OLDEST_PROTOCOL: u32 = 1;
@@ -86,6 +86,8 @@ impl ToKeeper {
     /// The version of keepers that first understood this. An older one ends the connection over it, so that it isn't told.
     pub fn since(&self) -> u32 {
         match self {
+            Self::Fetch { .. } | Self::Pause => 2,
+            Self::Exec { spec, .. } if spec.transfer.is_some() => 2,
             Self::Attach
             | Self::Signal { .. }
             | Self::Resize { .. }

@@ -343,7 +343,8 @@ impl Instance for Jailed {
         match (numbers.next(), numbers.next(), numbers.next()) {
             (Some(own_bytes), Some(cpu), Some(threads)) => {
                 // Beside the runner's other handles this one alone: then all of the process is there for it.
-                let is_alone = Arc::strong_count(&self.runner) <= if self.runner.is_for_one { 1 } else { 2 };
+                let is_alone =
+                    Arc::strong_count(&self.runner) <= if self.runner.whose == Whose::All { 2 } else { 1 };
                 let process_bytes = is_alone.then(|| self.runner.resident_bytes()).flatten();
                 let resident_bytes = process_bytes.unwrap_or(own_bytes).max(own_bytes);
                 Ok(Observation { resident_bytes, cpu: Duration::from_nanos(cpu), threads })

@@ -161,6 +161,7 @@ mod tests {
                 restarts: 0,
                 last_end: None,
                 exit_code: None,
+                ran_ms: None,
                 unhealthy: None,
                 image_digest: None,
                 ports: Vec::new(),

@@ -27,6 +27,8 @@ fn spacecore(name: &str, phase: &str, restarts: u32) -> SpacecoreView {
         unhealthy: None,
         image_digest: None,
         ports: Vec::new(),
+        ran_ms: None,
+        notice: None,
     }
 }
 
