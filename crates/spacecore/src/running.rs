@@ -19,6 +19,10 @@ use crate::terminal::{END_OF_FILE, resize};
 /// leaves behind dies with it, so that its own pipes always end.
 const LINGER: Duration = Duration::from_millis(500);
 
+/// Signals that end what takes files; others mean nothing to it, such as that of a terminal whose command goes on.
+const ENDING: [i32; 6] =
+    [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE, libc::SIGKILL];
+
 /// A descriptor of a process that something can happen to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -259,7 +263,11 @@ impl Running {
         if self.exit.is_some() {
             return;
         }
-        if std::mem::take(&mut self.is_taking) {
+        if self.is_taking {
+            if !ENDING.contains(&number) {
+                return;
+            }
+            self.is_taking = false;
             // The early end of what it takes makes it remove what it has; a second signal doesn't wait for that.
             self.waiting.clear();
             self.input = None;
