@@ -146,10 +146,10 @@ pub enum FromKeeper {
         /// CPU time of the VMM's process in microseconds.
         vmm_cpu_us: u64,
         /// What the machine has seen pass between the guest and its network, if it has one.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         traffic: Option<Traffic>,
         /// Whether this keeper knows [`ToKeeper::Fetch`] and [`ToKeeper::Pause`]; those of earlier versions don't.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         fetches: bool,
     },
     /// The answer to [`ToKeeper::Check`].

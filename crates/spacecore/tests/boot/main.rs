@@ -53,6 +53,7 @@ fn processes_run_beside_the_workload_with_their_own_user_folder_and_streams() {
         env: vec!["GREETING=hi".to_owned()],
         ..shell("id; pwd; echo $HOME $HOSTNAME $GREETING $PATH; echo again > /dev/stderr; ulimit -n")
     };
+    assert_eq!(keeper.run(1, shell("mkdir -p '/made/on the way'")).1, ExitStatus::Code(0));
     let (output, status) = keeper.run(1, spec);
     assert_eq!(status, ExitStatus::Code(0));
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
